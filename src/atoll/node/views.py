@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node tells people and programs about itself: the versioned answers of the local API and of ``--json``.
+
+Changes within a version are additive only. Unknown numbers are None and shown as ``-``; 0 always means zero.
+"""
+
+from typing import Final
+
+import msgspec
+
+__all__ = [
+    "CandidateView",
+    "ForwardView",
+    "InviteView",
+    "PeerView",
+    "PingView",
+    "Ready",
+    "RelayView",
+    "StatusView",
+    "SwitchView",
+    "WhyView",
+]
+
+STATUS_SCHEMA: Final = "atoll.status/1"
+WHY_SCHEMA: Final = "atoll.why/1"
+PING_SCHEMA: Final = "atoll.ping/1"
+INVITE_SCHEMA: Final = "atoll.invite/1"
+FORWARD_SCHEMA: Final = "atoll.forward/1"
+READY_SCHEMA: Final = "atoll.ready/1"
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``atoll up`` prints once the node runs. Times in seconds."""
+
+    schema: str = READY_SCHEMA
+    version: str
+    name: str
+    group: str
+    mode: str
+    address: str
+    listen: str
+    invite: str | None
+    invite_valid_s: int | None
+    ready_s: float
+    joined: bool
+
+
+class PeerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One other member. ``state`` is ok, degraded, away or connecting; ``via`` is None for the direct path.
+
+    Loss is a share, 0 to 1, the worse of both directions on the path in use. Ages in seconds.
+    """
+
+    name: str
+    node: str
+    address: str
+    state: str
+    via: str | None
+    rtt_ms: float | None
+    deviation_ms: float | None
+    loss: float | None
+    why: str
+    last_heard_s: float | None
+    session: bool
+    relay: str
+    endpoint: str | None
+
+
+class RelayView(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node forwards for others."""
+
+    will: str
+    bytes_s: int
+    budget_bytes_s: int
+    pairs: int
+    forwarded_bytes: int
+
+
+class StatusView(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``status``. ``degraded`` decides ``--check``'s exit status 4; ``warnings`` are sentences."""
+
+    schema: str = STATUS_SCHEMA
+    version: str
+    name: str
+    node: str
+    address: str
+    group: str
+    roster_version: int
+    uptime_s: float
+    listen: str
+    peers: tuple[PeerView, ...]
+    relaying: RelayView
+    degraded: bool
+    warnings: tuple[str, ...] = ()
+
+
+class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
+    """One way that was considered. ``score_ms`` is its cost under the tag's metric; ``tcp_mbit_s`` is the TCP model's."""
+
+    via: str | None
+    chosen: bool
+    state: str
+    rtt_ms: float | None
+    loss_out: float | None
+    loss_in: float | None
+    score_ms: float | None
+    tcp_mbit_s: float | None
+    verdict: str
+
+
+class SwitchView(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of path. ``ago_s`` is its age, ``took_s`` the time from first suspicion."""
+
+    ago_s: float
+    before: str | None
+    after: str | None
+    cause: str
+    evidence: str
+    took_s: float
+
+
+class WhyView(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``why A B``: chosen, rejected, numbers, since when."""
+
+    schema: str = WHY_SCHEMA
+    source: str
+    target: str
+    tag: str
+    path: tuple[str, ...]
+    since_s: float | None
+    because: str
+    candidates: tuple[CandidateView, ...]
+    history: tuple[SwitchView, ...]
+    next: str
+
+
+class PingView(msgspec.Struct, frozen=True, kw_only=True):
+    """One echo through the overlay; ``rtt_ms`` None: no answer in time."""
+
+    schema: str = PING_SCHEMA
+    name: str
+    sequence: int
+    via: str | None
+    rtt_ms: float | None
+
+
+class InviteView(msgspec.Struct, frozen=True, kw_only=True):
+    """A fresh invitation: single use."""
+
+    schema: str = INVITE_SCHEMA
+    invite: str
+    valid_s: int
+
+
+class ForwardView(msgspec.Struct, frozen=True, kw_only=True):
+    """One port forward. ``protocol`` is tcp or udp; ``tag`` the policy tag's name."""
+
+    schema: str = FORWARD_SCHEMA
+    id: int
+    protocol: str
+    local: str
+    node: str
+    port: int
+    tag: str
+    connections: int

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs of the overlay: what the packet device, the group and the operator tell it. All are journalled."""
+
+from atoll.base.member import Member
+from atoll.core.machine import Tick, Tuple
+
+__all__ = [
+    "ControlReceived",
+    "FlowSeen",
+    "MembersChanged",
+    "NicRestarted",
+    "OverlayInput",
+    "RelayMetered",
+    "SessionDown",
+    "SessionUp",
+]
+
+
+class MembersChanged(Tuple, frozen=True):
+    """The roster changed: the full list of the *other* members, ordered by node id."""
+
+    members: tuple[Member, ...]
+
+
+class SessionUp(Tuple, frozen=True):
+    """A session with a member is established (first handshake, or again after ``SessionDown``)."""
+
+    node: bytes
+    boot: int  # The device's count of sessions with this node, so that a restart of the peer is seen.
+
+
+class SessionDown(Tuple, frozen=True):
+    """No session with this member any more: nothing authenticated within WireGuard's reject time."""
+
+    node: bytes
+
+
+class ControlReceived(Tuple, frozen=True):
+    """An authenticated control message came from a member.
+
+    ``via`` is DIRECT or the relay whose label it arrived under (a hint: the content is authenticated, the way is not).
+    """
+
+    node: bytes
+    via: bytes
+    payload: bytes
+
+
+class FlowSeen(Tuple, frozen=True):
+    """Data packets to and from one member since the last such report; sent only when one of the counts is not 0.
+
+    ``missing`` counts gaps in the session's packet counter, less late arrivals: loss on the way *to us*.
+    """
+
+    node: bytes
+    sent: int
+    received: int
+    missing: int
+
+
+class RelayMetered(Tuple, frozen=True):
+    """Traffic that we forwarded under one label since the last report."""
+
+    label: int
+    forwarded_bytes: int
+    dropped: int
+
+
+class NicRestarted(Tuple, frozen=True):
+    """The packet device lost its tables; every order that still holds must be given again."""
+
+
+OverlayInput = (
+    Tick | MembersChanged | SessionUp | SessionDown | ControlReceived | FlowSeen | RelayMetered | NicRestarted
+)
