@@ -11,7 +11,7 @@ from atoll.base.ids import ENDPOINT_HOST_CHARS_MAX, KEY_BYTES, NodeId, PublicKey
 __all__ = ["ENDPOINTS_MAX", "NAME_CHARS_MAX", "NAME_PATTERN", "Member", "RelayWill"]
 
 NAME_CHARS_MAX: Final = 32
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"  # A DNS label, so that names can become host names.
+NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z"  # A DNS label, so that names can become host names.
 ENDPOINTS_MAX: Final = 8
 
 Host = Annotated[str, msgspec.Meta(min_length=1, max_length=ENDPOINT_HOST_CHARS_MAX)]

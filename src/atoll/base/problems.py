@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue of coded errors: what each means, what to do about it, and the exit status it gives.
+
+``atoll help CODE`` prints an entry offline, and docs/reference/errors.md is generated from here. Codes are never
+reused.
+A1: this machine and its files. A2: the group. A3: journals. A4: the running node and its traffic. A5: usage.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+__all__ = ["PROBLEMS", "ExitStatus", "Explanation", "exit_status", "reference_page"]
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of the command line. Scripts may rely on them."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    DEGRADED = 4
+    UNREACHABLE = 5
+    REJECTED = 6
+    CONFLICT = 7
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One entry.
+
+    Attributes:
+        status: Exit status of a command that ends with it.
+        title: What happened, without a full stop.
+        meaning: Why it happens and what was left as it was; whole sentences.
+        fix: What to do; whole sentences.
+    """
+
+    status: ExitStatus
+    title: str
+    meaning: str
+    fix: str
+
+
+_S = ExitStatus
+
+PROBLEMS: Final[dict[str, Explanation]] = {
+    "A101": Explanation(
+        _S.FAILURE,
+        "the identity file cannot be read",
+        "The file that holds this node's private keys exists, but it cannot be opened or does not hold keys. Atoll "
+        "never makes a new identity over an old one, because the group would see a stranger.",
+        "Check the owner of the file, or restore it from a backup. To start over as a new machine, remove the old one "
+        "on another member with `atoll remove NODE`, delete the state directory, and join with a new invitation.",
+    ),
+    "A102": Explanation(
+        _S.FAILURE,
+        "the disk is full or cannot be written",
+        "Identity, roster and journal must be on disk before they count. The operation was refused and nothing "
+        "half-written was left behind.",
+        "Free some space, or move the state directory with `--state DIR`, and run the command again.",
+    ),
+    "A103": Explanation(
+        _S.CONFLICT,
+        "the state directory is in use by another process",
+        "One state directory is one machine of the group. Two processes on it would be two machines with one key.",
+        "Use the running node (`atoll status`), end it with `atoll down`, or give this one its own `--state DIR`.",
+    ),
+    "A104": Explanation(
+        _S.REJECTED,
+        "the identity file can be read by others",
+        "Other users of this machine can read the private keys, so they must be taken as known to them.",
+        "If nobody else could log in: `chmod 600` the file. Otherwise remove this machine from the group with "
+        "`atoll remove NODE` on another member, and join again as a new one.",
+    ),
+    "A105": Explanation(
+        _S.CONFLICT,
+        "the port is in use",
+        "Another program, or another node, has the UDP port that this node should listen on.",
+        "Choose another with `--listen HOST:PORT`, or `--listen :0` for any free one; or end the other program.",
+    ),
+    "A106": Explanation(
+        _S.CONFLICT,
+        "the state was written by a newer version",
+        "The files in the state directory have a form that this version does not know. They were not touched.",
+        "Install the version that wrote them, or a newer one. Going back to an older one is not possible in place.",
+    ),
+    "A107": Explanation(
+        _S.FAILURE,
+        "the clock was stepped back",
+        "The wall clock shows an earlier time than it did before. Sessions and paths do not use it; invitations and "
+        "the roster's time stamps do, so an invitation may be valid for longer or shorter than it says.",
+        "Nothing is needed for traffic. Set the clock, ideally by a time service such as chrony.",
+    ),
+    "A108": Explanation(
+        _S.FAILURE,
+        "the roster on disk is damaged",
+        "The signed list of members does not carry valid signatures any more. It was kept aside, not repaired.",
+        "Start the node again while another member is up: it will send its copy. If no other member is left, restore "
+        "the state directory from a backup.",
+    ),
+    "A109": Explanation(
+        _S.USAGE,
+        "the path of the state directory is too long",
+        "The node's control socket lies in it, and the system limits the length of a socket's path to 107 bytes.",
+        "Choose a shorter `--state DIR`.",
+    ),
+    "A110": Explanation(
+        _S.FAILURE,
+        "the state directory cannot be used",
+        "It cannot be made, entered or locked: wrong owner, wrong mode, or something else of that name in its place.",
+        "Choose another with `--state DIR`, or give the directory to the user that runs atoll, with mode 700.",
+    ),
+    "A201": Explanation(
+        _S.REJECTED,
+        "this is not an invitation",
+        "An invitation is one word that begins with `atoll1-` and carries its own checksum. A character is missing, "
+        "changed or added.",
+        "Copy the whole line that `atoll up` or `atoll invite` printed, without line breaks.",
+    ),
+    "A202": Explanation(
+        _S.REJECTED,
+        "this machine belongs to another group",
+        "A state directory belongs to one group, and the invitation is for a different one.",
+        "To be in both, use a second `--state DIR` and another `--listen` port. To change groups, delete the state "
+        "directory after `atoll remove NODE` in the old group.",
+    ),
+    "A203": Explanation(
+        _S.REJECTED,
+        "this invitation has expired",
+        "Invitations are valid for ten minutes, so that one left in a chat or a shell history is worth nothing.",
+        "On a member of the group run `atoll invite`, and paste the new line here.",
+    ),
+    "A204": Explanation(
+        _S.REJECTED,
+        "this invitation was used already",
+        "Each invitation admits one machine. If that was not you, somebody else joined with it: see `atoll status`.",
+        "On a member of the group run `atoll invite` for each machine. Remove a stranger with `atoll remove NODE`.",
+    ),
+    "A205": Explanation(
+        _S.UNREACHABLE,
+        "the inviting node cannot be reached",
+        "No answer came from any address in the invitation. The node may be down, or a firewall drops UDP to it.",
+        "Check `atoll status` there and that its UDP port is open to this machine; then run the same command again, "
+        "or ask for an invitation from another member.",
+    ),
+    "A206": Explanation(
+        _S.REJECTED,
+        "this machine was removed from the group",
+        "A member removed it, and the others do not speak with it any more.",
+        "If that was a mistake: delete the state directory and join with a new invitation.",
+    ),
+    "A207": Explanation(
+        _S.CONFLICT,
+        "two nodes use the same key",
+        "The state directory was copied, or a backup of it was started beside the original. Both were refused, because "
+        "the members cannot tell which one they speak with.",
+        "End one of the two for good and delete its state directory; let it join again with a new invitation.",
+    ),
+    "A208": Explanation(
+        _S.CONFLICT,
+        "the versions do not fit together",
+        "The other side speaks a version of the protocol that this one does not know.",
+        "Bring both to the same version: `pip install --upgrade atoll`. Neighbouring versions always fit together.",
+    ),
+    "A209": Explanation(
+        _S.REJECTED,
+        "the group is full",
+        "Every member measures its path to every other, which is why a group has a largest size.",
+        "Remove a machine that is not used any more with `atoll remove NODE`.",
+    ),
+    "A210": Explanation(
+        _S.FAILURE,
+        "no such node in this group",
+        "The name is not that of a member, as this node's roster knows it.",
+        "`atoll status` lists the members by name.",
+    ),
+    "A211": Explanation(
+        _S.REJECTED,
+        "the name is taken or is not a name",
+        "Names of machines are made of a to z, 0 to 9 and hyphens, at most 32 characters, and each is used once in a "
+        "group.",
+        "Choose another with `--name NAME`.",
+    ),
+    "A301": Explanation(
+        _S.CONFLICT,
+        "the journal is of another version of the machine",
+        "A journal can be replayed only by code that decides as the recording code did.",
+        "Replay it with the version of atoll that is named in the journal.",
+    ),
+    "A302": Explanation(
+        _S.FAILURE,
+        "the journal is damaged",
+        "A record's checksum does not fit. A torn last record is normal after a crash and is left out; this one is not "
+        "the last.",
+        "Replay up to the record before with `--until N`, or copy the file again from its machine.",
+    ),
+    "A303": Explanation(
+        _S.FAILURE,
+        "the replay differs from the recording",
+        "The same inputs gave other effects at the named input. Either the code differs from the one that recorded, or "
+        "there is a bug: a machine read something that was not an input.",
+        "Check that the versions are the same. If they are, please report it and attach the journal.",
+    ),
+    "A304": Explanation(
+        _S.FAILURE,
+        "there is no such journal",
+        "The file does not exist, cannot be read, or is not a journal.",
+        "A node keeps its journals in the directory `journal` of its state directory.",
+    ),
+    "A401": Explanation(
+        _S.NOT_RUNNING,
+        "no node is running here",
+        "Nothing answers at the control socket of the state directory.",
+        "Start it with `atoll up`; if it uses another state directory, name it with `--state DIR`.",
+    ),
+    "A402": Explanation(
+        _S.CONFLICT,
+        "the node is running already",
+        "A state directory runs one node at a time.",
+        "See it with `atoll status`; to change its options, run `atoll down` and then `atoll up`.",
+    ),
+    "A403": Explanation(
+        _S.FAILURE,
+        "the node did not start",
+        "Its process ended, or did not become ready in time.",
+        "The last lines of `atoll logs` say why.",
+    ),
+    "A404": Explanation(
+        _S.CONFLICT,
+        "the local port of a forward cannot be had",
+        "Another program listens on it, the address is not one of this machine, or ports below 1024 are reserved.",
+        "Choose another local port.",
+    ),
+    "A405": Explanation(
+        _S.REJECTED,
+        "the far end refused",
+        "The far node was reached, but nothing listens on that port of its loopback, or it does not allow the port.",
+        "Start the program there, on 127.0.0.1 and that port.",
+    ),
+    "A406": Explanation(
+        _S.UNREACHABLE,
+        "no answer in time",
+        "Neither the direct path nor any path through another member brought an answer.",
+        "`atoll status` shows when the node was last heard, and `atoll why NODE` what was tried.",
+    ),
+    "A499": Explanation(
+        _S.FAILURE,
+        "the node could not do it",
+        "The node met a limit or a failure that has no code of its own; the sentence names it.",
+        "The last lines of `atoll logs` say more.",
+    ),
+    "A501": Explanation(
+        _S.USAGE,
+        "the command or the configuration is wrong",
+        "An option, an argument, an environment variable or a key of atoll.toml is unknown or has a wrong value. "
+        "Unknown keys are refused, because a misspelt setting that is ignored is worse than none.",
+        "`atoll COMMAND --help` lists the options; `atoll config show --origin` prints each setting and its origin.",
+    ),
+}
+
+
+def exit_status(code: str) -> ExitStatus:
+    """Return the exit status of a code; FAILURE for one that this version does not know."""
+    known = PROBLEMS.get(code)
+    return ExitStatus.FAILURE if known is None else known.status
+
+
+def reference_page() -> str:
+    """Return docs/reference/errors.md."""
+    lines = [
+        "# Errors",
+        "",
+        "Every error that atoll shows has a code, one sentence, the evidence (`where`) and a remedy (`fix`).",
+        "`atoll help CODE` prints these entries offline. This page is generated from `src/atoll/base/problems.py`;",
+        "`python -m atoll.base.problems > docs/reference/errors.md` writes it.",
+        "",
+        "| exit status | meaning |",
+        "|---|---|",
+        *(f"| {status.value} | {status.name.lower().replace('_', ' ')} |" for status in ExitStatus),
+    ]
+    for code, entry in PROBLEMS.items():
+        lines += ["", f"## {code}: {entry.title}", "", f"Exit status {entry.status.value}. {entry.meaning}", ""]
+        lines += [f"**Fix.** {entry.fix}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference_page(), end="")  # noqa: T201 -- the page is the output.
