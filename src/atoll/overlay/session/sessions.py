@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All sessions of one node: finds the session of each datagram, and decides which strangers get an answer.
+
+A datagram of a stranger costs, in this order and no further than it gets: a table lookup and one authentication
+(data), or a hash (handshakes that do not know our key), a cookie check and reply (under load), two key agreements
+(not under load). None of it raises, and none of it allocates anything that stays.
+"""
+
+from random import Random
+from typing import Final, final
+
+from cryptography.exceptions import InvalidTag
+
+from atoll.base.errors import LimitError, UsageError
+from atoll.base.ids import KEY_BYTES
+from atoll.base.units import SECOND_NS
+from atoll.overlay.session.admission import Allowance, SourceAllowances
+from atoll.overlay.session.cookie import CookieGate
+from atoll.overlay.session.events import Counters, Data, Established, Outgoing, Received
+from atoll.overlay.session.keypair import NEVER_NS
+from atoll.overlay.session.limits import (
+    COOKIE_REPLIES_PER_S,
+    COOKIE_REPLY_BURST,
+    KEEPALIVE_S_MAX,
+    PEERS_MAX,
+    PLAINTEXT_BYTES_MAX,
+)
+from atoll.overlay.session.noise import PrivateKey, Responder
+from atoll.overlay.session.protocol import (
+    COOKIE_REPLY,
+    COOKIE_REPLY_BYTES,
+    DATA,
+    DATA_BYTES_MIN,
+    DATA_HEADER,
+    DATA_HEADER_BYTES,
+    INITIATION,
+    INITIATION_BYTES,
+    INITIATION_HEADER,
+    MACS_BYTES,
+    REJECT_AFTER_MESSAGES,
+    RESPONSE,
+    RESPONSE_BYTES,
+)
+from atoll.overlay.session.session import Local, Session
+from atoll.overlay.session.timestamp import Timestamps
+
+__all__ = ["Sessions"]
+
+_NONCE_PREFIX: Final = bytes(4)
+_HANDSHAKE_BYTES: Final = {INITIATION: INITIATION_BYTES, RESPONSE: RESPONSE_BYTES, COOKIE_REPLY: COOKIE_REPLY_BYTES}
+_ZERO_PSK: Final = bytes(KEY_BYTES)
+
+
+@final
+class Sessions:
+    """WireGuard, without socket and clock.
+
+    After each call the caller sends what is in ``outbox`` and clears it, and looks at ``expired`` and clears it.
+    ``tick`` is owed at ``deadline_ns``; late is harmless, early too.
+
+    Args:
+        private_key: X25519, 32 bytes.
+        rng: Ephemeral keys, indices, cookies, jitter. ``SystemRandom`` in production; a seeded one gives no secrecy.
+        now_ns: Monotonic time of creation.
+        wall_floor_ns: ``timestamp_ns`` of an earlier life of this key, so that peers go on answering it although the
+            wall clock went back in between; 0: none.
+
+    Attributes:
+        counters: What was dropped, by reason.
+        outbox: Datagrams to send, in order; the caller clears it.
+        expired: Keys of peers whose session ended with no successor; the caller clears it.
+
+    Raises:
+        UsageError: The key is not 32 bytes.
+    Source: docs/spec/session.md.
+    """
+
+    __slots__ = (
+        "_cookie_replies",
+        "_gate",
+        "_keypairs",
+        "_local",
+        "_now_ns",
+        "_peers",
+        "_sources",
+        "counters",
+        "expired",
+        "outbox",
+    )
+
+    def __init__(self, *, private_key: bytes, rng: Random, now_ns: int, wall_floor_ns: int = 0) -> None:
+        self.counters: Final = Counters()
+        self._local: Final = Local(
+            static=PrivateKey(private_key), rng=rng, timestamps=Timestamps(wall_floor_ns), counters=self.counters
+        )
+        self._keypairs: Final = self._local.table.keypairs
+        self._peers: Final[dict[bytes, Session]] = {}
+        self._gate: Final = CookieGate(self.public_key, rng)
+        self._sources: Final = SourceAllowances()
+        self._cookie_replies: Final = Allowance(per_s=COOKIE_REPLIES_PER_S, burst=COOKIE_REPLY_BURST)
+        self._now_ns = now_ns
+        self.outbox: Final[list[Outgoing]] = self._local.outbox
+        self.expired: Final[list[bytes]] = self._local.expired
+
+    @property
+    def public_key(self) -> bytes:
+        """Our X25519 public key, 32 bytes."""
+        return self._local.static.public
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the next ``tick`` is owed; None: never."""
+        return None if self._local.wake_ns == NEVER_NS else self._local.wake_ns
+
+    @property
+    def timestamp_ns(self) -> int:
+        """The last handshake timestamp used, ns since 1970; to be stored as the next life's ``wall_floor_ns``."""
+        return self._local.timestamps.last_ns
+
+    def add_peer(self, public_key: bytes, *, psk: bytes = _ZERO_PSK, keepalive_s: int = 0) -> None:
+        """Allow a peer; for a known one, change what differs and keep its sessions.
+
+        Args:
+            public_key: 32 bytes.
+            psk: 32 bytes, the same at both ends; zeros: none. Counts from the next handshake on.
+            keepalive_s: Send something at least this often, seconds, at most KEEPALIVE_S_MAX; 0: no. A peer with a
+                keepalive is connected to by itself.
+
+        Raises:
+            LimitError: PEERS_MAX peers already.
+            UsageError: A key of another length, our own key, or a keepalive out of range.
+        """
+        if len(public_key) != KEY_BYTES or len(psk) != KEY_BYTES or public_key == self.public_key:
+            raise UsageError("a peer's keys are 32 bytes each, and the public one is not our own")
+        if not 0 <= keepalive_s <= KEEPALIVE_S_MAX:
+            raise UsageError(f"a keepalive of {keepalive_s} s")
+        session = self._peers.get(public_key)
+        if session is None:
+            if len(self._peers) >= PEERS_MAX:
+                raise LimitError("PEERS_MAX", PEERS_MAX)
+            session = self._peers[public_key] = Session(self._local, public_key, psk)
+        session.psk = psk
+        session.set_keepalive(keepalive_s * SECOND_NS, self._now_ns)
+
+    def remove_peer(self, public_key: bytes) -> None:
+        """Forget a peer and its keys; unknown: nothing. It is not reported in ``expired``."""
+        session = self._peers.pop(public_key, None)
+        if session is not None:
+            session.close()
+
+    def connect(self, public_key: bytes, now_ns: int, wall_ns: int) -> None:
+        """Start a handshake if there is no fresh session and none is under way. An unknown peer: nothing."""
+        session = self._peers.get(public_key)
+        if session is not None and not session.is_fresh(now_ns):
+            session.demand(now_ns, wall_ns)
+
+    def seal(self, public_key: bytes, plaintext: bytes, now_ns: int, wall_ns: int) -> bytes | None:
+        """Seal one packet for a peer.
+
+        Args:
+            public_key: The peer.
+            plaintext: At most PLAINTEXT_BYTES_MAX; zero bytes are added to a multiple of 16. Empty: a keepalive.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970, in case a handshake starts.
+
+        Returns:
+            The datagram to send; None: there is no session now. A handshake is under way then (see ``outbox``), unless
+            the peer is unknown.
+
+        Raises:
+            UsageError: The plaintext is too long.
+        """
+        session = self._peers.get(public_key)
+        if session is None:
+            return None
+        if len(plaintext) > PLAINTEXT_BYTES_MAX:
+            raise UsageError(f"a packet of {len(plaintext)} bytes")
+        return session.seal(plaintext, now_ns, wall_ns)
+
+    def receive(
+        self,
+        datagram: bytes,
+        source: bytes,
+        now_ns: int,
+        wall_ns: int,
+        under_load: bool,  # noqa: FBT001 - the packet path, where keywords cost time.
+    ) -> Received | None:
+        """Take one datagram of kind 1 to 4 from the network; nothing in it can raise.
+
+        Args:
+            datagram: Its bytes.
+            source: Where it came from: packed address and port. Only for cookies and rates.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970, in case a handshake starts.
+            under_load: Whether handshakes must show a cookie first.
+
+        Returns:
+            What it was; None: nothing for the caller to act on (dropped and counted, or a step of a handshake).
+        """
+        if len(datagram) < DATA_BYTES_MIN:
+            self.counters.drop("malformed")
+            return None
+        kind, index, counter = DATA_HEADER.unpack_from(datagram)
+        if kind != DATA:
+            return self._receive_handshake(kind, datagram, source, now_ns, wall_ns, under_load=under_load)
+        held = self._keypairs.get(index)
+        if held is None:
+            self.counters.drop("index-unknown")
+            return None
+        session, keypair = held
+        if now_ns >= keypair.reject_ns or counter >= REJECT_AFTER_MESSAGES:
+            self.counters.drop("expired")
+            return None
+        window = keypair.window
+        if window.seen(counter):  # Before decrypting, because the second of two copies is common and should be cheap.
+            self.counters.drop("replayed")
+            return None
+        try:
+            plaintext = keypair.opener.decrypt(
+                _NONCE_PREFIX + datagram[8:DATA_HEADER_BYTES], datagram[DATA_HEADER_BYTES:], None
+            )
+        except InvalidTag:
+            self.counters.drop("forged")
+            return None
+        gap_delta = window.mark(counter)
+        session.traversed_ns = now_ns
+        session.renew_ns = NEVER_NS
+        confirms = keypair is session.following
+        if confirms:
+            session.confirm()
+        if now_ns >= keypair.late_ns and keypair is session.current:
+            session.demand(now_ns, wall_ns)
+        if plaintext:
+            if session.reply_ns == NEVER_NS:
+                session.arm_reply(now_ns)
+        elif confirms:
+            return Established(session.public_key, initiator=False)
+        return Data(session.public_key, plaintext, counter, gap_delta, confirms)
+
+    def tick(self, now_ns: int, wall_ns: int) -> None:
+        """Do what is due in every session."""
+        self._now_ns = now_ns
+        local = self._local
+        if now_ns < local.wake_ns:
+            return
+        for session in self._peers.values():
+            session.tick(now_ns, wall_ns)
+        local.wake_ns = min((session.deadline_ns for session in self._peers.values()), default=NEVER_NS)
+
+    def established(self, public_key: bytes) -> bool:
+        """Return whether there is a session to seal with; exact if ``tick`` was called when it was owed."""
+        session = self._peers.get(public_key)
+        return session is not None and session.current is not None
+
+    def loss_counts(self, public_key: bytes) -> tuple[int, int]:
+        """Return how many packets the peer is known to have sent us, and how many came; both only grow."""
+        session = self._peers.get(public_key)
+        return (0, 0) if session is None else session.loss_counts
+
+    def _receive_handshake(
+        self, kind: int, datagram: bytes, source: bytes, now_ns: int, wall_ns: int, *, under_load: bool
+    ) -> Established | None:
+        if len(datagram) != _HANDSHAKE_BYTES.get(kind):
+            self.counters.drop("malformed")
+        elif kind == COOKIE_REPLY:
+            self._receive_cookie(datagram, now_ns)
+        elif self._admit(datagram, source, now_ns, under_load=under_load):
+            if kind == INITIATION:
+                self._receive_initiation(datagram, now_ns)
+            else:
+                return self._receive_response(datagram, now_ns, wall_ns)
+        return None
+
+    def _admit(self, datagram: bytes, source: bytes, now_ns: int, *, under_load: bool) -> bool:
+        """Return whether a handshake message is worth key agreements; answer with a cookie where one is owed."""
+        if not self._gate.is_addressed_to_us(datagram):
+            self.counters.drop("mac1-wrong")
+            return False
+        if not under_load:
+            return True
+        if self._gate.proves_source(datagram, source, now_ns):
+            if self._sources.take(source, now_ns):
+                return True
+            self.counters.drop("source-rate")
+        elif self._cookie_replies.take(now_ns):
+            self.counters.drop("cookie-owed")
+            self._local.send(None, self._gate.reply(datagram, source, now_ns))
+        else:
+            self.counters.drop("cookie-rate")
+        return False
+
+    def _receive_initiation(self, datagram: bytes, now_ns: int) -> None:
+        responder = Responder(static=self._local.static)
+        public_key = responder.read_static(datagram[INITIATION_HEADER.size : -MACS_BYTES])
+        if public_key is None:
+            self.counters.drop("initiation-wrong")
+            return
+        session = self._peers.get(public_key)
+        if session is None:
+            self.counters.drop("peer-unknown")
+            return
+        if session.static_secret is None:
+            self.counters.drop("peer-weak")
+            return
+        timestamp = responder.read_payload(session.static_secret)
+        if timestamp is None:
+            self.counters.drop("initiation-wrong")
+            return
+        _, remote_index = INITIATION_HEADER.unpack_from(datagram)
+        session.respond(responder, timestamp, remote_index, now_ns)
+
+    def _receive_response(self, datagram: bytes, now_ns: int, wall_ns: int) -> Established | None:
+        session = self._local.table.attempts.get(int.from_bytes(datagram[8:12], "little"))
+        if session is None:
+            self.counters.drop("index-unknown")
+            return None
+        return session.complete(datagram, now_ns, wall_ns)
+
+    def _receive_cookie(self, datagram: bytes, now_ns: int) -> None:
+        session = self._local.table.owner(int.from_bytes(datagram[4:8], "little"))
+        if session is None:
+            self.counters.drop("index-unknown")
+        elif not session.accept_cookie(datagram, now_ns):
+            self.counters.drop("cookie-wrong")
