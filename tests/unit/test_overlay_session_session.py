@@ -121,8 +121,9 @@ def test_an_unanswered_handshake_is_tried_for_90_s_and_then_given_up() -> None:
     assert len({*pauses}) > 1
     assert pair.a.sessions.deadline_ns is None
     assert pair.a.sessions.expired == []
-    assert pair.seal(pair.a) is None  # New traffic, new try.
+    assert pair.seal(pair.a) is None  # New traffic, a new series.
     assert len(pair.a.take()) == 1
+    assert len(pair.follow_deadlines(2000 * SECOND_NS, pair.a)) == REKEY_ATTEMPTS_MAX - 1
 
 
 def test_traffic_keeps_the_handshake_trying() -> None:
