@@ -1,0 +1,75 @@
+# The one task runner. Every target does its own set-up: only python3 (3.11 or newer, with venv) and make are needed.
+#   make demo     see it work          make test    the whole suite        make check   everything a machine can judge
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# The first Python that is new enough; override with `make PYTHON=… target`.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --constraint constraints.txt
+# Two test workers by default. Tests that start processes or network namespaces share one worker and come last.
+JOBS ?= 2
+SEED ?= 1..20
+
+.PHONY: help setup test check format demo sim fuzz clean
+
+help:
+	@sed -n 's/^# \{0,1\}//; 1,2p' $(firstword $(MAKEFILE_LIST))
+	@echo "  make setup | make sim SEED=1..200 | make bench-NAME | make fuzz [FUZZ_SECONDS=60] | make format | make clean"
+
+# One stamp for each set of packages, so that a demo does not wait for type checkers.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "atoll needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) --upgrade pip
+	$(PIP) --build-constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) --group test
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(PIP) --group check
+	@touch $@
+
+setup: $(VENV)/.check
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+
+check: $(VENV)/.check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python tools/tidy.py
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+	$(BIN)/pyright --warnings
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+demo: $(VENV)/.run
+	$(BIN)/atoll demo $(DEMO_ARGS)
+
+sim: $(VENV)/.run
+	$(BIN)/python -m atoll.lab.sim --seed $(SEED) $(SIM_ARGS)
+
+bench-%: $(VENV)/.test bench/%.py
+	$(BIN)/python bench/$*.py $(BENCH_ARGS)
+
+fuzz: FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
+	$(BIN)/python fuzz/targets.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

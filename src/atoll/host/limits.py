@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits of the host room: how much a node keeps on disk, and how often it tries again."""
+
+from typing import Final
+
+from atoll.base.units import KIB, MIB, SECOND_NS
+
+__all__ = [
+    "FLUSH_BYTES_MAX",
+    "FLUSH_NS_MAX",
+    "JOURNAL_BYTES_MAX",
+    "PRIVATE_BYTES_MAX",
+    "RETRY_NS",
+    "SEGMENTS_MAX",
+]
+
+PRIVATE_BYTES_MAX: Final = 64 * KIB
+"""A key file. Keys are below 1 KiB; anything larger is the wrong file."""
+
+SEGMENTS_MAX: Final = 64
+"""Segments of one journal on disk. With 4 MiB segments the byte bound comes first, unless the node restarts often."""
+
+JOURNAL_BYTES_MAX: Final = 64 * MIB
+"""One journal on disk: hours of an idle group of 50, about a day of a group of 5. The oldest segment goes first."""
+
+FLUSH_BYTES_MAX: Final = 64 * KIB
+"""Records that wait for one write: a write of this size costs some 30 us, one for each record would cost more."""
+
+FLUSH_NS_MAX: Final = SECOND_NS
+"""How much of the recent past a killed process may lose from its journal."""
+
+RETRY_NS: Final = 30 * SECOND_NS
+"""Pause before journalling is tried again after the disk refused."""
