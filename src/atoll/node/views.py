@@ -85,7 +85,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     address: str
     group: str
-    roster_version: int
+    roster_version: str
     uptime_s: float
     listen: str
     peers: tuple[PeerView, ...]
@@ -95,7 +95,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
-    """One way that was considered. ``score_ms`` is its cost under the tag's metric; ``tcp_mbit_s`` is the TCP model's."""
+    """One way that was considered; ``score_ms`` is its cost under the tag's metric, ``tcp_mbit_s`` the TCP model's."""
 
     via: str | None
     chosen: bool

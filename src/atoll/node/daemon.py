@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a node's process: take the state directory, found or join a group if there is none, run, end in order."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from atoll import __version__
+from atoll.base.errors import CorruptError, LinkError, StorageError, UserError
+from atoll.base.ids import Endpoint, address_of
+from atoll.base.units import SECOND_NS
+from atoll.core.entropy import Draws
+from atoll.group.identity import founding_roster, name_from
+from atoll.group.invite import check_usable, decode_invitation
+from atoll.group.roster import Roster
+from atoll.host.clock import SystemClock
+from atoll.host.files import explain
+from atoll.host.udp import UdpSocket
+from atoll.node.api import serve
+from atoll.node.joining import join
+from atoll.node.launch import LaunchAnswer, LaunchOptions, Problem
+from atoll.node.methods import Methods
+from atoll.node.naming import checked_name, group_name
+from atoll.node.service import Node, Plan, endpoint_text, own_member, parse_endpoint
+from atoll.node.state import Settings, StateDirectory
+from atoll.node.views import Ready
+
+__all__ = ["main", "run"]
+
+log: Final = logging.getLogger("atoll.node")
+
+DEFAULT_PORT: Final = 7747
+OPTIONS_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON below 1 KiB.
+
+Say = Callable[[LaunchAnswer], None]
+
+
+def main() -> int:
+    """Run the daemon that ``launch`` started; return its exit status."""
+    line = sys.stdin.buffer.readline(OPTIONS_BYTES_MAX)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("quic").setLevel(logging.WARNING)  # It tells of every connection.
+    try:
+        options = msgspec.json.decode(line, type=LaunchOptions)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _say_on_stdout(LaunchAnswer(error=Problem("A501", f"the options do not decode: {error}")))
+        return 2
+    return run(options, _say_on_stdout)
+
+
+def _say_on_stdout(answer: LaunchAnswer) -> None:
+    """Answer ``launch`` and let go of its pipe, so that nobody waits for this process any more."""
+    with suppress(OSError):
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def run(options: LaunchOptions, say: Say) -> int:
+    """Run a node until it ends; tell ``say`` once whether it started.
+
+    Returns:
+        Exit status: 0 ended in order, 1 it had to stop or did not start.
+    """
+    told = False
+
+    def tell(answer: LaunchAnswer) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            say(answer)
+
+    try:
+        asyncio.run(_live(options, tell))
+    except UserError as error:
+        log.error("%s (%s) fix: %s", error, error.where, error.fix)  # noqa: TRY400 - the sentence is the message.
+        tell(LaunchAnswer(error=Problem(error.code, error.sentence, error.where, error.fix)))
+        return 1
+    except LinkError as error:
+        log.exception("the node did not start")
+        tell(LaunchAnswer(error=Problem("A403", str(error), options.state, "read the node's log: atoll logs")))
+        return 1
+    return 0
+
+
+async def _live(options: LaunchOptions, tell: Say) -> None:
+    state = StateDirectory(Path(options.state))
+    try:
+        clock = SystemClock()
+        began_ns = clock.monotonic_ns()
+        plan, joined = await _plan(options, state, clock)
+        node = Node(plan)
+        methods = Methods(node)
+        try:
+            await node.start()
+            server = await serve(state.socket, methods.table())
+            try:
+                tell(LaunchAnswer(ok=_ready(node, methods, joined=joined, began_ns=began_ns)))
+                await _until_ended(node)
+            finally:
+                server.close()
+        finally:
+            await methods.close()
+            await node.stop()
+            state.socket.unlink(missing_ok=True)
+    finally:
+        state.close()
+
+
+async def _until_ended(node: Node) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(partial(_bug, node))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.end_soon)
+    error = await node.ended
+    if error is not None:
+        raise error
+
+
+def _bug(node: Node, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """End the node at an exception that nobody expected: what it decides after that could not be trusted."""
+    loop.default_exception_handler(context)
+    error = context.get("exception")
+    if isinstance(error, Exception) and not isinstance(error, OSError):
+        node.fail(
+            UserError(
+                "A500",
+                "this node met a bug of its own and ended",
+                where=f"{type(error).__name__}: {error}",
+                fix="start it again with atoll up; and please report it with the log and the journal",
+            )
+        )
+
+
+def _ready(node: Node, methods: Methods, *, joined: bool, began_ns: int) -> Ready:
+    own, around = node.control.group.own, node.around()
+    try:
+        invitation = methods.new_invitation()
+    except UserError:
+        invitation = None  # No address to put into it; the node itself runs, and ``atoll invite`` says why.
+    return Ready(
+        version=__version__,
+        name=own.name,
+        group=around.group_name,
+        mode="rootless",
+        address=address_of(node.plan.group, own.node),
+        listen=around.listen,
+        invite=None if invitation is None else invitation.invite,
+        invite_valid_s=None if invitation is None else invitation.valid_s,
+        ready_s=(around.now_ns - began_ns) / SECOND_NS,
+        joined=joined,
+    )
+
+
+async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemClock) -> tuple[Plan, bool]:
+    """Return what to run, durable already, and whether a group was joined for it."""
+    identity = state.identity()
+    settings = _settings(options, state.settings())
+    stored = state.roster()
+    joined = False
+    if options.invite is not None:
+        invitation = decode_invitation(options.invite)
+        held = None if stored is None else _decoded(state, stored).group
+        check_usable(invitation, now_s=clock.wall_ns() // SECOND_NS, group=held)
+        listen = tuple(parse_endpoint(text) for text in settings.listen.split(","))
+        member = own_member(identity, settings, listen)
+        answer = await join(invitation, identity, member, listen, clock)
+        stored, joined = answer.roster, True
+        _keep(state, stored)
+    if stored is None:
+        listen = tuple(parse_endpoint(text) for text in settings.listen.split(","))
+        stored = founding_roster(identity, own_member(identity, settings, listen)).encode()
+        _keep(state, stored)
+    state.keep_settings(settings)
+    group = _decoded(state, stored).group
+    return Plan(state, identity, settings, group, stored, clock, options.journal), joined
+
+
+def _decoded(state: StateDirectory, roster: bytes) -> Roster:
+    try:
+        return Roster.decode(roster)
+    except CorruptError as error:
+        raise state.damaged_roster(error) from error
+
+
+def _keep(state: StateDirectory, roster: bytes) -> None:
+    try:
+        state.keep_roster(roster)
+    except StorageError as error:
+        raise explain(error, state.path / "roster") from error
+
+
+def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
+    """Return the kept settings with what the options change; defaults where neither says anything."""
+    if kept is None:
+        kept = Settings(
+            name=name_from(socket.gethostname()),
+            group_name=options.group_name or group_name(Draws(secrets.token_bytes(32))),
+            listen=options.listen or _free_default(),
+        )
+    changed = {
+        "name": None if options.name is None else checked_name(options.name),
+        "listen": options.listen,
+        "advertise": options.advertise or None,
+        "relay": options.relay,
+        "relay_bytes_s": options.relay_bytes_s,
+    }
+    for text in (*(options.listen or "").split(","), *options.advertise):
+        if text:
+            parse_endpoint(text)
+    return msgspec.structs.replace(kept, **{name: value for name, value in changed.items() if value is not None})
+
+
+def _free_default() -> str:
+    """Return the addresses to listen on when nobody said: both families, the default port, or any if it is in use."""
+    for port in (DEFAULT_PORT, 0):
+        found: list[Endpoint] = []
+        for host in ("0.0.0.0", "::"):  # noqa: S104 - a node is there to be called by its members.
+            try:
+                probe = UdpSocket((host, found[0][1] if found else port))
+                found.append(probe.endpoint)
+                probe.close()
+            except LinkError:
+                continue  # This family is not to be had here, or the port is in use.
+        if found:
+            return ",".join(endpoint_text(endpoint) for endpoint in found)
+    return endpoint_text(("0.0.0.0", DEFAULT_PORT))  # noqa: S104 - as above; the device will say what is wrong.

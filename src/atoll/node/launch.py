@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start a node in the background and wait until it is ready, or say why it is not.
+
+The daemon is ``python -m atoll.node``. Its options travel as one JSON line on standard input, because an argument list
+can be read by every user of the machine; its first line of output is the answer: a ``Ready`` or a coded error.
+"""
+
+import select
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from atoll.base.errors import UserError
+from atoll.base.member import RelayWill
+from atoll.node.views import Ready
+
+__all__ = ["ANSWER_BYTES_MAX", "LaunchAnswer", "LaunchOptions", "Problem", "launch"]
+
+ANSWER_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON; a Ready is below 1 KiB.
+READY_TIMEOUT_S: Final = 30.0  # Limit. A join over a bad path may need several handshake retries of 5 s.
+
+
+class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``atoll up`` asks for.
+
+    Attributes:
+        state: The node's state directory.
+        invite: Invitation to join a group with; None: start, or found a group where there is none yet.
+        name: Name of this node, a DNS label; None: the kept one, or the host's.
+        listen: ``HOST:PORT`` of the underlay socket; None: the kept one, or all addresses on the default port.
+        advertise: ``HOST:PORT`` addresses to tell the members instead of the detected ones (port forwarding, labs).
+        relay: Whether to forward for others; None: the kept one, or yes.
+        relay_bytes_s: Budget for forwarding, bytes per second.
+        group_name: Name of a new group; None: two random words.
+        foreground: Stay in this process until ended.
+        journal: Keep the journal of decisions.
+    """
+
+    state: str
+    invite: str | None = None
+    name: str | None = None
+    listen: str | None = None
+    advertise: tuple[str, ...] = ()
+    relay: RelayWill | None = None
+    relay_bytes_s: int | None = None
+    group_name: str | None = None
+    foreground: bool = False
+    journal: bool = True
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A ``UserError`` on its way between processes."""
+
+    code: str
+    sentence: str
+    where: str = ""
+    fix: str = ""
+
+    def error(self) -> UserError:
+        """Return the exception that this describes."""
+        return UserError(self.code, self.sentence, where=self.where, fix=self.fix)
+
+
+class LaunchAnswer(msgspec.Struct, frozen=True):
+    """The daemon's first line: exactly one of the two is set."""
+
+    ok: Ready | None = None
+    error: Problem | None = None
+
+
+def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None) -> Ready:
+    """Start the node and return once it answers.
+
+    Args:
+        options: What to start.
+        environment: Variables for the daemon; None: this process's.
+
+    Raises:
+        UserError: The daemon refused (its own code), or did not answer in READY_TIMEOUT_S (A403).
+    """
+    Path(options.state).mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (Path(options.state) / "node.log").open("ab") as log:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "atoll.node"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=options.state,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+        )
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    with daemon.stdin, daemon.stdout:
+        daemon.stdin.write(msgspec.json.encode(options) + b"\n")
+        daemon.stdin.close()
+        ready, _, _ = select.select([daemon.stdout], [], [], READY_TIMEOUT_S)
+        line = daemon.stdout.readline(ANSWER_BYTES_MAX) if ready else b""
+    try:
+        answer = msgspec.json.decode(line, type=LaunchAnswer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = LaunchAnswer()
+    if answer.error is not None:
+        daemon.wait(timeout=READY_TIMEOUT_S)
+        raise answer.error.error()
+    if answer.ok is None:
+        if daemon.poll() is None:
+            daemon.terminate()
+        raise UserError(
+            "A403",
+            "the node ended before it was ready",
+            where=f"{options.state}/node.log",
+            fix=f"read the last lines of {options.state}/node.log",
+        )
+    return answer.ok

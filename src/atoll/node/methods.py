@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The methods of the local API: what the command line can ask a running node. Each checks its own parameters.
+
+Normative text: docs/reference/api.md.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, TypeVar, final
+
+import msgspec
+
+from atoll.base.errors import UserError
+from atoll.base.ids import DIRECT, NodeId
+from atoll.base.units import SECOND_NS
+from atoll.conduit.forward import TcpForward
+from atoll.conduit.forward_udp import UdpForward
+from atoll.group.events import InviteIssued, RemoveAsked
+from atoll.group.invite import (
+    GROUP_PREFIX_BYTES,
+    INVITE_ENDPOINTS_MAX,
+    INVITE_SECRET_BYTES,
+    Invitation,
+    encode_invitation,
+    invite_public_key,
+)
+from atoll.group.limits import INVITE_VALID_S
+from atoll.node.api import Answer, Method
+from atoll.node.reporting import TAG_NAMES, name_of, status_view, why_view
+from atoll.node.service import Node, parse_endpoint
+from atoll.node.views import ForwardView, InviteView, PingView, StatusView, WhyView
+
+__all__ = ["FORWARDS_MAX", "Methods"]
+
+FORWARDS_MAX: Final = 128  # Limit. Each holds a listening socket.
+PING_TIMEOUT_S: Final = 2.0  # An answer later than this is as good as none.
+PING_INTERVAL_S: Final = 1.0
+PING_COUNT_MAX: Final = 10_000  # Limit.
+
+
+class _Target(msgspec.Struct, forbid_unknown_fields=True):
+    target: str
+    tag: str = TAG_NAMES[0]
+    source: str | None = None
+
+
+class _Ping(msgspec.Struct, forbid_unknown_fields=True):
+    node: str
+    count: int = 4
+    tag: str = TAG_NAMES[0]
+
+
+class _NodeName(msgspec.Struct, forbid_unknown_fields=True):
+    node: str
+
+
+class _Forward(msgspec.Struct, forbid_unknown_fields=True):
+    protocol: str
+    local: str
+    node: str
+    port: int
+    tag: str = TAG_NAMES[0]
+
+
+class _Id(msgspec.Struct, forbid_unknown_fields=True):
+    id: int
+
+
+class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Answer of a method that has nothing to tell."""
+
+    done: bool = True
+
+
+Params = TypeVar("Params")
+
+
+@final
+class Methods:
+    """The methods of one running node.
+
+    Args:
+        node: The node.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._forwards: dict[int, tuple[ForwardView, TcpForward | UdpForward]] = {}
+        self._next_id = 1
+
+    def table(self) -> Mapping[str, Method]:
+        """Return the methods by name."""
+        return {
+            "status": self.status,
+            "why": self.why,
+            "ping": self.ping,
+            "invite": self.invite,
+            "remove": self.remove,
+            "forward.add": self.forward_add,
+            "forward.list": self.forward_list,
+            "forward.remove": self.forward_remove,
+            "down": self.down,
+        }
+
+    async def close(self) -> None:
+        """End all forwards."""
+        for _, forward in self._forwards.values():
+            await forward.close()
+        self._forwards.clear()
+
+    async def status(self, params: dict[str, Any]) -> StatusView:
+        """Return how every member stands."""
+        _params(params, _Nothing)
+        return status_view(self._node.around())
+
+    async def why(self, params: dict[str, Any]) -> WhyView:
+        """Explain the path from this node to a member."""
+        asked = _params(params, _Target)
+        control = self._node.control
+        own = control.group.own
+        if asked.source is not None and asked.source != own.name:
+            self._find(asked.source)
+            raise UserError(
+                "A210",
+                f"this node does not know why {asked.source} chooses its paths",
+                where=f"only {asked.source} keeps that evidence",
+                fix=f"on {asked.source} run:  atoll why {asked.target}",
+            )
+        view = why_view(self._node.around(), self._find(asked.target), _tag(asked.tag))
+        if view is None:
+            raise UserError(
+                "A406", f"{asked.target} has no path yet", where="it joined a moment ago", fix="try again in a second"
+            )
+        return view
+
+    async def ping(self, params: dict[str, Any]) -> AsyncIterator[msgspec.Struct]:
+        """Send echoes through the overlay, one a second."""
+        asked = _params(params, _Ping)
+        node, tag = self._find(asked.node), _tag(asked.tag)
+        if not 1 <= asked.count <= PING_COUNT_MAX:
+            raise UserError("A501", f"a count of {asked.count}", fix=f"use 1 to {PING_COUNT_MAX}")
+        return self._pings(asked, node, tag)
+
+    async def _pings(self, asked: _Ping, node: NodeId, tag: int) -> AsyncIterator[msgspec.Struct]:
+        loop_time = self._node.loop_time
+        for sequence in range(1, asked.count + 1):
+            began = loop_time()
+            rtt_s = await self._node.stack.echo(node, tag, PING_TIMEOUT_S)
+            explanation = self._node.control.mesh.explain(node, tag, self._node.around().now_ns)
+            via = DIRECT if explanation is None else explanation.chosen
+            yield PingView(
+                name=asked.node,
+                sequence=sequence,
+                via=None if via == DIRECT else name_of(self._node.control, via),
+                rtt_ms=None if rtt_s is None else rtt_s * 1000,
+            )
+            if sequence < asked.count:
+                await self._node.pause(max(0.0, began + PING_INTERVAL_S - loop_time()))
+
+    async def invite(self, params: dict[str, Any]) -> InviteView:
+        """Make a single-use invitation."""
+        _params(params, _Nothing)
+        return self.new_invitation()
+
+    def new_invitation(self) -> InviteView:
+        """Make an invitation; its secret is in the answer and nowhere else.
+
+        Raises:
+            UserError: A205, this node has no address that another machine could call.
+        """
+        node = self._node
+        endpoints = node.endpoints[:INVITE_ENDPOINTS_MAX]
+        if not endpoints:
+            raise UserError(
+                "A205",
+                "this node knows no address at which another machine could reach it",
+                where="no route to other networks",
+                fix="say it: atoll down; atoll up --advertise HOST:PORT",
+            )
+        secret = os.urandom(INVITE_SECRET_BYTES)
+        expires_s = node.plan.clock.wall_ns() // SECOND_NS + INVITE_VALID_S
+        node.feed(InviteIssued(invite_public_key(secret), expires_s))
+        text = encode_invitation(
+            Invitation(
+                secret, node.plan.identity.public_key, endpoints, expires_s, node.plan.group[:GROUP_PREFIX_BYTES]
+            )
+        )
+        return InviteView(invite=text, valid_s=INVITE_VALID_S)
+
+    async def remove(self, params: dict[str, Any]) -> Done:
+        """Remove a member from the group for good."""
+        self._node.feed(RemoveAsked(self._find(_params(params, _NodeName).node, or_self=True)))
+        return Done()
+
+    async def forward_add(self, params: dict[str, Any]) -> ForwardView:
+        """Make a local port that comes out at a member."""
+        asked = _params(params, _Forward)
+        if len(self._forwards) >= FORWARDS_MAX:
+            raise UserError("A404", f"there are {FORWARDS_MAX} forwards already", fix="end one: atoll forward rm ID")
+        node, tag = self._find(asked.node), _tag(asked.tag)
+        host, port = parse_endpoint(asked.local)
+        forward: TcpForward | UdpForward
+        match asked.protocol:
+            case "tcp":
+                forward = self._node.stack.tcp_forward(node, asked.port, tag)
+            case "udp":
+                forward = self._node.stack.udp_forward(node, asked.port, tag)
+            case _:
+                raise UserError("A501", f"no protocol {asked.protocol!r}", fix="use tcp or udp")
+        bound_host, bound_port = await forward.start(host, port)
+        local = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
+        view = ForwardView(
+            id=self._next_id,
+            protocol=asked.protocol,
+            local=local,
+            node=asked.node,
+            port=asked.port,
+            tag=asked.tag,
+            connections=0,
+        )
+        self._forwards[view.id] = (view, forward)
+        self._next_id += 1
+        return view
+
+    async def forward_list(self, params: dict[str, Any]) -> Answer:
+        """List the forwards, oldest first."""
+        _params(params, _Nothing)
+        return tuple(
+            msgspec.structs.replace(view, connections=forward.connections) for view, forward in self._forwards.values()
+        )
+
+    async def forward_remove(self, params: dict[str, Any]) -> Done:
+        """End a forward."""
+        number = _params(params, _Id).id
+        found = self._forwards.pop(number, None)
+        if found is None:
+            raise UserError("A404", f"there is no forward {number}", fix="see: atoll forward list")
+        await found[1].close()
+        return Done()
+
+    async def down(self, params: dict[str, Any]) -> Done:
+        """End the node; the answer leaves first."""
+        _params(params, _Nothing)
+        self._node.end_soon()
+        return Done()
+
+    def _find(self, name: str, *, or_self: bool = False) -> NodeId:
+        group = self._node.control.group
+        for member in group.roster.members():
+            if member.name == name and (or_self or member.node != group.own.node):
+                return member.node
+        names = sorted(m.name for m in group.roster.members() if m.node != group.own.node)
+        if name == group.own.name:
+            raise UserError(
+                "A210", f"{name} is this node", where=f"members: {', '.join(names)}", fix="name another one"
+            )
+        raise UserError(
+            "A210",
+            f"the group has no member {name!r}",
+            where=f"members: {', '.join(names) or 'none yet'}",
+            fix="see: atoll status",
+        )
+
+
+def _params(params: dict[str, Any], kind: type[Params]) -> Params:
+    try:
+        return msgspec.convert(params, kind)
+    except msgspec.ValidationError as error:
+        raise UserError("A501", f"wrong parameters: {error}", fix="see docs/reference/api.md") from error
+
+
+def _tag(name: str) -> int:
+    if name not in TAG_NAMES:
+        raise UserError("A501", f"no policy tag {name!r}", fix=f"use one of: {', '.join(TAG_NAMES)}")
+    return TAG_NAMES.index(name)

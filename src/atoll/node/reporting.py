@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns what the machines know into the views of the local API. Pure reads; decides nothing."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+from atoll import __version__
+from atoll.base.ids import DIRECT, Endpoint, NodeId, address_of
+from atoll.base.member import Member
+from atoll.base.units import SECOND_NS
+from atoll.node.control import Control
+from atoll.node.views import CandidateView, PeerView, RelayView, StatusView, SwitchView, WhyView
+from atoll.overlay.evidence import CandidateReport, Explanation, PeerReport, Switch
+
+__all__ = ["TAG_NAMES", "Around", "RelayMeter", "name_of", "status_view", "why_view"]
+
+TAG_NAMES: Final = ("latency", "direct", "throughput", "loss")
+SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
+US_PER_MS: Final = 1000
+METER_NS: Final = 5 * SECOND_NS
+METER_REPORTS_MAX: Final = 4096  # Limit. Two reports a second of 400 labels for METER_NS.
+
+
+@final
+class RelayMeter:
+    """What this node forwards, as its packet device reports it."""
+
+    def __init__(self) -> None:
+        self.forwarded_bytes = 0
+        self._recent: deque[tuple[int, int, int]] = deque(maxlen=METER_REPORTS_MAX)  # (at_ns, label, bytes)
+
+    def note(self, label: int, forwarded_bytes: int, now_ns: int) -> None:
+        """Add one report."""
+        self.forwarded_bytes += forwarded_bytes
+        self._recent.append((now_ns, label, forwarded_bytes))
+
+    def bytes_s(self, now_ns: int) -> int:
+        """Return the rate over the last METER_NS."""
+        recent = sum(size for at_ns, _, size in self._recent if now_ns - at_ns < METER_NS)
+        return recent * SECOND_NS // METER_NS
+
+    def labels(self, now_ns: int) -> int:
+        """Return how many labels carried something within METER_NS; a pair that talks both ways uses two."""
+        return len({label for at_ns, label, size in self._recent if size and now_ns - at_ns < METER_NS})
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the views need besides the machines.
+
+    Attributes:
+        control: The machines.
+        now_ns: Monotonic time.
+        started_ns: When the node started.
+        group_name: Name of the group.
+        listen: Underlay address in use.
+        endpoints: Where each member was last heard.
+        meter: What we forwarded.
+        warnings: Sentences for people.
+    """
+
+    control: Control
+    now_ns: int
+    started_ns: int
+    group_name: str
+    listen: str
+    endpoints: Mapping[bytes, Endpoint]
+    meter: RelayMeter
+    warnings: tuple[str, ...] = ()
+
+
+def name_of(control: Control, node: bytes) -> str:
+    """Return a member's name; the hex id of a node that is none."""
+    member = control.group.roster.find(node)
+    return member.name if member is not None else node.hex()
+
+
+def status_view(around: Around) -> StatusView:
+    """Return the answer of ``status``: members in the order of their names."""
+    control, group = around.control, around.control.group
+    own = group.own
+    peers = tuple(_peer_view(around, m) for m in sorted(_others(control), key=lambda m: m.name))
+    return StatusView(
+        version=__version__,
+        name=own.name,
+        node=own.node.hex(),
+        address=address_of(group.group, own.node),
+        group=around.group_name,
+        roster_version=group.roster.version_text(),
+        uptime_s=(around.now_ns - around.started_ns) / SECOND_NS,
+        listen=around.listen,
+        peers=peers,
+        relaying=RelayView(
+            will=own.relay.value,
+            bytes_s=around.meter.bytes_s(around.now_ns),
+            budget_bytes_s=own.relay_bytes_s,
+            pairs=-(-around.meter.labels(around.now_ns) // 2),
+            forwarded_bytes=around.meter.forwarded_bytes,
+        ),
+        degraded=any(peer.state != "ok" for peer in peers),
+        warnings=around.warnings,
+    )
+
+
+def _others(control: Control) -> tuple[Member, ...]:
+    own = control.group.own.node
+    return tuple(m for m in control.group.roster.members() if m.node != own)
+
+
+def _peer_view(around: Around, member: Member) -> PeerView:
+    control = around.control
+    report = control.mesh.peer_report(member.node, around.now_ns)
+    endpoint = around.endpoints.get(member.node)
+    return PeerView(
+        name=member.name,
+        node=member.node.hex(),
+        address=address_of(control.group.group, member.node),
+        state="connecting" if report is None else report.state,
+        via=None if report is None or report.via == DIRECT else name_of(control, report.via),
+        rtt_ms=None if report is None else _ms(report.rtt_us),
+        deviation_ms=None if report is None else _ms(report.deviation_us),
+        loss=None if report is None else _worse(report),
+        why="no session yet" if report is None else _peer_why(around, member.node, report),
+        last_heard_s=None
+        if report is None or report.heard_ns is None
+        else (around.now_ns - report.heard_ns) / SECOND_NS,
+        session=report is not None and report.session,
+        relay=member.relay.value,
+        endpoint=None if endpoint is None else f"{endpoint[0]}:{endpoint[1]}",
+    )
+
+
+def _peer_why(around: Around, node: NodeId, report: PeerReport) -> str:
+    if report.via == DIRECT:
+        return "" if report.why == "direct" else report.why
+    explanation = around.control.mesh.explain(node, 0, around.now_ns)
+    return report.why if explanation is None else f"{report.why}: {explanation.evidence}"
+
+
+def why_view(around: Around, node: NodeId, tag: int) -> WhyView | None:
+    """Return the answer of ``why`` for the path from this node to a member; None: no such member or tag."""
+    control = around.control
+    explanation = control.mesh.explain(node, tag, around.now_ns)
+    if explanation is None:
+        return None
+    source, target = control.group.own.name, name_of(control, node)
+    relays = () if explanation.chosen == DIRECT else (name_of(control, explanation.chosen),)
+    return WhyView(
+        source=source,
+        target=target,
+        tag=TAG_NAMES[tag],
+        path=(source, *relays, target),
+        since_s=(around.now_ns - explanation.since_ns) / SECOND_NS,
+        because=_because(explanation),
+        candidates=tuple(_candidate_view(control, c) for c in explanation.candidates),
+        history=tuple(_switch_view(around, s) for s in explanation.history),
+        next=explanation.next,
+    )
+
+
+def _because(explanation: Explanation) -> str:
+    parts = (explanation.cause, explanation.evidence, explanation.keeps)
+    return "; ".join(part for part in parts if part)
+
+
+def _candidate_view(control: Control, candidate: CandidateReport) -> CandidateView:
+    return CandidateView(
+        via=None if candidate.via == DIRECT else name_of(control, candidate.via),
+        chosen=candidate.chosen,
+        state=candidate.state,
+        rtt_ms=_ms(candidate.rtt_us),
+        loss_out=_share(candidate.loss_out),
+        loss_in=_share(candidate.loss_in),
+        score_ms=_ms(candidate.score_us),
+        tcp_mbit_s=None if candidate.tcp_bits_s is None else candidate.tcp_bits_s / 1e6,
+        verdict="; ".join(part for part in (candidate.verdict, candidate.loss_evidence) if part),
+    )
+
+
+def _switch_view(around: Around, switch: Switch) -> SwitchView:
+    control = around.control
+    return SwitchView(
+        ago_s=(around.now_ns - switch.at_ns) / SECOND_NS,
+        before=None if switch.before == DIRECT else name_of(control, switch.before),
+        after=None if switch.via == DIRECT else name_of(control, switch.via),
+        cause=switch.cause,
+        evidence=switch.evidence,
+        took_s=switch.took_ns / SECOND_NS,
+    )
+
+
+def _worse(report: PeerReport) -> float | None:
+    if report.loss_out is None or report.loss_in is None:
+        return None
+    return max(report.loss_out, report.loss_in) / SHARE
+
+
+def _ms(us: int | None) -> float | None:
+    return None if us is None else us / US_PER_MS
+
+
+def _share(loss: int | None) -> float | None:
+    return None if loss is None else loss / SHARE

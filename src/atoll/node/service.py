@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One running node: the machines, the packet device and the conduits, started and ended in order.
+
+Rules of the file: it waits and carries, it decides nothing about paths or membership. Everything that the control
+machine must know goes through ``Performer.feed``; everything that it wants done comes out of there.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+
+from atoll import __version__
+from atoll.base.errors import LinkError, StorageError, UserError
+from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, node_id_of
+from atoll.base.member import Member
+from atoll.base.ports import Clock
+from atoll.base.units import SECOND_NS
+from atoll.conduit.stack import Stack
+from atoll.core.journal import Provenance, Recorder, Suspension
+from atoll.device.nic.client import NicClient
+from atoll.device.nic.messages import (
+    Configure,
+    EndpointSeen,
+    ExpelPeer,
+    Listening,
+    NicCounters,
+    Order,
+    PacketReceived,
+    Report,
+    SendPacket,
+    Timestamp,
+)
+from atoll.group.events import DuplicateIdentity, Removed, WallClock
+from atoll.group.group import Group, GroupOptions
+from atoll.group.identity import Identity
+from atoll.host.addresses import reachable_endpoints
+from atoll.host.journal_files import JournalFiles
+from atoll.node.control import KIND, Control, ControlEffect, ControlInput
+from atoll.node.performer import Performer
+from atoll.node.reporting import Around, RelayMeter, name_of
+from atoll.node.state import Settings, StateDirectory
+from atoll.overlay.config import Config
+from atoll.overlay.mesh import Mesh
+from atoll.overlay.orders import RouteNotice
+from atoll.overlay.reports import NicRestarted, RelayMetered
+
+__all__ = ["Node", "Plan", "endpoint_text", "own_member", "parse_endpoint", "started"]
+
+log: Final = logging.getLogger("atoll.node")
+
+NIC_RESTARTS_MAX: Final = 5  # Limit. Within NIC_RESTARTS_NS; a device that dies faster will not live by trying.
+NIC_RESTARTS_NS: Final = 60 * SECOND_NS
+HOUSEKEEPING_S: Final = 1.0  # The wall clock to the group, the journal to disk.
+NUDGING_CAUSES: Final = frozenset({"silent", "lossy", "relay-gone"})  # Switches away from a way that lost packets.
+BOOT_BITS: Final = 63
+NOBODY: Final = 65_534  # What the packet device becomes when it was started as root.
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Return (host, port) of ``HOST:PORT``; an IPv6 host stands in brackets.
+
+    Raises:
+        UserError: A501, it is not that.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
+        raise UserError("A501", f"{text!r} is not HOST:PORT", fix="for example: --listen 0.0.0.0:7747")
+    return host, int(port)
+
+
+def endpoint_text(endpoint: Endpoint) -> str:
+    """Return ``HOST:PORT``."""
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def everyone_may_read(path: Path) -> bool:
+    """Tell whether any user of this machine could read a file, by the mode bits of it and of all above it.
+
+    An interpreter in a home directory (pyenv) cannot be read by ``nobody``, and Python imports as it goes: a device
+    that gave up its user could not go on.
+    """
+    resolved = path.resolve()
+    return bool(resolved.stat().st_mode & 0o004) and all(one.stat().st_mode & 0o001 for one in resolved.parents)
+
+
+async def started(nic: NicClient, configure: Configure) -> tuple[Endpoint, ...]:
+    """Start a packet device; return the addresses that it listens on.
+
+    Raises:
+        UserError: A105, an address cannot be had.
+        LinkError: The process did not come up.
+    """
+    listening = await nic.start(configure)
+    if not listening.error:
+        return tuple(listening.endpoints)
+    where = ", ".join(f"udp {endpoint_text(endpoint)}" for endpoint in configure.listen)
+    if listening.error == "EADDRINUSE":
+        raise UserError(
+            "A105",
+            f"the port is in use: {where}",
+            where=listening.error,
+            fix="end the program that has it, or choose another one: --listen HOST:PORT",
+        )
+    raise UserError(
+        "A105",
+        f"cannot listen on {where}",
+        where=listening.error,
+        fix="choose an address of this machine: --listen HOST:PORT",
+    )
+
+
+def own_member(identity: Identity, settings: Settings, listen: tuple[Endpoint, ...]) -> Member:
+    """Return a node's record as it tells it to the members; ``listen`` counts where nothing is advertised."""
+    listed = tuple(parse_endpoint(text) for text in settings.advertise)
+    listed = listed or tuple(e for bound in listen for e in reachable_endpoints(bound))
+    known = tuple(endpoint for endpoint in listed if endpoint[1])  # Port 0: not bound yet.
+    return Member(
+        identity.public_key, identity.signing_key, settings.name, known, settings.relay, settings.relay_bytes_s
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a node starts from; everything in it is already durable.
+
+    Attributes:
+        state: Its directory.
+        identity: Its keys.
+        settings: As kept.
+        group: The group.
+        roster: Durable form.
+        clock: Time.
+        keeps_journal: Whether decisions are recorded.
+    """
+
+    state: StateDirectory
+    identity: Identity
+    settings: Settings
+    group: GroupId
+    roster: bytes
+    clock: Clock
+    keeps_journal: bool = True
+
+
+@final
+class Node:
+    """One node, from ``start`` to ``stop``; ``ended`` completes when it must stop by itself.
+
+    Args:
+        plan: What it starts from.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._clock = plan.clock
+        self._started_ns = plan.clock.monotonic_ns()
+        self._loop = asyncio.get_running_loop()
+        self.ended: Final[asyncio.Future[UserError | None]] = self._loop.create_future()
+        self._nic = NicClient(self._hear, self._nic_lost)
+        self._nic_deaths_ns: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._endpoints: dict[bytes, Endpoint] = {}
+        self._meter = RelayMeter()
+        self._dropped: dict[str, int] = {}
+        self._listen: tuple[Endpoint, ...] = ()
+        self._control: Control | None = None
+        self._performer: Performer | None = None
+        self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
+
+    # Life.
+
+    async def start(self) -> None:
+        """Start the device, then the machines; on return the node calls its members.
+
+        Raises:
+            UserError: A105, no address; A108, the roster is damaged; others from the state directory.
+            LinkError: The packet device did not start.
+        """
+        self._listen = await started(self._nic, self._configure(self._wanted_listen()))
+        bound = ",".join(endpoint_text(endpoint) for endpoint in self._listen)
+        if bound != self._plan.settings.listen:  # Port 0: the next life must be found where this one was.
+            self._plan.state.keep_settings(msgspec.structs.replace(self._plan.settings, listen=bound))
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        member = self._own_member()
+        config = Config(
+            node=member.node,
+            boot=secrets.randbits(BOOT_BITS),
+            relay=member.relay,
+            relay_bytes_s=member.relay_bytes_s,
+        )
+        group = Group.create(
+            GroupOptions(
+                roster=self._plan.roster,
+                own=member,
+                boot=config.boot,
+                started_s=wall_ns // SECOND_NS,
+                product=__version__,
+                seed=secrets.token_bytes(32),
+            ),
+            now_ns,
+        )
+        control = self._control = Control(Mesh(config, secrets.token_bytes(32), now_ns), group)
+        first = control.start(now_ns)
+        self._performer = self._recorded(control, now_ns, wall_ns)
+        self._performer.begin(first)
+        self._arm()
+        self._spawn(self._keep_house())
+
+    def _recorded(self, control: Control, now_ns: int, wall_ns: int) -> Performer:
+        journal = self._open_journal()
+        provenance = Provenance(__version__, self._plan.settings.name, wall_ns, now_ns)
+        recorder: Recorder[ControlInput, ControlEffect] = Recorder(
+            KIND, control, provenance, sequence=0 if journal is None else journal.sequence
+        )
+        if journal is None:
+            recorder.suspend(Suspension.STORAGE)
+        return Performer(
+            recorder,
+            clock=self._clock,
+            identity=self._plan.identity,
+            state=self._plan.state,
+            order=self._order,
+            name_of=lambda node: name_of(control, node),
+            listener=self,
+            journal=journal,
+        )
+
+    def _open_journal(self) -> JournalFiles | None:
+        if not self._plan.keeps_journal:
+            return None
+        try:
+            return JournalFiles(self._plan.state.journal)
+        except StorageError as error:
+            log.warning("no journal is kept: %s", error)
+            return None
+
+    async def stop(self) -> None:
+        """End the conduits, the device and the journal, in this order. Twice is harmless."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.stack.close()
+        await asyncio.sleep(0)  # The orders of the last streams leave in this turn.
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._nic.stop()
+        if self._performer is not None:
+            self._performer.close()
+
+    # What the local API reads and does.
+
+    @property
+    def control(self) -> Control:
+        """The machines, for pure reads."""
+        assert self._control is not None, "the node has not started"
+        return self._control
+
+    @property
+    def plan(self) -> Plan:
+        """What the node started from."""
+        return self._plan
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where members may reach this node, best first."""
+        return self._own_member().endpoints
+
+    def loop_time(self) -> float:
+        """Return the loop's clock, seconds."""
+        return self._loop.time()
+
+    async def pause(self, wait_s: float) -> None:
+        """Wait."""
+        await asyncio.sleep(wait_s)
+
+    def end_soon(self) -> None:
+        """End the node in order, once this turn of the loop is over."""
+        self._end(None)
+
+    def fail(self, error: UserError) -> None:
+        """End the node, and say why."""
+        self._end(error)
+
+    def around(self) -> Around:
+        """Return everything that the views are made of, as of now."""
+        performer = self._performer
+        warnings = [performer.warning] if performer is not None and performer.warning else []
+        return Around(
+            control=self.control,
+            now_ns=self._clock.monotonic_ns(),
+            started_ns=self._started_ns,
+            group_name=self._plan.settings.group_name,
+            listen=", ".join(f"udp/{endpoint_text(e)}" for e in self._listen),
+            endpoints=self._endpoints,
+            meter=self._meter,
+            warnings=tuple(warnings),
+        )
+
+    def feed(self, event: ControlInput) -> None:
+        """Hand an input to the control machine."""
+        assert self._performer is not None, "the node has not started"
+        self._performer.feed(event)
+        self._arm()
+
+    # The device.
+
+    def _configure(self, listen: tuple[Endpoint, ...]) -> Configure:
+        plan = self._plan
+        return Configure(
+            plan.group,
+            plan.identity.exchange_secret,
+            listen,
+            wall_floor_ns=plan.state.timestamp_ns(),
+            relay_bytes_s=plan.settings.relay_bytes_s,
+            run_as_uid=NOBODY if everyone_may_read(Path(os.__file__)) else 0,
+        )
+
+    def _wanted_listen(self) -> tuple[Endpoint, ...]:
+        return tuple(parse_endpoint(text) for text in self._plan.settings.listen.split(","))
+
+    def _own_member(self) -> Member:
+        return own_member(self._plan.identity, self._plan.settings, self._listen)
+
+    def _order(self, order: Order) -> None:
+        if isinstance(order, ExpelPeer):
+            self.stack.streams.forget(node_id_of(PublicKey(order.public_key)))
+        self._nic.order(order)
+
+    def _send_packet(self, node: NodeId, tag: int, packet: bytes) -> None:
+        self._nic.order(SendPacket(node, tag, packet))
+
+    def _hear(self, reports: Sequence[Report]) -> None:
+        for report in reports:
+            match report:
+                case PacketReceived(node, packet):
+                    self.stack.receive(NodeId(node), packet)
+                case EndpointSeen(node, host, port):
+                    self._endpoints[node] = (host, port)
+                case NicCounters(dropped):
+                    self._dropped = dropped
+                case Timestamp(wall_ns):
+                    self._keep_timestamp(wall_ns)
+                case Listening():
+                    pass
+                case _:
+                    if isinstance(report, RelayMetered):
+                        self._meter.note(report.label, report.forwarded_bytes, self._clock.monotonic_ns())
+                    if self._performer is not None:
+                        self._performer.feed(report)
+        self._arm()
+
+    def _keep_timestamp(self, wall_ns: int) -> None:
+        try:
+            self._plan.state.keep_timestamp(wall_ns)
+        except StorageError as error:
+            log.warning("the handshake timestamp cannot be kept: %s", error)
+
+    def _nic_lost(self, reason: str) -> None:
+        now_ns = self._clock.monotonic_ns()
+        self._nic_deaths_ns = [at for at in self._nic_deaths_ns if now_ns - at < NIC_RESTARTS_NS] + [now_ns]
+        if len(self._nic_deaths_ns) > NIC_RESTARTS_MAX:
+            self._end(UserError("A403", "the packet device keeps ending", fix="read the node's log: atoll logs"))
+            return
+        log.warning("the packet device is lost (%s); it is started again", reason)
+        self._spawn(self._restart_nic())
+
+    async def _restart_nic(self) -> None:
+        try:
+            await started(self._nic, self._configure(self._listen))
+        except UserError as error:
+            self._end(error)
+        except LinkError as error:
+            self._end(UserError("A403", str(error), fix="read the node's log: atoll logs"))
+        else:
+            self.feed(NicRestarted())
+
+    # Time.
+
+    def _arm(self) -> None:
+        if self._performer is None:
+            return
+        deadline_ns = self._performer.deadline_ns
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline_ns is not None:
+            wait_s = max(0, deadline_ns - self._clock.monotonic_ns()) / SECOND_NS
+            self._timer = self._loop.call_later(wait_s, self._tick)
+
+    def _tick(self) -> None:
+        assert self._performer is not None
+        deadline_ns = self._performer.deadline_ns
+        if deadline_ns is not None and self._clock.monotonic_ns() >= deadline_ns:
+            self._performer.tick()
+        self._arm()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            self.feed(WallClock(self._clock.wall_ns() // SECOND_NS))
+            assert self._performer is not None
+            self._performer.keep()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _end(self, error: UserError | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+    # What the performer tells (performer.Listener).
+
+    def route_changed(self, notice: RouteNotice) -> None:
+        """Resend at once what the path just left has lost."""
+        if notice.cause in NUDGING_CAUSES:
+            self.stack.nudge(NodeId(notice.node))
+
+    def copies_began(self, node: bytes) -> None:
+        """Resend at once: from now on copies take another path."""
+        self.stack.nudge(NodeId(node))
+
+    def removed(self, effect: Removed) -> None:
+        """We are a member no more."""
+        who = effect.name or "the group"
+        self._end(
+            UserError(
+                "A206",
+                f"this node was removed from the group by {who}",
+                where=f"{self._plan.state.path}",
+                fix="to come back, ask a member for an invitation and start with: atoll up --state NEW_DIR INVITE",
+            )
+        )
+
+    def duplicated(self, effect: DuplicateIdentity) -> None:
+        """Another process has our key, and was there first."""
+        self._end(
+            UserError(
+                "A207",
+                "another running node has this node's key",
+                where=f"reported by {effect.name or effect.reporter.hex()}",
+                fix="stop one of the two; a copy of a machine needs its own: atoll up --state NEW_DIR INVITE",
+            )
+        )

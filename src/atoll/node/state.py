@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one node keeps on disk, and where: its identity, the roster, its settings, its journal.
+
+Identity first: it is written once, durably, before anything else exists, and never replaced. The roster is replaced
+whole by an atomic rename. So a crash between any two lines leaves the identity and the last roster, or nothing at all.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import CorruptError, StorageError, UserError
+from atoll.base.member import RelayWill
+from atoll.group.identity import IDENTITY_BYTES, Identity
+from atoll.host.files import (
+    StateLock,
+    explain,
+    make_private_directory,
+    read_private,
+    storage_error,
+    write_atomic,
+    write_private,
+)
+
+__all__ = ["Settings", "StateDirectory"]
+
+STATE_FORMAT: Final = 1
+SETTINGS_BYTES_MAX: Final = 64 * 1024  # Limit. A settings file is below 1 KiB.
+ROSTER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. The roster's own limits keep it far below.
+TIMESTAMP_BYTES: Final = 8
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node keeps from one ``up`` to the next.
+
+    Attributes:
+        format: Version of the whole state directory.
+        name: Node name.
+        group_name: Name of the group, for people.
+        listen: ``HOST:PORT`` of the underlay socket.
+        advertise: Addresses told to the members instead of the detected ones.
+        relay: Whether to forward for others.
+        relay_bytes_s: Budget for forwarding, bytes per second.
+    """
+
+    format: int = STATE_FORMAT
+    name: str
+    group_name: str
+    listen: str
+    advertise: tuple[str, ...] = ()
+    relay: RelayWill = RelayWill.YES
+    relay_bytes_s: int = 2_500_000
+
+
+@final
+class StateDirectory:
+    """One node's directory, locked for this process until ``close``.
+
+    Args:
+        path: Made when missing, with mode 0700.
+
+    Raises:
+        UserError: A103, another process holds it; A102, the disk is full; A110, it cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        try:
+            make_private_directory(path)
+            self._lock = StateLock(path / "lock")
+        except StorageError as error:
+            raise explain(error, path / "lock") from error
+
+    def close(self) -> None:
+        """Give the directory back."""
+        self._lock.release()
+
+    @property
+    def socket(self) -> Path:
+        """Where the local API listens."""
+        return self.path / "control.sock"
+
+    @property
+    def journal(self) -> Path:
+        """Directory of the journal's segments."""
+        return self.path / "journal"
+
+    def identity(self) -> Identity:
+        """Return the node's identity; make one, durably, when there is none yet.
+
+        Raises:
+            UserError: A101, it cannot be read or is not one; A102, the disk is full; A104, others may read it.
+        """
+        path = self.path / "identity"
+        if not path.exists():
+            try:
+                write_private(path, os.urandom(IDENTITY_BYTES))
+            except StorageError as error:
+                raise explain(error, path) from error
+        secret = read_private(path)
+        if len(secret) != IDENTITY_BYTES:
+            raise UserError(
+                "A101",
+                f"the key file {path} is not an identity",
+                where=f"{len(secret)} bytes, not {IDENTITY_BYTES}",
+                fix="restore it from a backup, or move it away to start with a new identity",
+            )
+        return Identity(secret)
+
+    def settings(self) -> Settings | None:
+        """Return the kept settings; None: this directory has never been used.
+
+        Raises:
+            UserError: A106, written by a newer version; A108, damaged.
+        """
+        content = self._read("settings.json", SETTINGS_BYTES_MAX)
+        if content is None:
+            return None
+        try:
+            settings = msgspec.json.decode(content, type=Settings)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._damaged("settings.json", str(error)) from error
+        if settings.format > STATE_FORMAT:
+            raise UserError(
+                "A106",
+                "this state directory was written by a newer version of atoll",
+                where=f"{self.path}: format {settings.format}, this version knows {STATE_FORMAT}",
+                fix="upgrade: pip install --upgrade atoll",
+            )
+        return settings
+
+    def keep_settings(self, settings: Settings) -> None:
+        """Replace the kept settings, durably.
+
+        Raises:
+            UserError: A102 or A110, the disk refused.
+        """
+        path = self.path / "settings.json"
+        try:
+            write_atomic(path, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
+        except StorageError as error:
+            raise explain(error, path) from error
+
+    def roster(self) -> bytes | None:
+        """Return the stored roster; None: no group yet.
+
+        Raises:
+            UserError: A108, it cannot be read.
+        """
+        return self._read("roster", ROSTER_BYTES_MAX)
+
+    def keep_roster(self, roster: bytes) -> None:
+        """Replace the stored roster, durably.
+
+        Raises:
+            StorageError: The disk refused; the version before is still there.
+        """
+        write_atomic(self.path / "roster", roster)
+
+    def timestamp_ns(self) -> int:
+        """Return the last handshake timestamp known to be used, ns since 1970; 0: none.
+
+        A lost or damaged file costs nothing but the protection against a clock that was set back.
+        """
+        try:
+            content = self._read("timestamp", TIMESTAMP_BYTES)
+        except UserError:
+            return 0
+        return int.from_bytes(content, "big") if content is not None and len(content) == TIMESTAMP_BYTES else 0
+
+    def keep_timestamp(self, timestamp_ns: int) -> None:
+        """Remember a handshake timestamp.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        write_atomic(self.path / "timestamp", timestamp_ns.to_bytes(TIMESTAMP_BYTES, "big"))
+
+    def damaged_roster(self, error: CorruptError) -> UserError:
+        """Return what to tell a person whose roster does not decode."""
+        return self._damaged("roster", str(error))
+
+    def _read(self, name: str, bytes_max: int) -> bytes | None:
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                content = file.read(bytes_max + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._damaged(name, str(storage_error(error, path))) from error
+        if len(content) > bytes_max:
+            raise self._damaged(name, f"more than {bytes_max} bytes")
+        return content
+
+    def _damaged(self, name: str, why: str) -> UserError:
+        return UserError(
+            "A108",
+            f"the file {self.path / name} is damaged",
+            where=why,
+            fix=f"restore {self.path} from a backup, or leave and join again: atoll up --state NEW_DIR INVITE",
+        )
