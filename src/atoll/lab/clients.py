@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unmodified programs at both ends: a plain HTTP server and plain HTTP clients, and how long the clients waited.
+
+They know nothing of atoll: the standard library's ``http.client`` in a thread each, one request after the other on a
+connection that is kept, as a browser or a database client would.
+"""
+
+import http.client
+import http.server
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, final
+
+__all__ = ["HttpClient", "Request", "Waits", "http_server"]
+
+TIMEOUT_S: Final = 5.0  # What a patient program waits before it calls a request failed.
+PACE_S: Final = 0.05  # From the end of one request to the start of the next.
+REQUESTS_MAX: Final = 100_000  # Limit. Kept in memory; a demo makes some hundreds.
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer with a few bytes."""
+        body = b"hello from the other side\n"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so.
+        """Say nothing."""
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that went away, because its path did, is what the demo is about."""
+
+
+@contextmanager
+def http_server() -> Generator[int]:
+    """Serve HTTP on a loopback port until the block ends; yield the port."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: when it began and ended, monotonic seconds, and whether it was answered."""
+
+    began_s: float
+    ended_s: float
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What a client saw in a span of time.
+
+    Attributes:
+        requests: Begun in it; ``failed`` of them were not answered; ``late``: answered, but after more than LATE_TIMES
+            its usual time.
+        silence_s: Longest time without an answer, from the onset on.
+        usual_s: Median time of an answer before the onset.
+    """
+
+    requests: int
+    failed: int
+    late: int
+    silence_s: float
+    usual_s: float
+
+
+LATE_TIMES: Final = 3
+
+
+@final
+class HttpClient:
+    """One client in a thread, from ``start`` to ``ask_to_stop``.
+
+    Args:
+        port: Loopback port of the forward.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.requests: Final[list[Request]] = []
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """End after the request under way; does not wait for it. Twice is harmless."""
+        self._stop.set()
+
+    def _work(self) -> None:
+        connection: http.client.HTTPConnection | None = None
+        while not self._stop.is_set() and len(self.requests) < REQUESTS_MAX:
+            began_s = time.monotonic()
+            answered = False
+            try:
+                connection = connection or http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
+                connection.request("GET", "/")
+                answered = connection.getresponse().read() != b""
+            except (OSError, http.client.HTTPException):
+                if connection is not None:
+                    connection.close()
+                connection = None  # As any program would: a new connection after a failure.
+            self.requests.append(Request(began_s, time.monotonic(), answered))
+            self._stop.wait(PACE_S)
+
+    def waits(self, onset_s: float, end_s: float) -> Waits:
+        """Return what the client saw between two instants; an unfinished request counts as silence until ``end_s``."""
+        known = tuple(self.requests)
+        before = sorted(r.ended_s - r.began_s for r in known if r.answered and r.ended_s <= onset_s)
+        usual_s = before[len(before) // 2] if before else 0.0
+        inside = [r for r in known if r.ended_s > onset_s and r.began_s < end_s]
+        answers = [onset_s, *sorted(r.ended_s for r in inside if r.answered and r.ended_s < end_s), end_s]
+        return Waits(
+            requests=len(inside),
+            failed=sum(not r.answered for r in inside),
+            late=sum(r.answered and r.ended_s - r.began_s > LATE_TIMES * usual_s for r in inside),
+            silence_s=max(later - earlier for earlier, later in pairwise(answers)),
+            usual_s=usual_s,
+        )

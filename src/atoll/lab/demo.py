@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``atoll demo``: five real nodes on an emulated wide-area network, broken by a script, beside clients without it.
+
+First the script is played in simulation (``twin``), then live. For each trouble two unmodified HTTP clients work at
+once: *control* through a forward with the policy ``direct``, *atoll* through an ordinary one. The verdict compares
+their waits with what is promised.
+"""
+
+import asyncio
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import LinkError, UserError
+from atoll.lab import DemoOptions
+from atoll.lab.clients import HttpClient, Waits, http_server
+from atoll.lab.display import Lines, Row, Screen, Shown
+from atoll.lab.live import LiveGroup
+from atoll.lab.scenario import SITES, Phase, Trouble, demo_topology, phases
+from atoll.lab.twin import Twin, play
+from atoll.node.views import WhyView
+
+__all__ = ["DEMO_SCHEMA", "DemoReport", "PhaseReport", "main", "perform"]
+
+DEMO_SCHEMA: Final = "atoll.demo/1"
+LEAD_S: Final = 2.0  # A client works this long before its trouble, so that its usual time is known.
+
+
+class PhaseReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one trouble did to both clients. Times in seconds.
+
+    ``silence_s`` is the longest time without an answer, ``promised_s`` the most that is promised for atoll.
+    """
+
+    trouble: str
+    title: str
+    source: str
+    target: str
+    route: str
+    cause: str
+    took_s: float | None
+    promised_s: float
+    usual_s: float
+    requests: int
+    failed: int
+    late: int
+    silence_s: float
+    control_requests: int
+    control_failed: int
+    control_late: int
+    control_silence_s: float
+    kept: bool
+
+
+class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict."""
+
+    schema: str = DEMO_SCHEMA
+    seed: int
+    speed: float
+    faults: bool
+    phases: tuple[PhaseReport, ...]
+    simulated: Twin
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The two clients of one trouble."""
+
+    phase: Phase
+    atoll: HttpClient
+    control: HttpClient
+
+
+def main(options: DemoOptions) -> int:
+    """Run the demo and print its verdict; return the exit status: 0 every promise kept, 1 not."""
+    shown: Shown = Screen() if sys.stderr.isatty() and not options.as_json else Lines(quiet=options.as_json)
+    with tempfile.TemporaryDirectory(prefix="atoll-") as directory:
+        try:
+            report = asyncio.run(perform(options, Path(directory), shown))
+        except LinkError as error:
+            raise UserError("A403", f"the demo could not run: {error}", fix="try again; atoll help A403") from error
+    if options.as_json:
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        sys.stdout.write(verdict_text(report))
+    return 0 if report.kept else 1
+
+
+async def perform(options: DemoOptions, directory: Path, shown: Shown) -> DemoReport:
+    """Play the script of a seed, in simulation and live.
+
+    Args:
+        options: As asked for.
+        directory: Empty, with a short path; keeps the nodes' state and logs.
+        shown: Where the progress is shown.
+
+    Raises:
+        UserError: A node did not start.
+        LinkError: The emulator ended.
+    """
+    faults = not options.no_faults
+    twin = play(options.seed, faults=faults)
+    shown.say(f"seed {options.seed}: the same script in simulation left the trace {twin.trace[:16]}")
+    shown.say(f"starting {len(SITES)} nodes ({', '.join(SITES)}) on an emulated wide-area network ...")
+    async with LiveGroup.running(SITES, demo_topology(), directory, seed=options.seed) as group:
+        with http_server() as port:
+            stage = _Stage(group, shown, options.speed)
+            pairs = [await _clients(group, phase, port) for phase in phases(options.seed)]
+            reports = await stage.play(pairs, faults=faults)
+    return DemoReport(
+        seed=options.seed,
+        speed=options.speed,
+        faults=faults,
+        phases=reports,
+        simulated=twin,
+        kept=all(report.kept for report in reports),
+    )
+
+
+async def _clients(group: LiveGroup, phase: Phase, port: int) -> _Pair:
+    healed = await group.forward(phase.source, phase.target, port)
+    control = await group.forward(phase.source, phase.target, port, tag="direct")
+    return _Pair(phase, HttpClient(healed), HttpClient(control))
+
+
+@final
+class _Stage:
+    """Plays the script on a live group."""
+
+    def __init__(self, group: LiveGroup, shown: Shown, speed: float) -> None:
+        self._group, self._shown, self._speed = group, shown, speed
+        self._began_s = 0.0
+
+    async def play(self, pairs: list[_Pair], *, faults: bool) -> tuple[PhaseReport, ...]:
+        """Play all phases; return what each did, by onset."""
+        self._began_s = asyncio.get_running_loop().time()
+        rows = [Row(pair.phase.title, f"{pair.phase.source} to {pair.phase.target}") for pair in pairs]
+        drawing = asyncio.create_task(self._shown.follow(rows))
+        try:
+            work = (self._phase(pair, row, faults=faults) for pair, row in zip(pairs, rows, strict=True))
+            reports = await asyncio.gather(*work)
+        finally:
+            drawing.cancel()
+            with suppress(asyncio.CancelledError):
+                await drawing
+            for pair in pairs:
+                pair.atoll.ask_to_stop()
+                pair.control.ask_to_stop()
+        return tuple(reports)
+
+    async def _phase(self, pair: _Pair, row: Row, *, faults: bool) -> PhaseReport:
+        phase = pair.phase
+        await self._until(phase.begin_ms / 1000 - LEAD_S)
+        pair.atoll.start()
+        pair.control.start()
+        await self._until(phase.begin_ms / 1000)
+        onset_s = await self._strike(phase) if faults else asyncio.get_running_loop().time()
+        row.state = "broken" if faults else "untouched"
+        row.waits = lambda: _silences(pair, onset_s, asyncio.get_running_loop().time())
+        await self._until(phase.end_ms / 1000)
+        end_s = asyncio.get_running_loop().time()
+        why = await self._group.why(phase.source, phase.target)
+        if faults and phase.trouble is not Trouble.RELAY_KILLED:
+            await self._group.emulator.mend(phase.trouble.value)
+        atoll, control = pair.atoll.waits(onset_s, end_s), pair.control.waits(onset_s, end_s)
+        pair.atoll.ask_to_stop()
+        pair.control.ask_to_stop()
+        report = _told(phase, atoll, control, why)
+        row.state, row.route = "kept" if report.kept else "MISSED", report.route
+        row.waits = lambda: (report.control_silence_s, report.silence_s)
+        self._shown.say(_line(report))
+        return report
+
+    async def _strike(self, phase: Phase) -> float:
+        """Break what the phase breaks; return when, in seconds of the monotonic clock."""
+        group, key = self._group, phase.trouble.value
+        match phase.trouble:
+            case Trouble.LOSS | Trouble.ONE_WAY_LOSS:
+                both = phase.trouble is Trouble.LOSS
+                at_ns = await group.emulator.impair(phase.source, phase.target, key, loss=phase.loss, both=both)
+            case Trouble.BLACKHOLE:
+                at_ns = await group.emulator.blackhole(phase.source, phase.target, key)
+            case Trouble.RELAY_KILLED:
+                why = await group.why(phase.source, phase.target)
+                at_ns = int(asyncio.get_running_loop().time() * 1e9)
+                if len(why.path) > 2:
+                    group.kill(why.path[1])
+        way = "->" if phase.trouble is Trouble.ONE_WAY_LOSS else "<->"
+        self._shown.say(f"t={self._script_s():4.1f} s  {phase.title} {phase.source}{way}{phase.target}")
+        return at_ns / 1e9
+
+    def _script_s(self) -> float:
+        return (asyncio.get_running_loop().time() - self._began_s) * self._speed
+
+    async def _until(self, script_s: float) -> None:
+        await asyncio.sleep(max(0.0, script_s - self._script_s()) / self._speed)
+
+
+def _silences(pair: _Pair, onset_s: float, now_s: float) -> tuple[float, float]:
+    return pair.control.waits(onset_s, now_s).silence_s, pair.atoll.waits(onset_s, now_s).silence_s
+
+
+def _told(phase: Phase, atoll: Waits, control: Waits, why: WhyView) -> PhaseReport:
+    last = why.history[-1] if why.history and why.history[-1].cause != "start" else None
+    promised_s = phase.silence_max_ms / 1000 + atoll.usual_s
+    return PhaseReport(
+        trouble=phase.trouble.value,
+        title=phase.title,
+        source=phase.source,
+        target=phase.target,
+        route="->".join(why.path),
+        cause="" if last is None else last.cause,
+        took_s=None if last is None else last.took_s,
+        promised_s=promised_s,
+        usual_s=atoll.usual_s,
+        requests=atoll.requests,
+        failed=atoll.failed,
+        late=atoll.late,
+        silence_s=atoll.silence_s,
+        control_requests=control.requests,
+        control_failed=control.failed,
+        control_late=control.late,
+        control_silence_s=control.silence_s,
+        kept=atoll.requests > 0 and atoll.failed == 0 and atoll.silence_s <= promised_s,
+    )
+
+
+def _line(report: PhaseReport) -> str:
+    return (
+        f"           {report.title}: {report.source} reaches {report.target} by {report.route}; longest wait "
+        f"{report.silence_s:.2f} s (direct {report.control_silence_s:.1f} s)"
+    )
+
+
+def verdict_text(report: DemoReport) -> str:
+    """Return the closing table for people."""
+    lines = [f"{'':<46}{'control':>14}{'atoll':>14}"]
+    for phase in report.phases:
+        name = f"{phase.title}, {phase.source} to {phase.target}"
+        control_hurt, hurt = phase.control_late + phase.control_failed, phase.late + phase.failed
+        route = "" if phase.took_s is None else f"   rerouted {phase.route} in {phase.took_s:.2f} s"
+        kept = "" if phase.kept else f"   MISSED: promised {phase.promised_s:.2f} s"
+        lines.append(
+            f"{name:<32}{'longest wait':<14}{phase.control_silence_s:>12.2f} s{phase.silence_s:>12.2f} s{route}"
+        )
+        hurts = f"{control_hurt:>8} / {phase.control_requests:<3}{hurt:>8} / {phase.requests:<3}"
+        lines.append(f"{'':<32}{'late or lost':<14}  {hurts}{kept}".rstrip())
+    verdict = "every promise kept" if report.kept else "a promise was MISSED"
+    lines.append(f"{verdict}   seed {report.seed}   repeat: atoll demo --seed {report.seed}     for real: atoll up")
+    return "\n".join(lines) + "\n"
