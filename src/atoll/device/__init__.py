@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room device."""
+"""Devices: each its own process with its own privileges, obeying orders and telling what it saw."""

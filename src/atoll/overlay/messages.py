@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 CONTROL_BYTES_MAX: Final = 1200  # Spec. Fits every path that carries IPv6 (1280) with our framing.
-LINKS_PER_MESSAGE_MAX: Final = 40  # Spec. 40 links of at most 28 bytes fit CONTROL_BYTES_MAX.
+LINKS_PER_MESSAGE_MAX: Final = 36  # Spec. 36 links of at most 30 bytes fit CONTROL_BYTES_MAX.
 OVERLAY_TAGS: Final = range(1, 32)
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]

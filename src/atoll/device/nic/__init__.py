@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room device/nic."""
+"""The packet device: sessions, routes, relay labels. It moves packets by its tables and decides nothing about paths."""

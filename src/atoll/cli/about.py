@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that need no running node: help, config, replay."""
+
+from pathlib import Path
+
+import click
+
+from atoll.base.errors import CorruptError, DivergenceError, UserError
+from atoll.base.problems import PROBLEMS
+from atoll.cli import render
+from atoll.cli.options import as_json, node_options, settings
+
+__all__ = ["config", "explain", "replay"]
+
+
+@click.command("help")
+@click.argument("code", required=False)
+@click.pass_context
+def explain(context: click.Context, *, code: str | None) -> None:
+    """Explain an error CODE such as A203, offline; without one, list the commands."""
+    if code is None:
+        assert context.parent is not None
+        click.echo(context.parent.get_help())
+        return
+    wanted = code.upper()
+    if wanted not in PROBLEMS:
+        raise UserError("A501", f"no error has the code {code!r}", fix=f"codes: {', '.join(PROBLEMS)}")
+    click.echo(render.explanation(wanted), nl=False)
+
+
+@click.group()
+def config() -> None:
+    """Show the settings and where they come from."""
+
+
+@config.command()
+@click.option("--origin", is_flag=True, help="Also print where each value comes from.")
+@node_options
+def show(*, origin: bool, state: str | None, config: Path | None) -> None:
+    """Print each setting; `-` where the node decides by itself."""
+    for setting in settings(config, {"state": state}).values():
+        value = "-" if setting.value is None else setting.value
+        click.echo(f"{setting.key}\t{value}\t{setting.origin}" if origin else f"{setting.key}\t{value}")
+
+
+@click.command()
+@click.argument("journal", type=click.Path(path_type=Path))
+@click.option("--until", metavar="N", type=click.IntRange(min=0), help="Stop after input N.")
+@click.option("--show", is_flag=True, help="Print every input and the effects it had.")
+@as_json
+def replay(*, journal: Path, until: int | None, show: bool, as_json: bool) -> None:
+    """Re-run a node's decisions from its JOURNAL; exits non-zero at the first difference."""
+    import msgspec  # noqa: PLC0415 -- with the rest of the machines.
+
+    from atoll.core.replay import Replayed  # noqa: PLC0415
+    from atoll.node.replaying import replay_file  # noqa: PLC0415 -- all machines, which nothing else here needs.
+
+    def print_input(seen: Replayed) -> None:
+        outcome = f"  raised {seen.raised}" if seen.raised is not None else ""
+        click.echo(f"{seen.sequence}\t{seen.now_ns} ns\t{seen.event!r}{outcome}")
+        for effect in seen.effects:
+            click.echo(f"\t\t{effect!r}")
+
+    try:
+        summary = replay_file(journal, until, print_input if show else None)
+    except DivergenceError as error:
+        raise UserError(
+            "A303", f"the replay differs at {error}", where=str(journal), fix="compare the versions; else report it"
+        ) from error
+    except CorruptError as error:
+        raise UserError("A302", f"the journal is damaged: {error}", where=str(journal), fix="--until N") from error
+    if as_json:
+        click.echo(msgspec.json.encode(summary).decode())
+        return
+    click.echo(
+        f"{summary.inputs} inputs of {summary.machine} gave the same effects: last {summary.last}, "
+        f"digest {summary.digest}, {summary.runs} runs, {summary.gaps} gaps"
+    )
+    if summary.torn:
+        click.echo("a torn record, as after a crash, was left out", err=True)
+    if summary.raised:
+        click.echo(f"warning: the machine raised {summary.raised} times, as it did then: a bug", err=True)

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands about the node of this machine: up, down, status, why, ping, invite, remove, logs."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from atoll.base.errors import UserError
+from atoll.base.problems import ExitStatus
+from atoll.cli import render
+from atoll.cli.api import Api, socket_path, view
+from atoll.cli.options import as_json, colours_wanted, is_terminal, node_options, settings, state_of
+from atoll.cli.settings import Setting
+from atoll.node.views import InviteView, PingView, Ready, StatusView, WhyView
+
+__all__ = ["TAGS", "down", "invite", "logs", "ping", "remove", "status", "up", "why"]
+
+TAGS: Final = ("latency", "direct", "throughput", "loss")  # Names of policy tags 0 to 3.
+DOWN_TIMEOUT_S: Final = 10.0  # Limit. The node ends its streams and writes its journal; then the socket is gone.
+WATCH_INTERVAL_S: Final = 1.0
+FOLLOW_INTERVAL_S: Final = 0.2
+PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
+PING_COUNT_MAX: Final = 10_000
+LOG_TAIL_BYTES: Final = 256 * 1024  # Limit. Read from the end of the log to find the last lines.
+_BYTES_PER_MBIT: Final = 125_000
+
+
+@click.command()
+@click.argument("invitation", metavar="[INVITE]", required=False)
+@click.option("--name", help="Name of this machine in the group.")
+@click.option("--listen", metavar="HOST:PORT", help="Address of the UDP socket.")
+@click.option("--advertise", metavar="HOST:PORT", multiple=True, help="Where members should call this machine.")
+@click.option("--relay", type=click.Choice(["never", "metered", "yes"]), help="Forward for others?")
+@click.option("--relay-budget", metavar="MBIT", type=click.FloatRange(min=0), help="At most this many Mbit/s.")
+@click.option("--group-name", help="Name of a new group.")
+@click.option("--foreground", is_flag=True, help="Stay in this process until interrupted.")
+@as_json
+@node_options
+def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
+    *,
+    invitation: str | None,
+    name: str | None,
+    listen: str | None,
+    advertise: tuple[str, ...],
+    relay: str | None,
+    relay_budget: float | None,
+    group_name: str | None,
+    foreground: bool,
+    as_json: bool,
+    state: str | None,
+    config: Path | None,
+) -> None:
+    """Start the node of this machine: found a group, join one with INVITE, or go on.
+
+    Prints the line to paste on the next machine.
+    """
+    import msgspec  # noqa: PLC0415 -- with the rest of the node.
+
+    from atoll.base.member import RelayWill  # noqa: PLC0415
+    from atoll.node.launch import LaunchOptions, launch, stay  # noqa: PLC0415 -- nothing else needs the node's code.
+
+    flags = {
+        "state": state,
+        "name": name,
+        "listen": listen,
+        "advertise": ",".join(advertise) or None,
+        "relay": relay,
+        "relay-budget": relay_budget,
+        "group-name": group_name,
+    }
+    chosen = settings(config, flags)
+    will = _one_of(chosen["relay"], ("never", "metered", "yes"))
+    options = LaunchOptions(
+        state=str(Path(chosen["state"].value or "").absolute()),
+        invite=invitation,
+        name=chosen["name"].value,
+        listen=chosen["listen"].value,
+        advertise=tuple(part for part in (chosen["advertise"].value or "").split(",") if part),
+        relay=None if will is None else RelayWill(will),
+        relay_bytes_s=_budget(chosen["relay-budget"]),
+        group_name=chosen["group-name"].value,
+    )
+
+    def announce(ready: Ready) -> None:
+        click.echo(msgspec.json.encode(ready).decode() if as_json else render.ready(ready), nl=as_json)
+
+    if foreground:
+        stay(options, announce)
+    else:
+        announce(launch(options))
+
+
+@click.command()
+@node_options
+def down(*, state: str | None, config: Path | None) -> None:
+    """End the node of this machine. It stays a member, and `atoll up` brings it back."""
+    directory = state_of(state, config)
+    Api(directory).call("down")
+    give_up_at = time.monotonic() + DOWN_TIMEOUT_S
+    while socket_path(directory).exists():
+        if time.monotonic() > give_up_at:
+            raise UserError(
+                "A406", f"the node is still ending after {DOWN_TIMEOUT_S:g} s", where=str(directory), fix="atoll logs"
+            )
+        time.sleep(FOLLOW_INTERVAL_S / 4)
+    click.echo("the node has ended", err=True)
+
+
+@click.command()
+@click.option("--plain", is_flag=True, help="Tab-separated columns that never change their order.")
+@click.option("--check", is_flag=True, help="Exit with status 4 when anything is degraded.")
+@click.option("--watch", is_flag=True, help="Show it again every second until interrupted.")
+@as_json
+@node_options
+def status(*, plain: bool, check: bool, watch: bool, as_json: bool, state: str | None, config: Path | None) -> int:
+    """Show every other machine: its state, the path in use, round trip, loss, and why."""
+    api = Api(state_of(state, config))
+    shown = _status_text(api, plain=plain, as_json=as_json)
+    if watch and is_terminal() and not (plain or as_json):
+        _watch(api)
+    while True:
+        text, seen = next(shown)
+        click.echo(text, nl=False)
+        for warning in seen.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        if not watch:
+            return ExitStatus.DEGRADED if check and seen.degraded else ExitStatus.OK
+        time.sleep(WATCH_INTERVAL_S)
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="[B]", required=False)
+@click.option("--tag", type=click.Choice(TAGS), default=TAGS[0], show_default=True, help="Whose table of routes.")
+@as_json
+@node_options
+def why(*, first: str, second: str | None, tag: str, as_json: bool, state: str | None, config: Path | None) -> None:
+    """Explain the path from A to B (from this machine, with one name): the choice, its rivals, the numbers."""
+    target = first if second is None else second
+    params = {"target": target, "tag": tag} if second is None else {"source": first, "target": target, "tag": tag}
+    raw = Api(state_of(state, config)).call("why", params)
+    click.echo(raw.decode() + "\n" if as_json else render.why(view(raw, WhyView)), nl=False)
+
+
+@click.command()
+@click.argument("node")
+@click.option("-c", "--count", type=click.IntRange(1, PING_COUNT_MAX), default=4, show_default=True)
+@as_json
+@node_options
+def ping(*, node: str, count: int, as_json: bool, state: str | None, config: Path | None) -> int:
+    """Send echoes to NODE through the overlay. Exits with status 5 if none is answered."""
+    seen: list[PingView] = []
+    api = Api(state_of(state, config), timeout_s=PING_TIMEOUT_S)
+    for raw in api.stream("ping", {"node": node, "count": count}):
+        seen.append(view(raw, PingView))
+        click.echo(raw.decode() + "\n" if as_json else render.ping(seen[-1]), nl=False)
+    if not as_json:
+        click.echo(render.ping_summary(seen), nl=False)
+    answered = any(one.rtt_ms is not None for one in seen)
+    return ExitStatus.OK if answered else ExitStatus.UNREACHABLE
+
+
+@click.command()
+@as_json
+@node_options
+def invite(*, as_json: bool, state: str | None, config: Path | None) -> None:
+    """Print the line that brings one more machine in; single use, valid for ten minutes."""
+    raw = Api(state_of(state, config)).call("invite")
+    made = view(raw, InviteView)
+    click.echo(raw.decode() + "\n" if as_json else render.invite(made), nl=False)
+    click.echo(f"valid {render.ago(made.valid_s)}, 1 use; paste it on the next machine", err=True)
+
+
+@click.command()
+@click.argument("node")
+@node_options
+def remove(*, node: str, state: str | None, config: Path | None) -> None:
+    """Remove NODE from the group for good. Every member hears of it."""
+    Api(state_of(state, config)).call("remove", {"node": node})
+    click.echo(f"removed {node}; a removed machine can come back only with a new invitation", err=True)
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until interrupted.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=50, show_default=True)
+@node_options
+def logs(*, follow: bool, lines: int, state: str | None, config: Path | None) -> None:
+    """Print the end of the node's log."""
+    path = state_of(state, config) / "node.log"
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise UserError("A401", "there is no log here", where=f"{path}: {error.strerror}", fix="atoll up") from error
+    with opened:
+        size = opened.seek(0, 2)
+        opened.seek(max(0, size - LOG_TAIL_BYTES))
+        kept = opened.read().splitlines(keepends=True)
+        click.echo(b"".join(kept[len(kept) - lines :] if lines else []), nl=False)
+        while follow:
+            if added := opened.read():
+                click.echo(added, nl=False)
+            else:
+                time.sleep(FOLLOW_INTERVAL_S)
+
+
+def _status_text(api: Api, *, plain: bool, as_json: bool) -> Iterator[tuple[str, StatusView]]:
+    while True:
+        raw = api.call("status")
+        seen = view(raw, StatusView)
+        if as_json:
+            yield raw.decode() + "\n", seen
+        elif plain:
+            yield render.status_plain(seen), seen
+        else:
+            yield _coloured(render.status(seen), seen), seen
+
+
+def _coloured(text: str, seen: StatusView) -> str:
+    if not colours_wanted():
+        return text
+    lines = text.split("\n")
+    for number, peer in enumerate(seen.peers, start=1):  # The header is line 0.
+        colour = render.STATE_COLOURS.get(peer.state)
+        head, state, rest = lines[number].partition(peer.state)
+        if colour is not None and head.strip() == peer.name:
+            lines[number] = head + click.style(state, fg=colour) + rest
+    return "\n".join(lines)
+
+
+def _watch(api: Api) -> None:
+    from rich.live import Live  # noqa: PLC0415 -- only ever on a terminal, and only here.
+    from rich.text import Text  # noqa: PLC0415
+
+    shown = _status_text(api, plain=False, as_json=False)
+    with Live(Text(""), auto_refresh=False) as live:
+        while True:
+            live.update(Text.from_ansi(next(shown)[0]), refresh=True)
+            time.sleep(WATCH_INTERVAL_S)
+
+
+def _one_of(setting: Setting, choices: tuple[str, ...]) -> str | None:
+    if setting.value is not None and setting.value not in choices:
+        raise _wrong(setting, f"one of {', '.join(choices)}")
+    return setting.value
+
+
+def _budget(setting: Setting) -> int | None:
+    if setting.value is None:
+        return None
+    try:
+        mbit = float(setting.value)
+    except ValueError as error:
+        raise _wrong(setting, "a number of Mbit/s") from error
+    if not 0 <= mbit <= 1_000_000:
+        raise _wrong(setting, "a number of Mbit/s")
+    return int(mbit * _BYTES_PER_MBIT)
+
+
+def _wrong(setting: Setting, wanted: str) -> UserError:
+    return UserError(
+        "A501",
+        f"{setting.key} is {setting.value!r}, which is not {wanted}",
+        where=setting.origin,
+        fix=f"give {wanted}",
+    )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands share: their options, the settings behind them, and whether a person is looking."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from atoll.cli.settings import Setting, load
+
+__all__ = ["as_json", "colours_wanted", "is_terminal", "node_options", "settings", "state_of"]
+
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON of a versioned schema instead of text.")
+
+
+def node_options(command: Callable[Args, Result]) -> Callable[Args, Result]:
+    """Add the options that say which node is meant."""
+    state = click.option("--state", metavar="DIR", help="State directory of the node.")
+    config = click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Use this atoll.toml.")
+    return state(config(command))
+
+
+def settings(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return all settings of this invocation; flags are keyed by setting.
+
+    Raises:
+        UserError: A501, see ``settings.load``.
+    """
+    given = {key: None if value is None else str(value) for key, value in flags.items()}
+    return load(given, os.environ, config)
+
+
+def state_of(state: str | None, config: Path | None) -> Path:
+    """Return the state directory that is meant.
+
+    Raises:
+        UserError: A501, see ``settings.load``.
+    """
+    chosen = settings(config, {"state": state})["state"].value
+    assert chosen is not None  # load() fills it in.
+    return Path(chosen)
+
+
+def is_terminal() -> bool:
+    """Say whether a person is looking at standard output."""
+    return sys.stdout.isatty()
+
+
+def colours_wanted() -> bool:
+    """Say whether to colour: a person looks, and has not asked for none (https://no-color.org)."""
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

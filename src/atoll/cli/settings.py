@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a setting comes from: flag, then environment, then atoll.toml, then default. Decides which one counts.
+
+Each key has one name in three spellings: ``relay-budget`` (flag and file) and ``ATOLL_RELAY_BUDGET``. A key that is
+not known is refused with the nearest one that is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from atoll.base.errors import UserError
+
+__all__ = ["CONFIG_NAME", "DEFAULTS", "Setting", "default_config", "environment_name", "load"]
+
+CONFIG_NAME: Final = "atoll.toml"
+FILE_BYTES_MAX: Final = 64 * 1024  # Limit. A settings file is below 1 KiB.
+
+DEFAULTS: Final[dict[str, str | None]] = {
+    "state": None,  # platformdirs decides; only asked for when needed, because it costs an import.
+    "name": None,
+    "listen": None,
+    "advertise": None,  # Several are joined by commas.
+    "relay": None,
+    "relay-budget": None,
+    "group-name": None,
+}
+"""Every key with its default; None: the node decides (what it kept, or its own default)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it comes from; ``value`` None: left to the node."""
+
+    key: str
+    value: str | None
+    origin: str
+
+
+def environment_name(key: str) -> str:
+    """Return the environment variable that mirrors a key."""
+    return "ATOLL_" + key.upper().replace("-", "_")
+
+
+def default_config() -> Path:
+    """Return where atoll.toml is looked for."""
+    from platformdirs import user_config_path  # noqa: PLC0415 -- 20 ms that --state with no file need not pay.
+
+    return user_config_path("atoll") / CONFIG_NAME
+
+
+def default_state() -> Path:
+    """Return the state directory of a node for which nobody chose one."""
+    from platformdirs import user_state_path  # noqa: PLC0415 -- as above.
+
+    return user_state_path("atoll")
+
+
+def load(flags: Mapping[str, str | None], environment: Mapping[str, str], config: Path | None) -> dict[str, Setting]:
+    """Return every setting with its origin.
+
+    Args:
+        flags: Values given on the command line, by key; None or missing: not given.
+        environment: The process's environment.
+        config: The file named on the command line; None: ATOLL_CONFIG, or the default place if there is one.
+
+    Raises:
+        UserError: A501, the file cannot be read, or it has an unknown key or a value of a wrong type.
+    """
+    path, must_exist = config, config is not None
+    if path is None:
+        named = environment.get("ATOLL_CONFIG")
+        path, must_exist = (Path(named), True) if named else (default_config(), False)
+    written = _file(path, must_exist=must_exist)
+    settings: dict[str, Setting] = {}
+    for key, default in DEFAULTS.items():
+        variable = environment_name(key)
+        if (flag := flags.get(key)) is not None:
+            settings[key] = Setting(key, flag, f"flag --{key}")
+        elif environment.get(variable):
+            settings[key] = Setting(key, environment[variable], f"environment {variable}")
+        elif key in written:
+            settings[key] = Setting(key, written[key], f"file {path}")
+        else:
+            settings[key] = Setting(key, default, "default")
+    if settings["state"].value is None:
+        settings["state"] = Setting("state", str(default_state()), "default")
+    return settings
+
+
+def _file(path: Path, *, must_exist: bool) -> dict[str, str]:
+    if not must_exist and not path.is_file():
+        return {}
+    import tomllib  # noqa: PLC0415 -- only who has a file pays for the parser.
+
+    try:
+        with path.open("rb") as opened:
+            table = tomllib.loads(opened.read(FILE_BYTES_MAX).decode())
+    except OSError as error:
+        raise UserError(
+            "A501", "the configuration file cannot be read", where=f"{path}: {error.strerror}", fix="check --config"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            "A501", "the configuration file is not TOML", where=f"{path}: {error}", fix="mend that line"
+        ) from error
+    written: dict[str, str] = {}
+    for key, value in table.items():
+        if key not in DEFAULTS:
+            raise _unknown(key, path)
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise UserError(
+                "A501",
+                f"the value of {key!r} must be a string or a number",
+                where=f"{path}: {key} is a {type(value).__name__}",
+                fix="atoll config show --origin",
+            )
+        written[key] = str(value)
+    return written
+
+
+def _unknown(key: str, path: Path) -> UserError:
+    from difflib import get_close_matches  # noqa: PLC0415 -- only needed to be helpful.
+
+    near = get_close_matches(key.replace("_", "-").lower(), DEFAULTS, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(DEFAULTS)}"
+    return UserError("A501", f"unknown key {key!r} in the configuration file", where=str(path), fix=fix)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TCP forwards: a local port whose connections come out at a port of another member. Both ends of it.
+
+Each accepted connection is one stream. What one side does, the other side sees: a half-close as a half-close, a reset
+as a reset; a refusal at the far end as a reset, because the local connection was accepted before anybody could know.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from struct import pack
+from typing import Final, final
+
+from atoll.base.errors import LimitError, UserError
+from atoll.base.ids import NodeId
+from atoll.conduit.limits import DIAL_TIMEOUT_S, FORWARD_CONNECTIONS_MAX, READ_BYTES_MAX
+from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
+from atoll.conduit.streams import StreamHost
+
+__all__ = ["LOOPBACK", "Allow", "TcpForward", "TcpService", "local_port_taken"]
+
+LOOPBACK: Final = "127.0.0.1"
+_RESET_ON_CLOSE: Final = pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST, not FIN.
+
+Allow = Callable[[NodeId, str, int], bool]
+"""Policy of the serving side: (member, "tcp" or "udp", port) -> whether it may be reached."""
+
+
+def local_port_taken(protocol: str, local: str, error: OSError) -> UserError:
+    """Return the error of a forward that cannot listen."""
+    if error.errno == errno.EADDRINUSE:
+        sentence, fix = f"the local port is in use: {protocol} {local}", "choose another local port, or end its owner"
+    else:
+        sentence, fix = (
+            f"cannot listen on {protocol} {local}",
+            "choose an address of this machine and a port above 1023",
+        )
+    return UserError("A404", sentence, where=f"{protocol} {local}: {error.strerror or error}", fix=fix)
+
+
+@final
+class TcpForward:
+    """Listens on a local port and forwards each connection to ``port`` of a member.
+
+    Args:
+        streams: The host of the streams.
+        node: The member.
+        port: The port on the member's loopback.
+        tag: Policy tag.
+    """
+
+    def __init__(self, streams: StreamHost, node: NodeId, port: int, tag: int) -> None:
+        self._streams, self.node, self.port, self.tag = streams, node, port, tag
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return len(self._tasks)
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; return the address in use (``port`` 0: the system chooses one).
+
+        Raises:
+            UserError: A404, the address cannot be had.
+        """
+        try:
+            self._server = await asyncio.start_server(self._accepted, host, port, limit=READ_BYTES_MAX)
+        except OSError as error:
+            raise local_port_taken("tcp", f"{host}:{port}", error) from error
+        name = self._server.sockets[0].getsockname()
+        return str(name[0]), int(name[1])
+
+    async def close(self) -> None:
+        """Stop listening and reset what is open."""
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= FORWARD_CONNECTIONS_MAX:
+            _reset(writer)
+            return
+        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            stream = self._streams.open(self.node, self.tag, Service(Kind.TCP, self.port))
+        except LimitError:
+            _reset(writer)
+            return
+        await splice(stream, reader, writer)
+
+
+@final
+class TcpService:
+    """The serving side: connects incoming streams to ports of this machine's loopback, and to nothing else.
+
+    Args:
+        allow: The policy.
+    """
+
+    def __init__(self, allow: Allow) -> None:
+        self._allow = allow
+
+    async def serve(self, stream: Stream, service: Service) -> None:
+        """Serve one stream until it ends."""
+        if service.port == 0 or not self._allow(stream.node, "tcp", service.port):
+            stream.refuse(Reason.FORBIDDEN)
+            return
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(LOOPBACK, service.port, limit=READ_BYTES_MAX)
+        except (OSError, TimeoutError):
+            stream.refuse(Reason.REFUSED)
+            return
+        stream.accept()
+        await splice(stream, reader, writer)
+
+
+async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy both ways until both have ended, or reset both sides as soon as one breaks."""
+    up = asyncio.ensure_future(_copy_up(stream, reader))
+    down = asyncio.ensure_future(_copy_down(stream, writer))
+    is_whole = False
+    try:
+        await asyncio.gather(up, down)
+        is_whole = True
+    except (BrokenStreamError, OSError):
+        pass  # One side broke; the other is told below.
+    finally:
+        up.cancel()
+        down.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
+        stream.close()
+        if is_whole:
+            writer.close()
+        else:
+            _reset(writer)
+
+
+async def _copy_up(stream: Stream, reader: asyncio.StreamReader) -> None:
+    while data := await reader.read(READ_BYTES_MAX):
+        await stream.write(data)
+    stream.write_end()
+
+
+async def _copy_down(stream: Stream, writer: asyncio.StreamWriter) -> None:
+    while data := await stream.read(READ_BYTES_MAX):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection: socket.socket = writer.get_extra_info("socket")
+    if connection.fileno() >= 0:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    writer.transport.abort()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named limits of the conduits, each with its reason. Constants of the wire stand in ``packets`` and ``stream``."""
+
+from typing import Final
+
+from atoll.base.units import KIB, MIB
+
+__all__ = [
+    "ACCEPT_TIMEOUT_S",
+    "BUFFERED_BYTES_MAX",
+    "CONNECTIONS_MAX",
+    "CONNECTIONS_PER_PEER_MAX",
+    "CONNECT_TIMEOUT_S",
+    "DATAGRAM_BYTES_MAX",
+    "DIAL_TIMEOUT_S",
+    "ECHO_WAITERS_MAX",
+    "FLOWS_MAX",
+    "FLOWS_PER_PEER_MAX",
+    "FLOW_IDLE_S",
+    "FLOW_PENDING_MAX",
+    "FORWARD_CONNECTIONS_MAX",
+    "IDLE_TIMEOUT_S",
+    "INNER_BYTES_MAX",
+    "KEEPALIVE_S",
+    "NUDGE_PACKETS_MAX",
+    "READ_BYTES_MAX",
+    "STREAMS_MAX",
+    "STREAM_WINDOW_BYTES",
+    "TIMER_GRAIN_S",
+    "UNSENT_BYTES_MAX",
+]
+
+INNER_BYTES_MAX: Final = 1280
+"""Longest inner packet: the least that every IPv6 link carries, so that no path ever needs to fragment ours."""
+
+DATAGRAM_BYTES_MAX: Final = 1200
+"""Longest QUIC datagram: QUIC's own minimum. With 48 bytes of inner headers it stays below INNER_BYTES_MAX."""
+
+CONNECTIONS_MAX: Final = 256
+"""QUIC connections of one node, both roles: 50 members, a few tags each. One costs about 100 KiB of memory."""
+
+CONNECTIONS_PER_PEER_MAX: Final = 16
+"""Connections that one member may hold open to us: two for each tag in use while one replaces the other."""
+
+STREAMS_MAX: Final = 128
+"""Streams that either side may have open on one connection; a browser opens 6 connections a host, a pool tens."""
+
+STREAM_WINDOW_BYTES: Final = MIB
+"""Bytes that a peer may send on one stream ahead of the reader. 1 MiB fills 40 Mbit/s over a round trip of 200 ms."""
+
+BUFFERED_BYTES_MAX: Final = 64 * MIB
+"""Bytes received and not yet read, all streams of all peers. At the limit the stream that brings more is reset."""
+
+UNSENT_BYTES_MAX: Final = 128 * KIB
+"""Bytes that one stream accepts before they are first sent. Then ``write`` waits, and the local program with it."""
+
+READ_BYTES_MAX: Final = 64 * KIB
+"""Bytes moved at a time between a stream and a local socket."""
+
+CONNECT_TIMEOUT_S: Final = 10.0
+"""From the first packet to the end of the handshake. Path healing takes one second; ten leave room for two tries."""
+
+TIMER_GRAIN_S: Final = 0.0001
+"""The shortest wait for a timer. aioquic's loss timer may be due and, by a rounding of floats, do nothing yet."""
+
+IDLE_TIMEOUT_S: Final = 120.0
+"""A connection that heard nothing for so long is dead, and all its streams. Longer than any outage we heal."""
+
+KEEPALIVE_S: Final = 15.0
+"""A connection with open streams sends at least one packet in this time, so that idle shells are not cut."""
+
+ACCEPT_TIMEOUT_S: Final = 15.0
+"""The first bytes of an incoming stream must name the service within this time."""
+
+DIAL_TIMEOUT_S: Final = 5.0
+"""Connecting to a loopback port; a full backlog is the only reason to wait at all."""
+
+NUDGE_PACKETS_MAX: Final = 128
+"""Packets resent at once after a change of path: 150 KB, a window of 6 Mbit/s at 200 ms. The rest follows by acks."""
+
+FORWARD_CONNECTIONS_MAX: Final = 512
+"""Accepted local connections of one forward. At the limit a new one is closed at once."""
+
+FLOWS_MAX: Final = 1024
+"""Remembered UDP flows of one forward, and of the serving side. At the limit the one idle longest is forgotten."""
+
+FLOWS_PER_PEER_MAX: Final = 256
+"""Flows that one member may hold at the serving side; each costs a socket."""
+
+FLOW_IDLE_S: Final = 120.0
+"""A flow without a packet in either direction for so long is forgotten (RFC 4787 asks for two minutes or more)."""
+
+FLOW_PENDING_MAX: Final = 16
+"""Datagrams that wait while a flow's socket is being opened: the first flight of any handshake."""
+
+ECHO_WAITERS_MAX: Final = 64
+"""Pings on their way at one time."""

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conduits of one node together: which inner packet goes to which of them, and echoes.
+
+Decides nothing else. The node feeds it what the nic hands up and calls ``nudge`` when the overlay leaves a bad path.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, final
+
+from atoll.base.errors import LimitError, WireError
+from atoll.base.ids import GroupId, NodeId, packed_address_of
+from atoll.conduit.forward import Allow, TcpForward, TcpService
+from atoll.conduit.forward_udp import FLOW_PORT, Flows, UdpForward
+from atoll.conduit.limits import ECHO_WAITERS_MAX
+from atoll.conduit.packets import EchoPacket, UdpPacket, build_echo, parse
+from atoll.conduit.streams import SendPacket, StreamHost
+
+__all__ = ["Stack", "allow_all"]
+
+_ECHO_PAYLOAD: Final = b"atoll ping"
+
+
+def allow_all(node: NodeId, protocol: str, port: int) -> bool:  # noqa: ARG001 -- the shape of a policy.
+    """Allow every member to reach every port of this machine's loopback: the default policy."""
+    return True
+
+
+@final
+class Stack:
+    """Streams, forwards and echoes of one node.
+
+    Args:
+        group: The group, for overlay addresses.
+        own: This node.
+        send: Takes inner packets for members: (member, policy tag, packet).
+        allow: Who may reach which loopback port of this machine.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        group: GroupId,
+        own: NodeId,
+        send: SendPacket,
+        allow: Allow = allow_all,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._group, self._send, self._clock = group, send, clock
+        self._own_address = packed_address_of(group, own)
+        self.streams: Final = StreamHost(group=group, own=own, send=send, serve=TcpService(allow).serve, clock=clock)
+        self.flows: Final = Flows(group=group, own=own, send=send, allow=allow, clock=clock)
+        self._echoes: dict[tuple[NodeId, int, int], asyncio.Future[float]] = {}
+        self._identifier = secrets.randbits(16)
+        self._sequence = 0
+        self.dropped = 0  # Packets that do not parse, or are meant for nobody here.
+
+    def receive(self, node: NodeId, packet: bytes) -> None:
+        """Take an inner packet that came out of a member's session. Never raises."""
+        try:
+            parsed = parse(packet)
+        except WireError:
+            self.dropped += 1
+            return
+        match parsed:
+            case UdpPacket(target_port=port) if port == FLOW_PORT:
+                self.flows.receive(node, parsed)
+            case UdpPacket():
+                self.streams.receive(node, parsed)
+            case EchoPacket(is_reply=False):
+                answer = EchoPacket(
+                    self._own_address,
+                    packed_address_of(self._group, node),
+                    parsed.tag,
+                    is_reply=True,
+                    identifier=parsed.identifier,
+                    sequence=parsed.sequence,
+                    payload=parsed.payload,
+                )
+                self._send(node, parsed.tag, build_echo(answer))
+            case EchoPacket():
+                waiter = self._echoes.pop((node, parsed.identifier, parsed.sequence), None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(self._clock())
+
+    def nudge(self, node: NodeId) -> None:
+        """Say that the overlay has just left a bad path to this member; see ``StreamHost.nudge``."""
+        self.streams.nudge(node)
+
+    def tcp_forward(self, node: NodeId, port: int, tag: int) -> TcpForward:
+        """Return a TCP forward; ``start`` it."""
+        return TcpForward(self.streams, node, port, tag)
+
+    def udp_forward(self, node: NodeId, port: int, tag: int) -> UdpForward:
+        """Return a UDP forward; ``start`` it."""
+        return UdpForward(self.flows, node, port, tag)
+
+    async def echo(self, node: NodeId, tag: int, timeout_s: float) -> float | None:
+        """Send one echo through the overlay; return its round trip in seconds, or None: no answer in time.
+
+        Raises:
+            LimitError: ECHO_WAITERS_MAX are on their way.
+        """
+        if len(self._echoes) >= ECHO_WAITERS_MAX:
+            raise LimitError("ECHO_WAITERS_MAX", ECHO_WAITERS_MAX)
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        key = (node, self._identifier, self._sequence)
+        waiter: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._echoes[key] = waiter
+        target = packed_address_of(self._group, node)
+        request = EchoPacket(
+            self._own_address,
+            target,
+            tag,
+            is_reply=False,
+            identifier=self._identifier,
+            sequence=self._sequence,
+            payload=_ECHO_PAYLOAD,
+        )
+        sent_at = self._clock()
+        self._send(node, tag, build_echo(request))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiter - sent_at
+        except TimeoutError:
+            return None
+        finally:
+            self._echoes.pop(key, None)
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.streams.close()
+        await self.flows.close()

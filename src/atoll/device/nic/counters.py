@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why the packet device dropped something, as counters whose names never come from outside."""
+
+from typing import Final, final
+
+__all__ = ["DROP_REASONS", "Counters"]
+
+DROP_REASONS: Final = (
+    "control-rate",  # More control messages from one peer than it may send.
+    "control-unsent",  # A control message of ours for a peer without a session.
+    "datagram-empty",  # Nothing in it, or longer than any of ours.
+    "endpoint-invalid",  # A member claims an address that is none: a name, a multicast group.
+    "endpoint-unknown",  # Nobody knows where the peer is.
+    "frame-forged",  # A relay frame with a wrong MAC.
+    "frame-malformed",  # Too short, or nothing of ours in it.
+    "frame-source",  # A relay frame that does not come from where its label's holder is.
+    "label-unknown",  # A relay frame under a label that we neither granted nor were told of.
+    "order-refused",  # An order about an unknown peer, beyond a table's limit, or with impossible content.
+    "outbox-full",  # The caller did not drain the outbox, or one call made too much.
+    "packet-foreign",  # An inner packet whose addresses are not its sender's and its receiver's.
+    "packet-malformed",  # A plaintext that is neither an IPv6 packet nor a control message.
+    "packet-overflow",  # A packet that waited for a session, displaced by a newer one.
+    "path-unknown",  # An order to send over a relay for which there is no label.
+    "relay-rate",  # A frame beyond its label's rate.
+    "relay-budget",  # A frame beyond the budget for all forwarding.
+    "report-overflow",  # A received packet that control did not take in time.
+    "receive-failed",  # The operating system's error on receiving.
+    "send-full",  # The socket's buffer was full.
+    "send-refused",  # The operating system's error on sending, such as no route.
+    "send-too-long",  # Longer than the path's first hop takes.
+)
+
+
+@final
+class Counters:
+    """Counts by reason; the keys are DROP_REASONS and never grow.
+
+    Attributes:
+        dropped: Reason to count.
+    """
+
+    __slots__ = ("dropped",)
+
+    def __init__(self) -> None:
+        self.dropped: Final[dict[str, int]] = dict.fromkeys(DROP_REASONS, 0)
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count some."""
+        self.dropped[reason] += count

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packet device without sockets: takes orders and datagrams, gives datagrams and reports.
+
+Theory of operation. All secrets of a node's data path live in here: the private key, the sessions, the label keys.
+Control says what to do (orders) and hears what happened (reports), and never sees a key of a session. The engine
+chooses nothing: by which way data goes is an order; only a handshake may try other ways, because without a session
+control is blind.
+
+Rules of this file:
+
+* No clock, no socket, no entropy but ``rng``: the live process and the simulator run the same object.
+* Nothing that comes from the network raises, and nothing in an order does either: both are dropped and counted. (The
+  orders come from our own control process, but over a process boundary.)
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final, final
+
+from atoll.base.errors import WireError
+from atoll.base.ids import DIRECT, Endpoint, GroupId, NodeId, PublicKey, node_id_of
+from atoll.device.nic.counters import Counters
+from atoll.device.nic.endpoints import packed_endpoint
+from atoll.device.nic.evidence import Evidence
+from atoll.device.nic.frame import FRAME_KIND, label_of
+from atoll.device.nic.limits import COUNTERS_NS, PACKETS_WAITING_MAX, STAMP_AHEAD_NS
+from atoll.device.nic.messages import (
+    EngineOrder,
+    NicCounters,
+    PacketReceived,
+    Report,
+    SendPacket,
+    Timestamp,
+)
+from atoll.device.nic.outlet import Outlet
+from atoll.device.nic.peers import Peer
+from atoll.device.nic.plaintext import (
+    CONTROL_NIBBLE,
+    IPV6_NIBBLE,
+    is_control,
+    is_packet,
+    pad_control,
+    take_packet,
+    unpad_control,
+)
+from atoll.device.nic.relay import Arrival, Relay
+from atoll.device.nic.tables import Peers, Tables
+from atoll.overlay.orders import (
+    SendControl,
+)
+from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
+from atoll.overlay.session import Established, Sessions
+
+__all__ = ["Engine", "EngineConfig"]
+
+_DATA: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What the operator bounds.
+
+    Attributes:
+        relay_bytes_s: Budget for all forwarding, bytes per second, 0 to 2^40; 0: none. Raising it costs our upstream.
+    """
+
+    relay_bytes_s: int = 2_500_000
+
+
+_DEFAULT: Final = EngineConfig()
+
+
+@final
+class Engine:
+    """One node's packet device.
+
+    After each call the caller sends what is in ``outbox``, hands ``reports`` to control, and clears both. ``tick`` is
+    owed at ``deadline_ns``; late is harmless.
+
+    Args:
+        private_key: X25519, 32 bytes.
+        group: The group, 32 bytes.
+        rng: Of the sessions. ``SystemRandom`` in production.
+        now_ns: Monotonic time of creation.
+        wall_ns: Time since 1970.
+        wall_floor_ns: The last ``Timestamp`` stored under this key; 0: none.
+        limits: Bounds that the operator sets.
+
+    Attributes:
+        outbox: (endpoint, datagram) to send, in order.
+        reports: For control, in order.
+        counters: What was dropped here; the sessions count their own.
+        public_key: Ours.
+        node: Our id.
+
+    Raises:
+        UsageError: The key is not 32 bytes.
+    Source: docs/spec/relay.md, ADR 0004.
+    """
+
+    __slots__ = (
+        "_by_key",
+        "_counted",
+        "_counters_ns",
+        "_evidence",
+        "_now_ns",
+        "_outlet",
+        "_peers",
+        "_relay",
+        "_sessions",
+        "_stamped_ns",
+        "_tables",
+        "_wall_ns",
+        "counters",
+        "node",
+        "outbox",
+        "public_key",
+        "reports",
+    )
+
+    def __init__(
+        self,
+        *,
+        private_key: bytes,
+        group: bytes,
+        rng: Random,
+        now_ns: int,
+        wall_ns: int,
+        wall_floor_ns: int = 0,
+        limits: EngineConfig = _DEFAULT,
+    ) -> None:
+        self._sessions: Final = Sessions(private_key=private_key, rng=rng, now_ns=now_ns, wall_floor_ns=wall_floor_ns)
+        self.public_key: Final = PublicKey(self._sessions.public_key)
+        self.node: Final[NodeId] = node_id_of(self.public_key)
+        self.reports: Final[list[Report]] = []
+        self.counters: Final = Counters()
+        self._evidence: Final = Evidence(self.reports)
+        self._peers: Final[dict[bytes, Peer]] = {}
+        self._by_key: Final[dict[bytes, Peer]] = {}
+        self._relay: Final = Relay(self._peers, self.counters, limits.relay_bytes_s)
+        self._tables: Final = Tables(
+            Peers(group=GroupId(group), own=self.node, by_node=self._peers, by_key=self._by_key),
+            self._sessions,
+            self._relay,
+            self._evidence,
+            self.counters,
+        )
+        self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
+        self.outbox: Final = self._outlet.outbox
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        self._counters_ns = now_ns + COUNTERS_NS
+        self._counted: dict[str, int] = {}
+        self._stamped_ns = 0
+        self._stamp()
+
+    @property
+    def deadline_ns(self) -> int:
+        """When ``tick`` is owed."""
+        owed_ns = min(self._evidence.wake_ns, self._counters_ns)
+        session_ns = self._sessions.deadline_ns
+        return owed_ns if session_ns is None else min(owed_ns, session_ns)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What was dropped so far, by reason, zeros left out; reasons of the sessions begin with ``session-``."""
+        own = {reason: count for reason, count in self.counters.dropped.items() if count}
+        theirs = self._sessions.counters.dropped.items()
+        return own | {f"session-{reason}": count for reason, count in theirs if count}
+
+    def tick(self, now_ns: int, wall_ns: int) -> None:
+        """Do what is due."""
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        sessions = self._sessions
+        sessions.tick(now_ns, wall_ns)
+        for public_key in sessions.expired:
+            peer = self._by_key[public_key]
+            if peer.up:
+                peer.up = False
+                self.reports.append(SessionDown(peer.node))
+        sessions.expired.clear()
+        if sessions.outbox:
+            self._speak()
+        self._evidence.flush(now_ns)
+        if now_ns >= self._counters_ns:
+            self._counters_ns = now_ns + COUNTERS_NS
+            self._stamp()
+            dropped = self.dropped
+            if dropped != self._counted:
+                self._counted = dropped
+                self.reports.append(NicCounters(dropped))
+
+    # Orders.
+
+    def order(self, order: EngineOrder, now_ns: int, wall_ns: int) -> None:
+        """Obey one order. An impossible one is dropped and counted."""
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        if type(order) is SendPacket:  # The frequent ones first.
+            self._order_packet(order)
+        elif type(order) is SendControl:
+            self._order_control(order)
+        elif not self._tables.apply(order, now_ns, wall_ns):
+            self.counters.drop("order-refused")
+        if self._sessions.outbox:
+            self._speak()
+
+    def _order_packet(self, order: SendPacket) -> None:
+        peer = self._peers.get(order.node)
+        if peer is None:
+            self.counters.drop("order-refused")
+        elif not is_packet(order.packet, peer.addresses_out):
+            self.counters.drop("packet-foreign")
+        else:
+            self._send_packet(peer, order.tag, order.packet)
+
+    def _order_control(self, order: SendControl) -> None:
+        peer = self._peers.get(order.node)
+        if peer is None or not is_control(order.payload):
+            self.counters.drop("order-refused")
+            return
+        sealed = self._sessions.seal(peer.public_key, pad_control(order.payload), self._now_ns, self._wall_ns)
+        if sealed is None:
+            self.counters.drop("control-unsent")
+        else:
+            self._outlet.send(peer, order.via, sealed)
+
+    # Sending.
+
+    def _send_packet(self, peer: Peer, tag: int, packet: bytes) -> None:
+        sealed = self._sessions.seal(peer.public_key, packet, self._now_ns, self._wall_ns)
+        if sealed is None:
+            if len(peer.waiting) == PACKETS_WAITING_MAX:
+                self.counters.drop("packet-overflow")
+            peer.waiting.append((tag, packet))
+            return
+        peer.flow_sent += 1
+        if not peer.flow_due_ns:
+            self._evidence.flow(peer, self._now_ns)
+        self._outlet.follow(peer, tag, sealed)
+
+    def _speak(self) -> None:
+        self._outlet.speak(self._sessions.outbox)
+        self._sessions.outbox.clear()
+        self._stamp()
+
+    # Receiving.
+
+    def receive(
+        self, datagram: bytes, source: Endpoint, now_ns: int, wall_ns: int, *, under_load: bool = False
+    ) -> None:
+        """Take one datagram from the network; nothing in it can raise.
+
+        Args:
+            datagram: Its bytes.
+            source: Where it came from: numeric host and port.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970.
+            under_load: Whether strangers must show a cookie first; see ``HandshakeLoad``.
+        """
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        if datagram.startswith(FRAME_KIND):
+            self._receive_frame(datagram, source, under_load=under_load)
+        elif datagram:
+            self._open(datagram, source, None, under_load=under_load)
+        else:
+            self.counters.drop("datagram-empty")
+
+    def _receive_frame(self, frame: bytes, source: Endpoint, *, under_load: bool) -> None:
+        label = label_of(frame)
+        if label is None:
+            self.counters.drop("frame-malformed")
+            return
+        forward = self._relay.forwards.get(label)
+        if forward is not None:
+            passed = self._relay.pass_on(forward, frame, source, self._now_ns)
+            if passed is not None:
+                self._outlet.emit(*passed)
+            if not forward.due_ns and (forward.forwarded_bytes or forward.dropped):
+                self._evidence.forward(forward, self._now_ns)
+            return
+        arrival = self._relay.arrivals.get(label)
+        if arrival is None:
+            self.counters.drop("label-unknown")
+            return
+        inner = self._relay.arrive(arrival, frame, source)
+        if inner is not None:
+            self._open(inner, source, arrival, under_load=under_load)
+
+    def _open(self, datagram: bytes, source: Endpoint, arrival: Arrival | None, *, under_load: bool) -> None:
+        """Give a datagram of kind 1 to 4 to the sessions, and what it holds to control."""
+        sessions = self._sessions
+        claimed = b"" if datagram[0] == _DATA else _source_of(source, arrival)  # Only handshakes care.
+        got = sessions.receive(datagram, claimed, self._now_ns, self._wall_ns, under_load)
+        if got is None:
+            if sessions.outbox:
+                self._answer(source, arrival)
+            return
+        peer = self._by_key[got.public_key]
+        if arrival is None and source != peer.endpoint_good:
+            self._outlet.roam(peer, source, self._now_ns)
+        if sessions.outbox:
+            self._answer(source, arrival)
+        if isinstance(got, Established):
+            self._established(peer)
+            return
+        if got.confirms:
+            self._established(peer)
+        peer.missing += got.gap_delta
+        if got.plaintext:
+            self._take(peer, got.plaintext, DIRECT if arrival is None else arrival.relay)
+
+    def _answer(self, source: Endpoint, arrival: Arrival | None) -> None:
+        self._outlet.answer(self._sessions.outbox, source, arrival, self._now_ns)
+        self._sessions.outbox.clear()
+        self._stamp()
+
+    def _take(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
+        nibble = plaintext[0] >> 4
+        try:
+            if nibble == IPV6_NIBBLE:
+                packet = take_packet(plaintext, peer.addresses_in)
+                self.reports.append(PacketReceived(peer.node, packet))
+                peer.flow_received += 1
+                if not peer.flow_due_ns:
+                    self._evidence.flow(peer, self._now_ns)
+            elif nibble == CONTROL_NIBBLE:
+                payload = unpad_control(plaintext)
+                if not peer.control.fits(1, self._now_ns):
+                    self.counters.drop("control-rate")
+                    return
+                peer.control.take(1, self._now_ns)
+                self.reports.append(ControlReceived(peer.node, via, payload))
+            else:
+                self.counters.drop("packet-malformed")
+        except WireError as error:
+            self.counters.drop("packet-foreign" if error.reason == "packet addresses" else "packet-malformed")
+
+    def _established(self, peer: Peer) -> None:
+        peer.attempts = 0
+        if not peer.up:
+            peer.up = True
+            peer.boot += 1
+            self.reports.append(SessionUp(peer.node, peer.boot))
+            self._tables.call(peer, self._now_ns, self._wall_ns)  # We may have learned only now where it is.
+        waiting = list(peer.waiting)
+        peer.waiting.clear()
+        for tag, packet in waiting:
+            self._send_packet(peer, tag, packet)
+
+    def _stamp(self) -> None:
+        """Reserve handshake timestamps ahead of their use, so that what is stored is never behind what was used."""
+        used_ns = max(self._wall_ns, self._sessions.timestamp_ns)
+        if used_ns + STAMP_AHEAD_NS // 2 > self._stamped_ns:
+            self._stamped_ns = used_ns + STAMP_AHEAD_NS
+            self.reports.append(Timestamp(self._stamped_ns))
+
+
+def _source_of(source: Endpoint, arrival: Arrival | None) -> bytes:
+    """Return what a cookie is bound to: the sender's address, or the relay and the member behind its label."""
+    if arrival is None:
+        return packed_endpoint(source)
+    return arrival.relay + arrival.origin + bytes(2)  # The last two bytes are where a port would be.

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits of the packet device. Each says why it has its value and what happens at it."""
+
+from typing import Final
+
+from atoll.base.units import KIB, MILLISECOND_NS, SECOND_NS
+from atoll.overlay.limits import MEMBERS_MAX, RELAYED_LABELS_MAX
+
+__all__ = [
+    "ARRIVAL_LABELS_MAX",
+    "BATCHES_PER_TURN_MAX",
+    "CONTROL_BURST",
+    "CONTROL_PER_S",
+    "COUNTERS_NS",
+    "DATAGRAMS_PER_TURN_MAX",
+    "ENDPOINT_NS",
+    "FLOW_FORGET_NS",
+    "FLOW_NS",
+    "FORWARD_LABELS_MAX",
+    "HANDSHAKES_PER_S_MAX",
+    "IPC_BYTES_MAX",
+    "IPC_SOCKET_BYTES",
+    "KEEPALIVE_S",
+    "LISTEN_MAX",
+    "METER_BURST_BYTES_MIN",
+    "METER_BURST_NS",
+    "METER_NS",
+    "ORDERS_MAX",
+    "OUTBOX_MAX",
+    "PACKETS_QUEUED_MAX",
+    "PACKETS_WAITING_MAX",
+    "PACKET_BYTES_MAX",
+    "STAMP_AHEAD_NS",
+    "START_S_MAX",
+    "STOP_S_MAX",
+    "TAGS_MAX",
+    "TRANSMIT_LABELS_MAX",
+    "URGENT_QUEUED_MAX",
+]
+
+# Tables. At the limit the order is refused and counted; control keeps within the same bounds.
+TAGS_MAX: Final = 64  # The policy tag travels in six bits of the traffic class.
+TRANSMIT_LABELS_MAX: Final = MEMBERS_MAX  # Relays towards one peer: every other member at most.
+ARRIVAL_LABELS_MAX: Final = 2 * MEMBERS_MAX * MEMBERS_MAX  # Every origin through every relay, twice for renewals.
+FORWARD_LABELS_MAX: Final = RELAYED_LABELS_MAX  # As many as control grants.
+LISTEN_MAX: Final = 8  # Sockets of one node: a few addresses of either family.
+
+# Packets.
+PACKET_BYTES_MAX: Final = 9_216  # A jumbo frame. Our conduits send at most 1280. Longer: dropped and counted.
+PACKETS_WAITING_MAX: Final = 16  # For one peer without a session: a few retries of its application. Oldest goes.
+OUTBOX_MAX: Final = 4_096  # Datagrams that one call may leave to send; a tick makes a few for each peer. Newest goes.
+KEEPALIVE_S: Final = 25  # WireGuard's usual one: below the 30 s after which the shortest-lived mappings go.
+
+# Control messages from one peer. Ten paths probed at the fastest pace are below 600 a second; more is a flood, and
+# the control process is slower than this one. Beyond: dropped and counted.
+CONTROL_PER_S: Final = 1_000
+CONTROL_BURST: Final = 512
+
+# Relaying. A burst is what a label may send at once after silence: a quarter of a second of its rate, and never less
+# than a few full packets, or a small rate could not carry even one. Beyond: dropped, counted, reported.
+METER_BURST_NS: Final = SECOND_NS // 4
+METER_BURST_BYTES_MIN: Final = 16 * KIB
+
+# Reports, each at most this often for one peer or label: often enough to be evidence, seldom enough to be cheap.
+FLOW_NS: Final = 50 * MILLISECOND_NS
+FLOW_FORGET_NS: Final = SECOND_NS  # What went missing longer than this before data flowed says nothing about it.
+METER_NS: Final = 500 * MILLISECOND_NS
+ENDPOINT_NS: Final = SECOND_NS
+COUNTERS_NS: Final = 10 * SECOND_NS
+STAMP_AHEAD_NS: Final = (
+    60 * SECOND_NS
+)  # One report a minute; a restart sets our handshake clock at most this far ahead.
+
+# More handshakes than this in a second and each must show a cookie first. At about 0.3 ms each it is 3 % of a core.
+HANDSHAKES_PER_S_MAX: Final = 100
+
+# The process. A batch is what one system call carries between control and device; four of them fit a socket buffer.
+# Small on purpose: a probe waits behind at most a buffer full of packets, a few milliseconds.
+IPC_BYTES_MAX: Final = 32 * KIB  # At the limit: the next batch begins.
+IPC_SOCKET_BYTES: Final = 256 * KIB
+PACKETS_QUEUED_MAX: Final = 2_048  # On either side, towards the other. At the limit: the oldest packet goes, counted.
+URGENT_QUEUED_MAX: Final = 8_192  # All but packets. At the limit: see ``queue.py``.
+DATAGRAMS_PER_TURN_MAX: Final = 64  # From one socket before orders are looked at again: about a millisecond.
+BATCHES_PER_TURN_MAX: Final = 8  # From control before packets are looked at again.
+START_S_MAX: Final = 20  # For the process to say that it listens; a slow machine needs two.
+STOP_S_MAX: Final = 5  # For the process to end when asked; then it is killed.
+ORDERS_MAX: Final = 8192  # Orders that the nic has not taken; beyond it packets are dropped, and then the nic is stuck.
+SOCKET_BUFFER_BYTES: Final = 4 * 1024 * KIB  # Asked for; the system may give less.

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What control and the packet device say to each other beside the overlay's own orders and reports.
+
+Between processes they travel in batches: one MessagePack array of tuples for each datagram of the socket between them.
+Decoding is total and raises only ``WireError``, in both directions: either process may be the one that went mad.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+
+from atoll.base.errors import WireError
+from atoll.base.ids import KEY_BYTES
+from atoll.base.member import ENDPOINTS_MAX, Host, Port
+from atoll.core.machine import Tuple
+from atoll.device.nic.limits import LISTEN_MAX
+from atoll.overlay.orders import NicOrder
+from atoll.overlay.reports import ControlReceived, FlowSeen, RelayMetered, SessionDown, SessionUp
+
+__all__ = [
+    "AdmitPeer",
+    "Configure",
+    "EndpointSeen",
+    "EngineOrder",
+    "ExpelPeer",
+    "Listening",
+    "NicCounters",
+    "Order",
+    "PacketReceived",
+    "Report",
+    "SendPacket",
+    "Stop",
+    "Timestamp",
+    "decode_orders",
+    "decode_reports",
+    "encode_item",
+    "join_items",
+]
+
+Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+ListenPort = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Ns = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Configure(Tuple, frozen=True):
+    """Order, the first and only once: who we are and where to listen.
+
+    Attributes:
+        group: Id of the group, 32 bytes.
+        private_key: X25519, 32 bytes. It goes nowhere else.
+        listen: Numeric addresses and ports of the underlay, at most LISTEN_MAX; port 0: any.
+        wall_floor_ns: The last ``Timestamp`` that was stored under this key; 0: none.
+        relay_bytes_s: Budget for forwarding in all, bytes per second; 0: none.
+        run_as_uid: Become this user (and the group of the same number) once the sockets are open, when started as
+            root; 0: stay.
+    """
+
+    group: Key
+    private_key: Key
+    listen: Annotated[tuple[tuple[Host, ListenPort], ...], msgspec.Meta(max_length=LISTEN_MAX)]
+    wall_floor_ns: Ns = 0
+    relay_bytes_s: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 2_500_000
+    run_as_uid: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFE)] = 0
+
+
+class AdmitPeer(Tuple, frozen=True):
+    """Order: have sessions with this key. Again: change endpoints and psk, keep the session.
+
+    ``invited`` says that it is no member yet: it calls us, we do not call it.
+    """
+
+    public_key: Key
+    endpoints: Annotated[tuple[tuple[Host, Port], ...], msgspec.Meta(max_length=ENDPOINTS_MAX)] = ()
+    psk: Key | None = None
+    invited: bool = False
+
+
+class ExpelPeer(Tuple, frozen=True):
+    """Order: forget this key, its session, its routes and every label that has to do with it."""
+
+    public_key: Key
+
+
+class SendPacket(Tuple, frozen=True):
+    """Order: an inner IPv6 packet of ours for a node, by the route of its policy tag."""
+
+    node: bytes
+    tag: int
+    packet: bytes
+
+
+class Stop(Tuple, frozen=True):
+    """Order: end the process."""
+
+
+class Listening(Tuple, frozen=True):
+    """Report, the first: the sockets are open at these addresses, or why not.
+
+    ``error`` is empty, or the name of the operating system's error such as ``EADDRINUSE``; the process ends then.
+    """
+
+    endpoints: tuple[tuple[str, int], ...]
+    error: str = ""
+
+
+class PacketReceived(Tuple, frozen=True):
+    """Report: an inner IPv6 packet came out of a node's session; its two addresses are checked."""
+
+    node: bytes
+    packet: bytes
+
+
+class EndpointSeen(Tuple, frozen=True):
+    """Report: authenticated packets of the node come directly from this address now; at most one a second and node."""
+
+    node: bytes
+    host: str
+    port: int
+
+
+class NicCounters(Tuple, frozen=True):
+    """Report: what was dropped since the start, by reason; reasons are constants, zeros are left out."""
+
+    dropped: dict[str, int]
+
+
+class Timestamp(Tuple, frozen=True):
+    """Report to be stored: no handshake will use a timestamp above this before the next such report.
+
+    Given back in ``Configure`` after a restart, so that peers answer although the wall clock went back meanwhile.
+    """
+
+    wall_ns: int
+
+
+EngineOrder = NicOrder | AdmitPeer | ExpelPeer | SendPacket
+Order = EngineOrder | Configure | Stop
+Report = (
+    SessionUp
+    | SessionDown
+    | ControlReceived
+    | FlowSeen
+    | RelayMetered
+    | Listening
+    | PacketReceived
+    | EndpointSeen
+    | NicCounters
+    | Timestamp
+)
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_orders: Final[msgspec.msgpack.Decoder[list[Order]]] = msgspec.msgpack.Decoder(list[Order])
+_reports: Final[msgspec.msgpack.Decoder[list[Report]]] = msgspec.msgpack.Decoder(list[Report])
+
+
+def encode_item(item: Order | Report) -> bytes:
+    """Return the bytes of one order or report, for ``join_items``."""
+    return _encoder.encode(item)
+
+
+def join_items(items: Sequence[bytes]) -> bytes:
+    """Return one batch: a MessagePack array with a 32-bit count, so that it can be put together from encoded items."""
+    return b"".join((b"\xdd", len(items).to_bytes(4, "big"), *items))
+
+
+def decode_orders(batch: bytes) -> list[Order]:
+    """Return the orders of a batch.
+
+    Raises:
+        WireError: They do not decode. Nothing else.
+    """
+    try:
+        return _orders.decode(batch)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError("batch of orders does not decode") from error
+
+
+def decode_reports(batch: bytes) -> list[Report]:
+    """Return the reports of a batch.
+
+    Raises:
+        WireError: They do not decode. Nothing else.
+    """
+    try:
+        return _reports.decode(batch)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError("batch of reports does not decode") from error

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way out of the packet device: from (peer, way) to (endpoint, bytes).
+
+Decides by which way a session's own datagrams go: what answers a datagram goes back by the way on which that came,
+because that way works; a handshake that we start tries the ways in turn (``Peer.next_ways``); the rest follows tag 0.
+"""
+
+from collections.abc import Iterable
+from typing import Final, final
+
+from atoll.base.ids import DIRECT, Endpoint
+from atoll.device.nic.counters import Counters
+from atoll.device.nic.evidence import Evidence
+from atoll.device.nic.frame import pack_frame
+from atoll.device.nic.limits import OUTBOX_MAX
+from atoll.device.nic.peers import DEFAULT_TAG, Peer
+from atoll.device.nic.relay import Arrival
+from atoll.overlay.session import Outgoing
+
+__all__ = ["Outlet"]
+
+_INITIATION: Final = 1
+_RESPONSE: Final = 2
+
+
+@final
+class Outlet:
+    """Everything that leaves.
+
+    Args:
+        peers: All peers by node, kept by the engine.
+        by_key: The same by public key.
+        counters: Drops are counted here.
+        evidence: Told of peers that moved.
+
+    Attributes:
+        outbox: (endpoint, datagram), in order; at most OUTBOX_MAX; cleared by the engine's caller.
+    """
+
+    __slots__ = ("_by_key", "_counters", "_evidence", "_peers", "outbox")
+
+    def __init__(
+        self, peers: dict[bytes, Peer], by_key: dict[bytes, Peer], counters: Counters, evidence: Evidence
+    ) -> None:
+        self._peers: Final = peers
+        self._by_key: Final = by_key
+        self._counters: Final = counters
+        self._evidence: Final = evidence
+        self.outbox: Final[list[tuple[Endpoint, bytes]]] = []
+
+    def emit(self, endpoint: Endpoint | None, datagram: bytes) -> None:
+        """Send to an endpoint."""
+        if endpoint is None:
+            self._counters.drop("endpoint-unknown")
+        elif len(self.outbox) >= OUTBOX_MAX:
+            self._counters.drop("outbox-full")
+        else:
+            self.outbox.append((endpoint, datagram))
+
+    def send(self, peer: Peer, via: bytes, datagram: bytes) -> None:
+        """Send a datagram of a session by exactly this way."""
+        if via == DIRECT:
+            self.emit(peer.endpoint, datagram)
+            return
+        transmit, relay = peer.transmit.get(via), self._peers.get(via)
+        if transmit is None or relay is None:
+            self._counters.drop("path-unknown")
+        else:
+            self.emit(relay.endpoint, pack_frame(transmit.label, transmit.key, datagram))
+
+    def follow(self, peer: Peer, tag: int, datagram: bytes) -> None:
+        """Send a datagram of a session by the route of a tag, and a copy where the route says so."""
+        via, also = peer.route(tag)
+        self.send(peer, via, datagram)
+        if also is not None and also != via:
+            self.send(peer, also, datagram)
+
+    def speak(self, outgoings: Iterable[Outgoing]) -> None:
+        """Send what the sessions say of their own accord: handshakes and keepalives."""
+        for outgoing in outgoings:
+            peer = None if outgoing.public_key is None else self._by_key.get(outgoing.public_key)
+            if peer is None:
+                continue
+            if outgoing.datagram[0] != _INITIATION:
+                self.follow(peer, DEFAULT_TAG, outgoing.datagram)
+                continue
+            for via, endpoint in peer.next_ways():
+                if via == DIRECT:
+                    self.emit(endpoint, outgoing.datagram)
+                else:
+                    self.send(peer, via, outgoing.datagram)
+
+    def answer(self, outgoings: Iterable[Outgoing], source: Endpoint, arrival: Arrival | None, now_ns: int) -> None:
+        """Send what the sessions say about the datagram just received from there."""
+        for outgoing in outgoings:
+            datagram = outgoing.datagram
+            if arrival is None:
+                if datagram[0] == _RESPONSE and outgoing.public_key is not None:
+                    # Only an authentic and fresh initiation is answered, so its source is where the peer is.
+                    self.roam(self._by_key[outgoing.public_key], source, now_ns)
+                self.emit(source, datagram)
+                continue
+            # Without a key it is a cookie, for somebody who says that he is the origin behind the label.
+            peer = self._peers.get(arrival.origin) if outgoing.public_key is None else self._by_key[outgoing.public_key]
+            if peer is None:
+                self._counters.drop("path-unknown")
+            elif arrival.relay in peer.transmit:
+                self.send(peer, arrival.relay, datagram)
+            else:
+                self.follow(peer, DEFAULT_TAG, datagram)
+
+    def roam(self, peer: Peer, source: Endpoint, now_ns: int) -> None:
+        """Note where an authentic direct packet came from: the peer is there now."""
+        if source == peer.endpoint == peer.endpoint_good:
+            return
+        peer.endpoint = peer.endpoint_good = source
+        if not peer.endpoint_due_ns:
+            self._evidence.endpoint(peer, now_ns)

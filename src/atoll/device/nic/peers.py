@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the packet device knows about one peer: where it is, by which way to send, what waits for its session.
+
+Decides the order in which ways are tried for a handshake; all other choices of a way are control's.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, final
+
+from atoll.base.ids import DIRECT, KEY_BYTES, Endpoint, GroupId, NodeId, PublicKey, node_id_of, packed_address_of
+from atoll.device.nic.limits import CONTROL_BURST, CONTROL_PER_S, PACKETS_WAITING_MAX, TAGS_MAX, TRANSMIT_LABELS_MAX
+from atoll.device.nic.meter import Meter
+
+__all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route", "TransmitLabel"]
+
+DEFAULT_TAG: Final = 0
+Route = tuple[bytes, bytes | None]  # (via, also), as in ``SetRoute``.
+DEFAULT_ROUTE: Final[Route] = (DIRECT, None)
+
+
+@dataclass(frozen=True, slots=True)
+class TransmitLabel:
+    """How to reach a peer over one relay."""
+
+    label: bytes  # As ``pack_label`` gives it.
+    key: bytes
+
+
+@final
+class Peer:
+    """One peer. Plain state: the packet path of the engine works on it directly.
+
+    Args:
+        public_key: X25519, 32 bytes.
+        group: The group, for addresses.
+        own: Our id.
+
+    Attributes:
+        addresses_out: Our overlay address and the peer's, as they stand in a packet to it.
+        addresses_in: The same in a packet from it.
+        endpoint: Where to send directly; None: unknown. A guess until an authentic packet came from there.
+        endpoint_good: Where the last authentic direct packet came from.
+        listed: Where the peer says that it is, best first.
+        psk: Shared with the peer; zeros: none.
+        invited: Whether it is no member yet, so that we never call it.
+        up: Whether control was told of a session.
+        boot: How often it was.
+        attempts: Handshakes started since the last session came about.
+        routes: By policy tag.
+        transmit: Labels by relay.
+        waiting: (tag, packet) without a session, oldest first.
+        missing: Gaps in the counters of the peer's packets, since the last FlowSeen.
+    """
+
+    __slots__ = (
+        "addresses_in",
+        "addresses_out",
+        "attempts",
+        "boot",
+        "control",
+        "endpoint",
+        "endpoint_due_ns",
+        "endpoint_good",
+        "endpoint_told_ns",
+        "flow_due_ns",
+        "flow_received",
+        "flow_sent",
+        "flow_told_ns",
+        "invited",
+        "listed",
+        "missing",
+        "node",
+        "psk",
+        "public_key",
+        "routes",
+        "transmit",
+        "up",
+        "waiting",
+    )
+
+    def __init__(self, public_key: PublicKey, group: GroupId, own: NodeId) -> None:
+        self.node: Final = node_id_of(public_key)
+        self.public_key: Final = public_key
+        ours, theirs = packed_address_of(group, own), packed_address_of(group, self.node)
+        self.addresses_out: Final = ours + theirs
+        self.addresses_in: Final = theirs + ours
+        self.endpoint: Endpoint | None = None
+        self.endpoint_good: Endpoint | None = None
+        self.listed: tuple[Endpoint, ...] = ()
+        self.invited, self.psk = False, bytes(KEY_BYTES)
+        self.up, self.boot, self.attempts = False, 0, 0
+        self.routes: Final[dict[int, Route]] = {}
+        self.transmit: Final[dict[bytes, TransmitLabel]] = {}
+        self.waiting: Final[deque[tuple[int, bytes]]] = deque(maxlen=PACKETS_WAITING_MAX)
+        self.control: Final = Meter(per_s=CONTROL_PER_S, burst=CONTROL_BURST)
+        self.flow_sent = self.flow_received = self.missing = 0
+        self.flow_due_ns = self.endpoint_due_ns = 0  # 0: no report is due.
+        self.flow_told_ns = self.endpoint_told_ns = -(1 << 63)
+
+    def list_endpoints(self, listed: tuple[Endpoint, ...]) -> None:
+        """Take what the peer now says about where it is. A live session stays where it is."""
+        if listed == self.listed:
+            return
+        self.listed, self.attempts = listed, 0
+        if not self.up and listed:
+            self.endpoint = listed[0]
+
+    def route(self, tag: int) -> Route:
+        """Return the route of a tag; without one, that of tag 0, which heals; without that, direct."""
+        return self.routes.get(tag) or self.routes.get(DEFAULT_TAG) or DEFAULT_ROUTE
+
+    def set_route(self, tag: int, route: Route) -> bool:
+        """Set the route of a tag; False: no such tag."""
+        if not 0 <= tag < TAGS_MAX:
+            return False
+        self.routes[tag] = route
+        return True
+
+    def set_transmit(self, relay: bytes, label: TransmitLabel) -> bool:
+        """Set the label over a relay; False: too many."""
+        if relay not in self.transmit and len(self.transmit) >= TRANSMIT_LABELS_MAX:
+            return False
+        self.transmit[relay] = label
+        return True
+
+    def is_reachable(self) -> bool:
+        """Return whether there is any way at all to try."""
+        return self.endpoint is not None or bool(self.transmit)
+
+    def next_ways(self) -> tuple[tuple[bytes, Endpoint | None], ...]:
+        """Return where the next handshake of ours goes, as (via, endpoint if direct), and count it.
+
+        The first goes by the route of tag 0, with its copy. If that is not answered, relays and direct endpoints take
+        turns, each in its order, because the route may have died together with the session.
+        """
+        attempt = self.attempts
+        self.attempts += 1
+        directs = tuple(dict.fromkeys(e for e in (self.endpoint, self.endpoint_good, *self.listed) if e is not None))
+        via, also = self.route(DEFAULT_TAG)
+        if attempt == 0 and (directs if via == DIRECT else via in self.transmit):
+            first = (via, self.endpoint if via == DIRECT else None)
+            if also is None or also == via:
+                return (first,)
+            return (first, (also, self.endpoint if also == DIRECT else None))
+        relays = tuple(self.transmit)
+        if relays and (attempt % 2 == 1 or not directs):
+            return ((relays[attempt // 2 % len(relays)], None),)
+        if directs:
+            return ((DIRECT, directs[(attempt // 2 if relays else attempt) % len(directs)]),)
+        return ((DIRECT, None),)

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packet device as a live process: one loop between a control socket, UDP sockets and the engine.
+
+Order of each turn: orders first, so that bulk never starves control; then a bounded number of datagrams from each
+socket; then time; then everything that came of it goes out. The process ends with its control socket, because without
+control nobody admits, expels or routes any more. It is started by ``NicClient``; the first order is ``Configure``.
+"""
+
+import os
+import selectors
+import signal
+import socket
+from collections.abc import Sequence
+from random import SystemRandom
+from typing import Final, final
+
+from atoll.base.errors import LinkError, UsageError, WireError
+from atoll.base.units import SECOND_NS
+from atoll.device.nic.backlog import Backlog
+from atoll.device.nic.confine import confine
+from atoll.device.nic.engine import Engine, EngineConfig
+from atoll.device.nic.limits import (
+    BATCHES_PER_TURN_MAX,
+    DATAGRAMS_PER_TURN_MAX,
+    IPC_BYTES_MAX,
+    IPC_SOCKET_BYTES,
+    START_S_MAX,
+)
+from atoll.device.nic.load import HandshakeLoad
+from atoll.device.nic.messages import (
+    Configure,
+    Listening,
+    Order,
+    PacketReceived,
+    Report,
+    Stop,
+    decode_orders,
+    encode_item,
+    join_items,
+)
+from atoll.host.clock import SystemClock
+from atoll.host.udp import Sent, UdpSocket
+
+__all__ = ["NicProcess", "main"]
+
+EXIT_OK: Final = 0
+EXIT_NOT_LISTENING: Final = 3
+EXIT_NOT_CONFIGURED: Final = 4
+
+ORPHAN_CHECK_S: Final = 1.0  # Only where the control socket cannot tell that its other end is gone.
+_DROPS: Final = {Sent.FULL: "send-full", Sent.TOO_LONG: "send-too-long", Sent.REFUSED: "send-refused"}
+
+
+@final
+class NicProcess:
+    """The loop.
+
+    Args:
+        control: Socket to control: SOCK_SEQPACKET, or SOCK_DGRAM where that does not exist.
+        sockets: Open UDP sockets. The first of each family sends.
+        engine: Fresh.
+    """
+
+    def __init__(self, control: socket.socket, sockets: Sequence[UdpSocket], engine: Engine) -> None:
+        self._control, self._sockets, self._engine = control, sockets, engine
+        self._clock: Final = SystemClock()
+        self._load: Final = HandshakeLoad()
+        self._backlog: Final = Backlog()
+        self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
+        self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
+        self._selector: Final = selectors.DefaultSelector()
+        self._reading = self._blocked = False
+        self._running = True
+        self._tells_end = control.type != socket.SOCK_DGRAM
+        self._parent = os.getppid()
+
+    def run(self) -> None:
+        """Work until control says ``Stop`` or is gone."""
+        control = self._control
+        control.settimeout(0)
+        self._selector.register(control, selectors.EVENT_READ)
+        self._report()
+        while self._running:
+            self._read_network(wanted=self._backlog.is_relieved if not self._reading else not self._backlog.is_full)
+            ready = self._selector.select(self._timeout_s())
+            if any(key.fileobj is control and mask & selectors.EVENT_READ for key, mask in ready):
+                self._take_orders()
+            for key, _ in ready:
+                if isinstance(key.fileobj, UdpSocket):
+                    self._take_datagrams(key.fileobj)
+            now_ns = self._clock.monotonic_ns()
+            if now_ns >= self._engine.deadline_ns:
+                self._engine.tick(now_ns, self._clock.wall_ns())
+                self._send()
+            self._report()
+            if not self._tells_end and os.getppid() != self._parent:
+                self._running = False
+        self._selector.close()
+
+    def _timeout_s(self) -> float:
+        left_s = max(self._engine.deadline_ns - self._clock.monotonic_ns(), 0) / SECOND_NS
+        return left_s if self._tells_end else min(left_s, ORPHAN_CHECK_S)
+
+    def _read_network(self, *, wanted: bool) -> None:
+        """Listen to the network, or not while control is too slow; see ``backlog.py``."""
+        if wanted == self._reading:
+            return
+        self._reading = wanted
+        for udp in self._sockets:
+            if wanted:
+                self._selector.register(udp, selectors.EVENT_READ)
+            else:
+                self._selector.unregister(udp)
+
+    def _take_orders(self) -> None:
+        for _ in range(BATCHES_PER_TURN_MAX):
+            try:
+                batch = self._control.recv(IPC_BYTES_MAX)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                batch = b""
+            if not batch:  # The other end is gone.
+                self._running = False
+                return
+            try:
+                orders = decode_orders(batch)
+            except WireError:
+                self._engine.counters.drop("order-refused")
+                continue
+            self._obey(orders)
+            self._send()
+
+    def _obey(self, orders: Sequence[Order]) -> None:
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        for order in orders:
+            match order:
+                case Stop():
+                    self._running = False
+                case Configure():  # Only the first one counts.
+                    self._engine.counters.drop("order-refused")
+                case _:
+                    self._engine.order(order, now_ns, wall_ns)
+
+    def _take_datagrams(self, udp: UdpSocket) -> None:
+        engine, load = self._engine, self._load
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        for _ in range(DATAGRAMS_PER_TURN_MAX):
+            try:
+                received = udp.receive()
+            except LinkError:
+                engine.counters.drop("receive-failed")
+                break
+            if received is None:
+                break
+            datagram, source = received
+            engine.receive(datagram, source, now_ns, wall_ns, under_load=load.note(datagram, now_ns))
+        self._send()
+
+    def _send(self) -> None:
+        outbox, counters = self._engine.outbox, self._engine.counters
+        for endpoint, datagram in outbox:
+            udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
+            sent = Sent.REFUSED if udp is None else udp.send(endpoint, datagram)
+            if sent is not Sent.OK:
+                counters.drop(_DROPS[sent])
+        outbox.clear()
+
+    def _report(self) -> None:
+        """Hand reports over, as far as control takes them now."""
+        reports, backlog = self._engine.reports, self._backlog
+        for report in reports:
+            if type(report) is not PacketReceived:
+                backlog.put_urgent(encode_item(report))
+            elif backlog.put_packet(encode_item(report)):
+                self._engine.counters.drop("report-overflow")
+        reports.clear()
+        blocked = False
+        while (batch := backlog.batch()) is not None:
+            try:
+                self._control.send(batch)
+            except (BlockingIOError, InterruptedError):
+                blocked = True
+                break
+            except OSError:
+                self._running = False
+                return
+            backlog.sent()
+        if blocked != self._blocked:
+            self._blocked = blocked
+            events = selectors.EVENT_READ | selectors.EVENT_WRITE if blocked else selectors.EVENT_READ
+            self._selector.modify(self._control, events)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the process; return its exit status.
+
+    Args:
+        arguments: As in ``sys.argv``; the second is the number of the control socket's file descriptor.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for control, whose end is ours.
+    with socket.socket(fileno=int(arguments[1])) as control:
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IPC_SOCKET_BYTES)
+        configure = _first_order(control)
+        if configure is None:
+            return EXIT_NOT_CONFIGURED
+        sockets: list[UdpSocket] = []
+        try:
+            sockets.extend(UdpSocket(endpoint) for endpoint in configure.listen)
+            confine(configure.run_as_uid)
+            engine = _engine(configure)
+        except (LinkError, OSError, UsageError) as error:
+            _say(control, Listening((), str(error) or "EIO"))
+            return EXIT_NOT_LISTENING
+        _say(control, Listening(tuple(udp.endpoint for udp in sockets)))
+        NicProcess(control, sockets, engine).run()
+        for udp in sockets:
+            udp.close()
+    return EXIT_OK
+
+
+def _first_order(control: socket.socket) -> Configure | None:
+    """Wait for ``Configure``; None: something else came, or nothing."""
+    control.settimeout(START_S_MAX)
+    try:
+        orders = decode_orders(control.recv(IPC_BYTES_MAX))
+    except (OSError, WireError):
+        return None
+    return orders[0] if len(orders) == 1 and isinstance(orders[0], Configure) else None
+
+
+def _engine(configure: Configure) -> Engine:
+    clock = SystemClock()
+    return Engine(
+        private_key=configure.private_key,
+        group=configure.group,
+        rng=SystemRandom(),
+        now_ns=clock.monotonic_ns(),
+        wall_ns=clock.wall_ns(),
+        wall_floor_ns=configure.wall_floor_ns,
+        limits=EngineConfig(relay_bytes_s=configure.relay_bytes_s),
+    )
+
+
+def _say(control: socket.socket, report: Report) -> None:
+    control.send(join_items((encode_item(report),)))

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relaying: which frames we pass on for others, which arrive for us, and how much is enough.
+
+Theory: a label is an entry in one of two tables. *Forward* labels are ours: they were granted to a pair of members,
+say who may use them, where they lead, and at what rate. *Arrival* labels belong to a relay that we use: they say whose
+packets it hands us under them. Everything is checked from cheap to dear, and a frame that fails costs nobody's budget.
+"""
+
+from dataclasses import dataclass
+from typing import Final, final
+
+from atoll.base.ids import Endpoint
+from atoll.base.units import SECOND_NS
+from atoll.device.nic.counters import Counters
+from atoll.device.nic.frame import LABEL_END, LABEL_KEY_BYTES, inner_of, is_authentic, pack_frame, pack_label
+from atoll.device.nic.limits import (
+    ARRIVAL_LABELS_MAX,
+    FORWARD_LABELS_MAX,
+    METER_BURST_BYTES_MIN,
+    METER_BURST_NS,
+)
+from atoll.device.nic.meter import Meter
+from atoll.device.nic.peers import Peer
+from atoll.overlay.orders import SetArrivalLabel, SetForwardLabel
+
+__all__ = ["Arrival", "Forward", "Relay", "is_label"]
+
+RATE_BYTES_S_MAX: Final = 1 << 40
+
+
+def is_label(label: int, key: bytes) -> bool:
+    """Return whether an order's label and key are possible ones."""
+    return 0 <= label < LABEL_END and len(key) == LABEL_KEY_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A label under which a relay hands us packets of an origin."""
+
+    relay: bytes
+    origin: bytes
+    key: bytes
+
+
+@final
+class Forward:
+    """A label that we granted: plain state.
+
+    Attributes:
+        forwarded_bytes: Passed on since the last report, frame headers included.
+        dropped: Frames over the rate since the last report.
+        due_ns: When the next report is due; 0: none.
+        told_ns: When the last one was made.
+    """
+
+    __slots__ = (
+        "dropped",
+        "due_ns",
+        "forwarded_bytes",
+        "key",
+        "label",
+        "meter",
+        "out_key",
+        "out_label",
+        "source",
+        "target",
+        "told_ns",
+    )
+
+    def __init__(self, order: SetForwardLabel) -> None:
+        self.label: Final = order.label
+        self.meter: Final = Meter(per_s=order.rate_bytes_s, burst=_burst(order.rate_bytes_s))
+        self.forwarded_bytes = self.dropped = self.due_ns = 0
+        self.told_ns = -(1 << 63)
+        self.describe(order)
+
+    def describe(self, order: SetForwardLabel) -> None:
+        """Take everything but the rate from an order."""
+        self.key, self.source, self.target = order.key, order.source, order.target
+        self.out_label, self.out_key = pack_label(order.out_label), order.out_key
+
+
+def _burst(rate_bytes_s: int) -> int:
+    return max(rate_bytes_s * METER_BURST_NS // SECOND_NS, METER_BURST_BYTES_MIN)
+
+
+@final
+class Relay:
+    """Both tables of labels, and the budget.
+
+    Args:
+        peers: All peers by node, kept by the engine.
+        counters: Drops are counted here.
+        budget_bytes_s: For all forwarding; 0: none.
+
+    Attributes:
+        forwards: By label, as the relay.
+        arrivals: By label, as the receiver.
+    """
+
+    __slots__ = ("_budget", "_counters", "_peers", "arrivals", "forwards")
+
+    def __init__(self, peers: dict[bytes, Peer], counters: Counters, budget_bytes_s: int) -> None:
+        self._peers: Final = peers
+        self._counters: Final = counters
+        self._budget: Final = Meter(per_s=budget_bytes_s, burst=_burst(budget_bytes_s))
+        self.forwards: Final[dict[int, Forward]] = {}
+        self.arrivals: Final[dict[int, Arrival]] = {}
+
+    def set_forward(self, order: SetForwardLabel, now_ns: int) -> bool:
+        """Grant a label, or change one and keep what it owes; False: impossible, or too many."""
+        if not (
+            is_label(order.label, order.key)
+            and is_label(order.out_label, order.out_key)
+            and 0 <= order.rate_bytes_s <= RATE_BYTES_S_MAX
+        ):
+            return False
+        forward = self.forwards.get(order.label)
+        if forward is not None:
+            forward.describe(order)
+            forward.meter.change(per_s=order.rate_bytes_s, burst=_burst(order.rate_bytes_s), now_ns=now_ns)
+        elif len(self.forwards) >= FORWARD_LABELS_MAX:
+            return False
+        else:
+            self.forwards[order.label] = Forward(order)
+        return True
+
+    def set_arrival(self, order: SetArrivalLabel) -> bool:
+        """Learn a label of a relay; False: impossible, or too many."""
+        if not is_label(order.label, order.key):
+            return False
+        if order.label not in self.arrivals and len(self.arrivals) >= ARRIVAL_LABELS_MAX:
+            return False
+        self.arrivals[order.label] = Arrival(order.relay, order.origin, order.key)
+        return True
+
+    def forget(self, node: bytes) -> None:
+        """Drop every label that has to do with a node that is no peer any more."""
+        for label in [x.label for x in self.forwards.values() if node in {x.source, x.target}]:
+            del self.forwards[label]
+        for label in [label for label, x in self.arrivals.items() if node in {x.relay, x.origin}]:
+            del self.arrivals[label]
+
+    def pass_on(self, forward: Forward, frame: bytes, source: Endpoint, now_ns: int) -> tuple[Endpoint, bytes] | None:
+        """Return where to send what, as the relay; None: not to be passed on, and counted.
+
+        Nothing about the frame's size changes, so that a path's largest packet is the same at both ends.
+        """
+        holder, target = self._peers.get(forward.source), self._peers.get(forward.target)
+        if holder is None or holder.endpoint != source:
+            self._counters.drop("frame-source")
+            return None
+        if not is_authentic(frame, forward.key):
+            self._counters.drop("frame-forged")
+            return None
+        if target is None or target.endpoint is None:
+            self._counters.drop("endpoint-unknown")
+            return None
+        if not forward.meter.fits(len(frame), now_ns):
+            forward.dropped += 1
+            self._counters.drop("relay-rate")
+            return None
+        if not self._budget.fits(len(frame), now_ns):
+            forward.dropped += 1
+            self._counters.drop("relay-budget")
+            return None
+        forward.meter.take(len(frame), now_ns)
+        self._budget.take(len(frame), now_ns)
+        forward.forwarded_bytes += len(frame)
+        return target.endpoint, pack_frame(forward.out_label, forward.out_key, inner_of(frame))
+
+    def arrive(self, arrival: Arrival, frame: bytes, source: Endpoint) -> bytes | None:
+        """Return the datagram in a frame for us; None: not from that relay, and counted."""
+        relay = self._peers.get(arrival.relay)
+        if relay is None or relay.endpoint != source:
+            self._counters.drop("frame-source")
+            return None
+        if not is_authentic(frame, arrival.key):
+            self._counters.drop("frame-forged")
+            return None
+        return inner_of(frame)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What control told the packet device: who its peers are, their routes, and all labels.
+
+Every order is idempotent. One that names a stranger, breaks a limit or holds something impossible is refused as a
+whole; a refused order changes nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Final, final
+
+from atoll.base.errors import LimitError, UsageError
+from atoll.base.ids import GroupId, NodeId, PublicKey
+from atoll.device.nic.counters import Counters
+from atoll.device.nic.endpoints import numeric_endpoint
+from atoll.device.nic.evidence import Evidence
+from atoll.device.nic.frame import pack_label
+from atoll.device.nic.limits import KEEPALIVE_S
+from atoll.device.nic.messages import AdmitPeer, EngineOrder, ExpelPeer, SendPacket
+from atoll.device.nic.peers import Peer, TransmitLabel
+from atoll.device.nic.relay import Relay, is_label
+from atoll.overlay.orders import (
+    DropArrivalLabel,
+    DropForwardLabel,
+    DropTransmitLabel,
+    SendControl,
+    SetArrivalLabel,
+    SetForwardLabel,
+    SetRoute,
+    SetTransmitLabel,
+)
+from atoll.overlay.session import Sessions
+
+__all__ = ["Peers", "Tables"]
+
+_NO_PSK: Final = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """All peers under both of their names, and what makes a new one."""
+
+    group: GroupId
+    own: NodeId
+    by_node: dict[bytes, Peer]
+    by_key: dict[bytes, Peer]
+
+
+@final
+class Tables:
+    """Applies orders to the tables that the packet path reads.
+
+    Args:
+        peers: Ours to change.
+        sessions: Told who may have one, and whom to call.
+        relay: Both tables of labels.
+        evidence: Told of peers that are gone.
+        counters: Endpoints that are none are counted here.
+    """
+
+    __slots__ = ("_counters", "_evidence", "_peers", "_relay", "_sessions")
+
+    def __init__(self, peers: Peers, sessions: Sessions, relay: Relay, evidence: Evidence, counters: Counters) -> None:
+        self._peers: Final = peers
+        self._sessions: Final = sessions
+        self._relay: Final = relay
+        self._evidence: Final = evidence
+        self._counters: Final = counters
+
+    def apply(self, order: EngineOrder, now_ns: int, wall_ns: int) -> bool:
+        """Apply one order; False: refused. Handshakes that it starts are in the sessions' outbox."""
+        match order:
+            case AdmitPeer():
+                return self._admit(order, now_ns, wall_ns)
+            case ExpelPeer(public_key):
+                self._expel(public_key)
+            case SetRoute(node, tag, via, also):
+                peer = self._peers.by_node.get(node)
+                return peer is not None and peer.set_route(tag, (via, also))
+            case SetTransmitLabel():
+                return self._set_transmit(order, now_ns, wall_ns)
+            case DropTransmitLabel(node, relay):
+                peer = self._peers.by_node.get(node)
+                if peer is not None:
+                    peer.transmit.pop(relay, None)
+            case SetForwardLabel():
+                return self._relay.set_forward(order, now_ns)
+            case DropForwardLabel(label):
+                self._relay.forwards.pop(label, None)
+            case SetArrivalLabel():
+                return self._relay.set_arrival(order)
+            case DropArrivalLabel(label):
+                self._relay.arrivals.pop(label, None)
+            case SendPacket() | SendControl():
+                return False  # Not about a table.
+        return True
+
+    def _admit(self, order: AdmitPeer, now_ns: int, wall_ns: int) -> bool:
+        peers, psk = self._peers, order.psk or _NO_PSK
+        peer = peers.by_key.get(order.public_key)
+        if peer is None:
+            try:
+                self._sessions.add_peer(order.public_key, psk=psk)
+            except (LimitError, UsageError):  # Too many, or our own key.
+                return False
+            peer = Peer(PublicKey(order.public_key), peers.group, peers.own)
+            peers.by_node[peer.node] = peers.by_key[peer.public_key] = peer
+        listed = [numeric_endpoint(endpoint) for endpoint in order.endpoints]
+        self._counters.drop("endpoint-invalid", listed.count(None))
+        peer.list_endpoints(tuple(endpoint for endpoint in listed if endpoint is not None))
+        peer.invited, peer.psk = order.invited, psk
+        self.call(peer, now_ns, wall_ns)
+        return True
+
+    def call(self, peer: Peer, now_ns: int, wall_ns: int) -> None:
+        """Keep a session with this peer from now on, if there is a way to it and we are the one to call."""
+        calls = peer.is_reachable() and not peer.invited
+        self._sessions.add_peer(peer.public_key, psk=peer.psk, keepalive_s=KEEPALIVE_S if calls else 0)
+        if calls:
+            self._sessions.connect(peer.public_key, now_ns, wall_ns)
+
+    def _expel(self, public_key: bytes) -> None:
+        peer = self._peers.by_key.pop(public_key, None)
+        if peer is None:
+            return
+        del self._peers.by_node[peer.node]
+        self._sessions.remove_peer(public_key)
+        self._relay.forget(peer.node)
+        self._evidence.forget(peer)
+        for other in self._peers.by_node.values():
+            other.transmit.pop(peer.node, None)
+
+    def _set_transmit(self, order: SetTransmitLabel, now_ns: int, wall_ns: int) -> bool:
+        peer = self._peers.by_node.get(order.node)
+        if peer is None or not is_label(order.label, order.key):
+            return False
+        if not peer.set_transmit(order.relay, TransmitLabel(pack_label(order.label), order.key)):
+            return False
+        if not peer.up:
+            self.call(peer, now_ns, wall_ns)
+        return True

@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides which way packets go: the composite machine of the overlay.
+
+It composes one ``Pair`` for each other member (probes, suspicion, routes), the table of what members say of their
+links, the reporter of our own links, and the label leases. It adds membership, the places for fast probing, the
+detection of our own stalls, and the one deadline. Everything a member sends is bounded and counted; nothing raises.
+
+Inputs: ``overlay/reports.py``. Effects: ``overlay/orders.py``. Messages: docs/spec/control.md.
+"""
+
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import CorruptError, UsageError, WireError
+from atoll.base.ids import DIRECT
+from atoll.base.units import MILLISECOND_NS, SECOND_NS
+from atoll.core.entropy import Draws
+from atoll.core.machine import MachineKind, Tick
+from atoll.overlay.choice import Candidate, PathState, through
+from atoll.overlay.config import Config, will_number
+from atoll.overlay.evidence import Explanation, PeerReport
+from atoll.overlay.explain import explain, peer_report
+from atoll.overlay.labels import LabelEffect, LabelMessage, Labels, LabelsConfig, Say
+from atoll.overlay.limits import FAST_PAIRS_MAX, MEMBERS_MAX, REJECT_REASONS_MAX
+from atoll.overlay.linkstate import LinkReporter, LinkTable
+from atoll.overlay.messages import (
+    LabelNotice,
+    Link,
+    LinkState,
+    OverlayMessage,
+    Probe,
+    decode,
+    encode,
+)
+from atoll.overlay.orders import DropTransmitLabel, OverlayEffect, SendControl
+from atoll.overlay.pair import Pair
+from atoll.overlay.path import Path, Reason
+from atoll.overlay.reports import (
+    ControlReceived,
+    FlowSeen,
+    MembersChanged,
+    NicRestarted,
+    OverlayInput,
+    RelayMetered,
+    SessionDown,
+    SessionUp,
+)
+
+__all__ = ["KIND", "Mesh"]
+
+STALL_NS: Final = 60 * MILLISECOND_NS  # A Tick later than this means that we were not running.
+REPORT_NS: Final = 2 * SECOND_NS  # How often numbers of our links are compared with what was told.
+HEARSAY_NS: Final = SECOND_NS  # What a relay says of its links is looked at after this; our own probes are faster.
+DEVIATION_US_MAX: Final = 0xFFFF  # Told at most: a link then has 28 bytes at most, and 40 of them fit a message.
+JITTERS: Final = 32  # Jitters drawn at a time.
+
+
+@final
+class _State(msgspec.Struct):
+    """All that a snapshot holds."""
+
+    config: Config
+    draws: Draws
+    table: LinkTable
+    reporter: LinkReporter
+    labels: Labels
+    now_ns: int
+    report_ns: int
+    pairs: dict[bytes, Pair] = {}
+    rejects: dict[str, int] = {}
+    jitters: bytes = b""
+
+
+@final
+class Mesh:
+    """The overlay of one node.
+
+    Args:
+        config: Built once by the composition root.
+        seed: 1 to 32 random bytes; all jitter, labels and label keys follow from them.
+        now_ns: Monotonic time of creation, ns.
+    """
+
+    def __init__(self, config: Config, seed: bytes, now_ns: int) -> None:
+        labels = Labels(
+            config.node,
+            Draws(seed + b"labels"),
+            LabelsConfig(will=will_number(config.relay), budget_bytes_s=config.relay_bytes_s),
+        )
+        reporter = LinkReporter(config.boot, Draws(seed + b"reports"), full_due_ns=now_ns + SECOND_NS)
+        self._state = _State(config, Draws(seed), LinkTable(), reporter, labels, now_ns, now_ns + REPORT_NS)
+        self._pairs = self._state.pairs
+        self._due: dict[bytes, int] = {}  # Derived: when each pair wants to run.
+        self._deadline_ns: int | None = None
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When a ``Tick`` is owed, ns; None: there is no other member."""
+        return self._deadline_ns
+
+    def _plan(self) -> None:
+        """Derive the deadline: a plain minimum, which for 64 members is faster than a heap kept up to date."""
+        state = self._state
+        if not self._due:
+            self._deadline_ns = None
+            return
+        due_ns = min(*self._due.values(), state.report_ns, state.reporter.due_ns)
+        labels_ns = state.labels.deadline_ns
+        self._deadline_ns = due_ns if labels_ns is None else min(due_ns, labels_ns)
+
+    def handle(self, event: OverlayInput, now_ns: int) -> tuple[OverlayEffect, ...]:
+        """Apply one input; return what to do, in order.
+
+        Raises:
+            UsageError: Time went back. Nothing that a member sends can raise.
+        """
+        state = self._state
+        if now_ns < state.now_ns:
+            raise UsageError(f"{type(event).__name__} at {now_ns} ns, after {state.now_ns} ns")
+        out: list[OverlayEffect] = []
+        deadline_ns = self._deadline_ns
+        if deadline_ns is not None and now_ns - deadline_ns > STALL_NS:
+            for pair in self._pairs.values():
+                pair.forgive(now_ns)
+        state.now_ns = now_ns
+        match event:
+            case ControlReceived():
+                self._received(event, now_ns, out)
+            case Tick():
+                self._tick(now_ns, out)
+            case FlowSeen():
+                self._flow(event, now_ns, out)
+            case SessionUp(node, boot):
+                self._session_up(node, boot, now_ns, out)
+            case SessionDown(node):
+                self._session_down(node, now_ns, out)
+            case MembersChanged():
+                self._members(event, now_ns, out)
+            case RelayMetered(label, forwarded_bytes):
+                self._perform(state.labels.meter(label, forwarded_bytes, now_ns), out)
+            case NicRestarted():
+                self._perform(state.labels.restate(now_ns), out)
+                for pair in self._pairs.values():
+                    pair.restate(self, out)
+        self._plan()
+        return tuple(out)
+
+    def snapshot(self) -> bytes:
+        """Return the whole state as MessagePack bytes."""
+        return msgspec.msgpack.encode(self._state)
+
+    @staticmethod
+    def restore(data: bytes) -> "Mesh":
+        """Return the machine whose ``snapshot`` this is.
+
+        Raises:
+            CorruptError: The bytes do not decode.
+        """
+        try:
+            state = msgspec.msgpack.decode(data, type=_State)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise CorruptError("a snapshot of the overlay does not decode") from error
+        mesh = Mesh(state.config, state.draws.seed, state.now_ns)
+        mesh._state, mesh._pairs = state, state.pairs
+        mesh._due = {node: pair.deadline_ns for node, pair in state.pairs.items()}
+        mesh._plan()
+        return mesh
+
+    # Reading; none of these changes anything.
+
+    def members(self) -> tuple[bytes, ...]:
+        """Return the ids of the other members."""
+        return tuple(self._pairs)
+
+    def peer_report(self, node: bytes, now_ns: int) -> PeerReport | None:
+        """Return how one member stands; None: not a member."""
+        pair = self._pairs.get(node)
+        return None if pair is None else peer_report(pair, now_ns)
+
+    def explain(self, node: bytes, tag: int, now_ns: int) -> Explanation | None:
+        """Return why packets of a tag take the path that they take; None: not a member, or the tag has no route."""
+        pair = self._pairs.get(node)
+        return None if pair is None else explain(pair, self, tag, now_ns)
+
+    def rejects(self) -> dict[str, int]:
+        """Return how many inputs were dropped, by reason."""
+        return {**self._state.rejects, "stale link state": self._state.table.ignored}
+
+    def relay_load(self, now_ns: int) -> int:
+        """Return our relay load as others hear it, 0 to 255."""
+        return self._state.labels.load(now_ns)
+
+    # What pairs may know (``Surroundings``).
+
+    @property
+    def config(self) -> Config:
+        """What the overlay was told."""
+        return self._state.config
+
+    def relays(self, target: bytes, now_ns: int) -> list[Candidate]:
+        """Return the relays that could reach a member, by what members say of their links."""
+        table = self._state.table
+        found: list[Candidate] = []
+        for node, pair in self._pairs.items():
+            if node == target or not pair.session:
+                continue
+            second = table.link(node, target, now_ns)
+            if second is not None:
+                found.append(through(_link(pair), second, table.load(node), table.will(node)))
+        return found
+
+    def usable(self, target: bytes, now_ns: int) -> tuple[bytes, ...]:
+        """Return the relays that hold labels for us and a member, as far as we have sessions with them."""
+        return tuple(
+            relay
+            for relay in self._state.labels.usable(target, now_ns)
+            if (pair := self._pairs.get(relay)) is not None and pair.session
+        )
+
+    def jitter(self) -> int:
+        """Return a random integer, 0 to 255."""
+        state = self._state
+        if not state.jitters:
+            state.jitters = state.draws.token(JITTERS)
+        drawn = state.jitters[-1]
+        state.jitters = state.jitters[:-1]
+        return drawn
+
+    # Inputs.
+
+    def _reject(self, reason: str) -> None:
+        rejects = self._state.rejects
+        if reason in rejects or len(rejects) < REJECT_REASONS_MAX:
+            rejects[reason] = rejects.get(reason, 0) + 1
+
+    def _received(self, event: ControlReceived, now_ns: int, out: list[OverlayEffect]) -> None:
+        pair = self._pairs.get(event.node)
+        if pair is None or not pair.session:
+            self._reject("control message without a session")
+            return
+        try:
+            message: OverlayMessage = decode(event.payload)
+        except WireError as error:
+            self._reject(error.reason)
+            return
+        if isinstance(message, Probe):
+            if event.via and (event.via not in self._pairs or event.via == event.node):
+                self._reject("probe by an unknown way")
+                return
+            rejected = pair.received(event.via, message, self, now_ns, out)
+            if rejected is not None:
+                self._reject(rejected)
+            self._settle(event.node, pair, now_ns, out)
+        elif isinstance(message, LinkState):
+            if self._state.table.apply(event.node, message, now_ns):
+                self._hurry(event.node, now_ns)
+        else:
+            self._label(event.node, message, now_ns, out)
+
+    def _hurry(self, origin: bytes, now_ns: int) -> None:
+        """A member's links changed: pairs that use it as a relay, or suffer, look again soon."""
+        for node, pair in self._pairs.items():
+            if origin in pair.wanted or pair.suspicion_ns >= 0:
+                wait_ns = 0 if pair.suspicion_ns >= 0 else HEARSAY_NS
+                pair.review_ns = min(pair.review_ns, now_ns + wait_ns)
+                self._due[node] = pair.deadline_ns
+
+    def _label(self, sender: bytes, message: LabelMessage, now_ns: int, out: list[OverlayEffect]) -> None:
+        labels = self._state.labels
+        other = message.origin if isinstance(message, LabelNotice) else message.target
+        before = labels.usable(other, now_ns)
+        self._perform(labels.handle(sender, message, now_ns, self._linked), out)
+        pair = self._pairs.get(other)
+        if pair is not None and labels.usable(other, now_ns) != before:
+            pair.review(self, now_ns, out)
+            self._settle(other, pair, now_ns, out)
+
+    def _linked(self, node: bytes) -> bool:
+        pair = self._pairs.get(node)
+        path = None if pair is None else pair.paths.get(DIRECT)
+        return path is not None and path.state not in (PathState.FAILED, PathState.UNKNOWN)
+
+    def _flow(self, event: FlowSeen, now_ns: int, out: list[OverlayEffect]) -> None:
+        pair = self._pairs.get(event.node)
+        if pair is None:
+            self._reject("flow of a stranger")
+            return
+        fast = pair.fast and pair.active(now_ns)
+        if not fast:
+            fast = sum(other.fast and other.active(now_ns) for other in self._pairs.values()) < FAST_PAIRS_MAX
+        if fast != pair.fast:
+            pair.fast = fast
+            pair.active_ns = -1  # It wakes anew, at the other pace.
+        pair.flow(event.received, event.missing, self, now_ns, out)
+        self._settle(event.node, pair, now_ns, out)
+
+    def _session_up(self, node: bytes, boot: int, now_ns: int, out: list[OverlayEffect]) -> None:
+        pair = self._pairs.get(node)
+        if pair is None:
+            self._reject("session of a stranger")
+            return
+        pair.session_up(boot, self, now_ns)
+        state = self._state
+        load, will = state.labels.load(now_ns), will_number(state.config.relay)
+        introduction = state.reporter.introduction(self._own_links(), load, will)
+        out.extend(SendControl(node, self.via(node), encode(message)) for message in introduction)
+        pair.run(self, now_ns, out)
+        self._settle(node, pair, now_ns, out)
+
+    def _session_down(self, node: bytes, now_ns: int, out: list[OverlayEffect]) -> None:
+        pair = self._pairs.get(node)
+        if pair is None or not pair.session:
+            return
+        pair.session_down(now_ns)
+        self._settle(node, pair, now_ns, out)
+        for other, user in self._pairs.items():
+            if node in user.wanted:
+                user.review(self, now_ns, out)
+                self._settle(other, user, now_ns, out)
+
+    def _members(self, event: MembersChanged, now_ns: int, out: list[OverlayEffect]) -> None:
+        state = self._state
+        wanted = {member.node: member for member in event.members if member.node != state.config.node}
+        nodes = list(wanted)[:MEMBERS_MAX]
+        if len(wanted) > MEMBERS_MAX:
+            self._reject("members beyond the limit")
+        for node in [node for node in self._pairs if node not in nodes]:
+            del self._pairs[node], self._due[node]
+            state.table.forget(node)
+        self._perform(state.labels.set_members(nodes), out)
+        for node in nodes:
+            if node not in self._pairs:
+                key = min(node, state.config.node) + max(node, state.config.node)
+                pair = self._pairs[node] = Pair(node, key, now_ns)
+                pair.begin(self, now_ns, out)
+                self._due[node] = pair.deadline_ns
+        for node, pair in self._pairs.items():
+            if any(via not in self._pairs for via in pair.wanted):
+                pair.review(self, now_ns, out)
+                self._settle(node, pair, now_ns, out)
+
+    def _tick(self, now_ns: int, out: list[OverlayEffect]) -> None:
+        state = self._state
+        for node, due_ns in self._due.items():
+            if now_ns >= due_ns:
+                pair = self._pairs[node]
+                pair.run(self, now_ns, out)
+                self._settle(node, pair, now_ns, out)
+        labels_ns = state.labels.deadline_ns
+        if labels_ns is not None and now_ns >= labels_ns:
+            effects = state.labels.tick(now_ns)
+            self._perform(effects, out)
+            for effect in effects:
+                if isinstance(effect, DropTransmitLabel) and effect.node in self._pairs:  # A lease ended.
+                    pair = self._pairs[effect.node]
+                    pair.review(self, now_ns, out)
+                    self._settle(effect.node, pair, now_ns, out)
+        if self._pairs and (now_ns >= state.report_ns or now_ns >= state.reporter.due_ns):
+            self._report(now_ns, out)
+
+    # Parts.
+
+    def _settle(self, node: bytes, pair: Pair, now_ns: int, out: list[OverlayEffect]) -> None:
+        """After a pair acted: lease what it wants, publish a change of its direct path, note its deadline."""
+        if pair.wanted != pair.leased:
+            pair.leased = pair.wanted
+            self._perform(self._state.labels.want(node, pair.leased, now_ns), out)
+        if pair.lapsed:
+            for relay in pair.lapsed:
+                self._perform(self._state.labels.suspect(node, relay, now_ns), out)
+            pair.lapsed = []
+        state = _published(pair.paths.get(DIRECT))
+        if state != pair.told:
+            pair.told = state
+            self._report(now_ns, out)
+        self._due[node] = pair.deadline_ns
+
+    def _own_links(self) -> list[Link]:
+        return [_link(pair) for pair in self._pairs.values()]
+
+    def via(self, node: bytes) -> bytes:
+        """Return the way of our own messages to a member, that of its default traffic; direct to anybody else."""
+        pair = self._pairs.get(node)
+        if pair is not None:
+            for route in pair.routes.values():
+                return route.incumbent.via
+        return DIRECT
+
+    def _report(self, now_ns: int, out: list[OverlayEffect]) -> None:
+        state = self._state
+        state.report_ns = now_ns + REPORT_NS
+        load, will = state.labels.load(now_ns), will_number(state.config.relay)
+        for message in state.reporter.messages(self._own_links(), load, will, now_ns):
+            payload = encode(message)
+            out.extend(SendControl(node, self.via(node), payload) for node, pair in self._pairs.items() if pair.session)
+
+    def _perform(self, effects: tuple[LabelEffect, ...], out: list[OverlayEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Say):
+                if effect.node in self._pairs:
+                    out.append(SendControl(effect.node, self.via(effect.node), encode(effect.message)))
+            else:
+                out.append(effect)
+
+
+def _published(path: Path | None) -> int:
+    if path is None:
+        return PathState.FAILED
+    return PathState.OK if path.reason == Reason.MISSING else path.state
+
+
+def _link(pair: Pair) -> Link:
+    """Return our direct link to a member as we tell it."""
+    path = pair.paths.get(DIRECT)
+    if path is None:
+        return Link(pair.node, 0, 0, 0, 0, PathState.FAILED)
+    return Link(
+        pair.node,
+        path.predicted_us,
+        min(path.deviation_us, DEVIATION_US_MAX),
+        path.loss_out(),
+        path.loss_in(),
+        _published(path),
+    )
+
+
+KIND: Final[MachineKind[OverlayInput, OverlayEffect]] = MachineKind(
+    name="overlay", version=1, inputs=OverlayInput, effects=OverlayEffect, restore=Mesh.restore
+)

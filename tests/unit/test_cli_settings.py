@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flag, then environment, then file, then default; and nothing unknown."""
+
+from pathlib import Path
+
+import pytest
+
+from atoll.base.errors import UserError
+from atoll.cli import settings
+from atoll.cli.settings import DEFAULTS, environment_name, load
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "atoll.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_nearer_source_wins(tmp_path: Path) -> None:
+    path = written(tmp_path, 'name = "from-file"\nlisten = "from-file"\nrelay = "never"\nrelay-budget = 20\n')
+    environment = {"ATOLL_NAME": "from-env", "ATOLL_LISTEN": "from-env", "ATOLL_STATE": ""}
+    loaded = load({"name": "from-flag", "state": "/s"}, environment, path)
+    assert {key: (one.value, one.origin) for key, one in loaded.items()} == {
+        "state": ("/s", "flag --state"),
+        "name": ("from-flag", "flag --name"),
+        "listen": ("from-env", "environment ATOLL_LISTEN"),
+        "advertise": (None, "default"),
+        "relay": ("never", f"file {path}"),
+        "relay-budget": ("20", f"file {path}"),
+        "group-name": (None, "default"),
+    }
+
+
+def test_every_key_has_an_environment_variable() -> None:
+    assert environment_name("relay-budget") == "ATOLL_RELAY_BUDGET"
+    for key in DEFAULTS:
+        loaded = load({}, {environment_name(key): "x", "ATOLL_CONFIG": "/dev/null"}, None)
+        assert loaded[key].value == "x"
+
+
+def test_the_state_directory_has_a_default(tmp_path: Path) -> None:
+    loaded = load({}, {}, written(tmp_path, ""))
+    assert loaded["state"].origin == "default"
+    assert str(loaded["state"].value).endswith("atoll")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "fix"),
+    [
+        ('naem = "x"', "unknown key 'naem' in the configuration file", "did you mean 'name'?"),
+        ('relay_budget = "x"', "unknown key 'relay_budget' in the configuration file", "did you mean 'relay-budget'?"),
+        ('zzz = "x"', "unknown key 'zzz' in the configuration file", "known keys: state, name"),
+        ("name = [1]", "the value of 'name' must be a string or a number", "atoll config show --origin"),
+        ("name = true", "the value of 'name' must be a string or a number", "atoll config show --origin"),
+        ("name = ", "the configuration file is not TOML", "mend that line"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_says_what_to_do(tmp_path: Path, text: str, sentence: str, fix: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load({}, {}, written(tmp_path, text))
+    assert (caught.value.code, caught.value.sentence) == ("A501", sentence)
+    assert caught.value.fix.startswith(fix)
+
+
+def test_a_named_file_must_exist_but_the_default_one_need_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = tmp_path / "missing.toml"
+    with pytest.raises(UserError, match="cannot be read"):
+        load({}, {}, missing)
+    with pytest.raises(UserError, match="cannot be read"):
+        load({}, {"ATOLL_CONFIG": str(missing)}, None)
+    monkeypatch.setattr(settings, "default_config", lambda: missing)
+    assert load({}, {}, None)["name"].origin == "default"

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control messages against the vectors of their specification."""
+
+import re
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+
+from atoll.base.errors import WireError
+from atoll.overlay.mesh import DEVIATION_US_MAX
+from atoll.overlay.messages import (
+    CONTROL_BYTES_MAX,
+    LINKS_PER_MESSAGE_MAX,
+    OVERLAY_TAGS,
+    Link,
+    LinkState,
+    decode,
+    encode,
+)
+
+SPEC = (Path(__file__).parents[2] / "docs" / "spec" / "control.md").read_text(encoding="utf-8")
+
+
+def block(name: str) -> list[str]:
+    found = re.search(rf"```{name}\n(.*?)```", SPEC, re.DOTALL)
+    assert found is not None
+    return found[1].split("\n")
+
+
+def words(value: object) -> str:
+    """Write a message's items as the specification does."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Link):
+        return f"[{items(value)}]"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(words(item) for item in cast("tuple[object, ...]", value)) + "]"  # Of any items.
+    return str(value)
+
+
+def items(message: msgspec.Struct) -> str:
+    return ", ".join(words(item) for item in msgspec.structs.astuple(message))
+
+
+VECTORS = list(zip(block("vectors")[0::3], block("vectors")[1::3], strict=False))
+
+
+def test_the_specification_has_a_vector_for_each_message() -> None:
+    assert {text.split("(")[0] for text, _ in VECTORS} == {
+        "Probe",
+        "LinkState",
+        "LabelRequest",
+        "LabelGrant",
+        "LabelNotice",
+        "LabelRefusal",
+    }
+
+
+@pytest.mark.parametrize(("text", "data"), VECTORS)
+def test_vectors_decode_to_what_they_say_and_encode_back(text: str, data: str) -> None:
+    message = decode(bytes.fromhex(data))
+    assert f"{type(message).__name__}({items(message)})" == text
+    assert encode(message).hex() == data
+    assert data[0] == "9"
+    assert int(data[2:4], 16) in OVERLAY_TAGS
+
+
+@pytest.mark.parametrize("data", [line for line in block("refused") if line])
+def test_what_must_be_refused_is_a_wire_error(data: str) -> None:
+    with pytest.raises(WireError):
+        decode(bytes.fromhex(data))
+
+
+def test_the_largest_link_state_fits() -> None:
+    top = (1 << 32) - 1
+    link = Link(b"\xff" * 10, top, DEVIATION_US_MAX, 10_000, 10_000, 3)
+    links = (link,) * LINKS_PER_MESSAGE_MAX
+    largest = LinkState((1 << 63) - 1, top, full=True, part=255, parts=255, load=255, will=2, links=links)
+    assert len(encode(largest)) <= CONTROL_BYTES_MAX
+
+
+def test_one_byte_too_many_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(WireError, match="too long"):
+        decode(b"\x90" * (CONTROL_BYTES_MAX + 1))
