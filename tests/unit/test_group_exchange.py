@@ -3,8 +3,6 @@
 
 from itertools import pairwise
 
-from tests.unit.group_world import identity, record
-
 from atoll.base.units import SECOND_NS
 from atoll.core.entropy import Draws
 from atoll.group import Roster, founding_roster
@@ -12,6 +10,7 @@ from atoll.group.exchange import Exchange, Letters
 from atoll.group.limits import DIGEST_INTERVAL_NS, FANOUT_MAX, SUMMARY_GAP_NS, SYNC_MESSAGES_MAX
 from atoll.group.messages import Digest, Push, Summary, decode
 from atoll.group.statement import Admit, Profile, Remove, Statement, signed
+from tests.unit.group_world import identity, record
 
 NODE = b"n" * 10
 OTHERS = [bytes([number]) * 10 for number in range(9)]

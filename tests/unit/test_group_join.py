@@ -2,7 +2,6 @@
 """The joiner's machine: losses, refusals, silence and lies."""
 
 import pytest
-from tests.unit.group_world import World, identity, record
 
 from atoll.base.errors import CorruptError, UsageError
 from atoll.base.ids import GroupId
@@ -25,6 +24,7 @@ from atoll.group import (
 from atoll.group.limits import JOIN_CONNECT_NS, JOIN_NS_MAX, JOIN_STALL_NS
 from atoll.group.messages import JoinAccept, JoinRefused, JoinRequest, decode, encode
 from atoll.group.statement import Admit, signed
+from tests.unit.group_world import World, identity, record
 
 INVITER = identity(0)
 

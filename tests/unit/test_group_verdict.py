@@ -285,3 +285,10 @@ def test_lineage_ignores_what_is_not_there() -> None:
     history = court.histories[court.founder.signing_key]
     assert lineage(history, (b"?" * 32,)) == frozenset()
     assert lineage(history, (history[1].digest, history[0].digest)) == {history[0].digest, history[1].digest}
+
+
+def test_disowning_voids_removals_too() -> None:
+    court = group_of(1, 2, 3)
+    court.remove(1, 2)
+    court.remove(3, 1, heads=())
+    assert court.members() == [0, 2, 3]

@@ -65,7 +65,8 @@ class InviteIssued(Tuple, frozen=True):
 class RemoveAsked(Tuple, frozen=True):
     """Input: a person wants a member out; ``node`` may be our own: to leave.
 
-    ``disown`` voids all that it ever stated, so that all whom it admitted (and nobody else admitted) go with it.
+    ``disown`` voids all that it ever stated, so that all whom it admitted (and nobody else admitted) go with it, and
+    all whom it removed (and nobody else removed) are back.
     """
 
     node: bytes
