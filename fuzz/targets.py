@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: INP001  A script beside the package, and no package itself.
+
 """Every decoder that foreign bytes reach, what it may raise, and good encodings to start from.
 
 This list is the one place where decoders are registered: `make fuzz` runs atheris over it, and

@@ -3,7 +3,7 @@
 
 ``atoll help CODE`` prints an entry offline, and docs/reference/errors.md is generated from here. Codes are never
 reused.
-A1: this machine and its files. A2: the group. A3: journals. A4: the running node and its traffic. A5: usage.
+A1: this machine and its files. A2: the group. A3: journals. A4: the running node and its traffic. A5: bugs and usage.
 """
 
 from dataclasses import dataclass
@@ -251,6 +251,13 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "the node could not do it",
         "The node met a limit or a failure that has no code of its own; the sentence names it.",
         "The last lines of `atoll logs` say more.",
+    ),
+    "A500": Explanation(
+        _S.FAILURE,
+        "atoll met a bug of its own",
+        "Something happened that nobody expected. A node that meets it ends, because what it decides after that could "
+        "not be trusted; its identity and its membership are kept.",
+        "Report it with node.log and the journal directory. If the node has ended, start it again with `atoll up`.",
     ),
     "A501": Explanation(
         _S.USAGE,

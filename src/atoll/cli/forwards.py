@@ -48,7 +48,9 @@ def forward() -> None:
     """Make a port of another machine appear on this one, over the best path, for unmodified programs."""
 
 
-def _add(protocol: str, local: str, target: str, tag: str, *, as_json: bool, state: Path) -> None:
+def _add(  # tidy: allow parameters, one for each option of both commands.
+    protocol: str, local: str, target: str, tag: str, *, as_json: bool, state: Path
+) -> None:
     node, port = parse_target(target)
     params = {"protocol": protocol, "local": parse_local(local), "node": node, "port": port, "tag": tag}
     raw = Api(state).call("forward.add", params)

@@ -27,7 +27,8 @@ from atoll.group.identity import Identity
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.overlay.config import Config
 from atoll.overlay.mesh import Mesh
-from atoll.overlay.orders import RouteNotice
+from atoll.overlay.orders import RouteNotice, SendControl
+from atoll.overlay.reports import ControlReceived
 
 __all__ = ["Blueprint", "SimulatedNode"]
 
@@ -166,7 +167,18 @@ class SimulatedNode:
 
     def feed(self, event: ControlInput, now_ns: int, wall_ns: int) -> None:
         """Hand one input to the control machine and do what it decides."""
-        self._feed(deque((event,)), now_ns, wall_ns)
+        machine, engine = self._machine, self._engine
+        assert machine is not None, "the node has not started"
+        assert engine is not None, "the node has not started"
+        answers: deque[ControlInput] | None = None
+        for effect in machine.handle(event, now_ns):
+            if isinstance(effect, SendControl):  # Nearly all effects are.
+                engine.order(effect, now_ns, wall_ns)
+            elif (answer := self._perform(effect, now_ns, wall_ns)) is not None:
+                answers = answers or deque()
+                answers.append(answer)
+        if answers is not None:
+            self._feed(answers, now_ns, wall_ns)
 
     def segments(self) -> tuple[bytes, ...]:
         """Return the recording of this boot so far."""
@@ -192,6 +204,8 @@ class SimulatedNode:
             reports, engine.reports[:] = tuple(engine.reports), ()
             for report in reports:
                 match report:
+                    case ControlReceived():  # First, because nearly all reports are.
+                        self.feed(report, now_ns, wall_ns)
                     case PacketReceived(node, packet):
                         if self.heard is not None:
                             self.heard(NodeId(node), packet, now_ns, wall_ns)
@@ -200,7 +214,7 @@ class SimulatedNode:
                     case EndpointSeen() | NicCounters() | Listening():
                         pass
                     case _:
-                        self._feed(deque((report,)), now_ns, wall_ns)
+                        self.feed(report, now_ns, wall_ns)
         if engine.outbox:
             self.outbox += engine.outbox
             engine.outbox.clear()

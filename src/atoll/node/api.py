@@ -6,6 +6,7 @@ A streaming method sends several ``ok`` lines and then ``{"end": true}``. Normat
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ class Request(msgspec.Struct, frozen=True):
 
 Answer = msgspec.Struct | tuple[msgspec.Struct, ...] | AsyncIterator[msgspec.Struct]
 Method = Callable[[dict[str, Any]], Awaitable[Answer]]
+_Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _request_decoder: Final = msgspec.json.Decoder(Request)
 _encode: Final = msgspec.json.encode
@@ -65,13 +67,22 @@ async def serve(path: Path, methods: Mapping[str, Method]) -> asyncio.AbstractSe
             await _converse(reader, writer, methods)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The client went away; nothing of the node's hangs on it.
+        except asyncio.CancelledError:
+            pass  # The node ends. Nobody waits for this task, and asyncio would log its cancellation as an error.
         finally:
             clients -= 1
             writer.close()
 
-    server = await asyncio.start_unix_server(client, path, limit=REQUEST_BYTES_MAX)
+    server = await _listen(client, path)
     path.chmod(0o600)
     return server
+
+
+async def _listen(client: _Client, path: Path) -> asyncio.AbstractServer:
+    if sys.version_info >= (3, 13):
+        # The file stays until the node has ended: that it is gone tells `atoll down` so.
+        return await asyncio.start_unix_server(client, path, limit=REQUEST_BYTES_MAX, cleanup_socket=False)
+    return await asyncio.start_unix_server(client, path, limit=REQUEST_BYTES_MAX)
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, methods: Mapping[str, Method]) -> None:
@@ -89,7 +100,7 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 async def _answer(line: bytes, writer: asyncio.StreamWriter, methods: Mapping[str, Method]) -> None:
     try:
-        request = _request_decoder.decode(line)
+        request = _decoded(line)
         method = methods.get(request.method)
         if method is None:
             raise UserError("A501", f"no method {request.method!r}", fix=f"use one of: {', '.join(methods)}")
@@ -103,10 +114,15 @@ async def _answer(line: bytes, writer: asyncio.StreamWriter, methods: Mapping[st
             writer.write(_encode({"ok": result}) + b"\n")
     except UserError as error:
         _say_problem(writer, Problem(error.code, error.sentence, error.where, error.fix))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _say_problem(writer, Problem("A501", f"the request does not decode: {error}", fix="send one JSON a line"))
     except ProjectError as error:
         _say_problem(writer, Problem("A499", str(error) or type(error).__name__, fix="see the node's log: atoll logs"))
+
+
+def _decoded(line: bytes) -> Request:
+    try:
+        return _request_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # Recursion: brackets in brackets.
+        raise UserError("A501", f"the request does not decode: {error}", fix="send one JSON object a line") from error
 
 
 def _say_problem(writer: asyncio.StreamWriter, problem: Problem) -> None:

@@ -4,7 +4,6 @@
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -32,11 +31,11 @@ from atoll.node.joining import join
 from atoll.node.launch import LaunchAnswer, LaunchOptions, Problem
 from atoll.node.methods import Methods
 from atoll.node.naming import checked_name, group_name
-from atoll.node.service import Node, Plan, endpoint_text, own_member, parse_endpoint
+from atoll.node.service import Node, Plan, endpoint_text, own_member, parse_address
 from atoll.node.state import Settings, StateDirectory
 from atoll.node.views import Ready
 
-__all__ = ["main", "run"]
+__all__ = ["live", "main", "run"]
 
 log: Final = logging.getLogger("atoll.node")
 
@@ -85,16 +84,25 @@ def run(options: LaunchOptions, say: Say) -> int:
             say(answer)
 
     try:
-        asyncio.run(_live(options, tell))
+        live(options, tell)
     except UserError as error:
         log.error("%s (%s) fix: %s", error, error.where, error.fix)  # noqa: TRY400 - the sentence is the message.
         tell(LaunchAnswer(error=Problem(error.code, error.sentence, error.where, error.fix)))
         return 1
+    return 0
+
+
+def live(options: LaunchOptions, tell: Say) -> None:
+    """Run a node in this process until it ends; ``tell`` is called once it is ready.
+
+    Raises:
+        UserError: It did not start, or had to stop.
+    """
+    try:
+        asyncio.run(_live(options, tell))
     except LinkError as error:
         log.exception("the node did not start")
-        tell(LaunchAnswer(error=Problem("A403", str(error), options.state, "read the node's log: atoll logs")))
-        return 1
-    return 0
+        raise UserError("A403", str(error), where=options.state, fix="read the node's log: atoll logs") from error
 
 
 async def _live(options: LaunchOptions, tell: Say) -> None:
@@ -107,6 +115,8 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
         methods = Methods(node)
         try:
             await node.start()
+            if node.ended.done() and (error := node.ended.result()) is not None:
+                raise error  # The stored roster says that we were removed: it must not be called a start.
             server = await serve(state.socket, methods.table())
             try:
                 tell(LaunchAnswer(ok=_ready(node, methods, joined=joined, began_ns=began_ns)))
@@ -170,23 +180,26 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
     """Return what to run, durable already, and whether a group was joined for it."""
     identity = state.identity()
     settings = _settings(options, state.settings())
+    state.keep_settings(settings)  # Before any roster: a member that forgot its name would take another one.
     stored = state.roster()
     joined = False
     if options.invite is not None:
         invitation = decode_invitation(options.invite)
         held = None if stored is None else _decoded(state, stored).group
         check_usable(invitation, now_s=clock.wall_ns() // SECOND_NS, group=held)
-        listen = tuple(parse_endpoint(text) for text in settings.listen.split(","))
+        listen = tuple(parse_address(text) for text in settings.listen.split(","))
         member = own_member(identity, settings, listen)
         answer = await join(invitation, identity, member, listen, clock)
         stored, joined = answer.roster, True
         _keep(state, stored)
     if stored is None:
-        listen = tuple(parse_endpoint(text) for text in settings.listen.split(","))
+        listen = tuple(parse_address(text) for text in settings.listen.split(","))
         stored = founding_roster(identity, own_member(identity, settings, listen)).encode()
         _keep(state, stored)
-    state.keep_settings(settings)
     group = _decoded(state, stored).group
+    if not settings.group_name:  # From the group's id, so that it is called the same on all members.
+        settings = msgspec.structs.replace(settings, group_name=group_name(Draws(group)))
+        state.keep_settings(settings)
     return Plan(state, identity, settings, group, stored, clock, options.journal), joined
 
 
@@ -209,7 +222,7 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
     if kept is None:
         kept = Settings(
             name=name_from(socket.gethostname()),
-            group_name=options.group_name or group_name(Draws(secrets.token_bytes(32))),
+            group_name=options.group_name or "",  # ``_plan`` gives it one, when it knows the group.
             listen=options.listen or _free_default(),
         )
     changed = {
@@ -221,7 +234,7 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
     }
     for text in (*(options.listen or "").split(","), *options.advertise):
         if text:
-            parse_endpoint(text)
+            parse_address(text)
     return msgspec.structs.replace(kept, **{name: value for name, value in changed.items() if value is not None})
 
 

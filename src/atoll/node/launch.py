@@ -8,17 +8,19 @@ can be read by every user of the machine; its first line of output is the answer
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
-from atoll.base.errors import UserError
+from atoll.base.errors import StorageError, UserError
 from atoll.base.member import RelayWill
+from atoll.host.files import explain, make_private_directory, storage_error
 from atoll.node.views import Ready
 
-__all__ = ["ANSWER_BYTES_MAX", "LaunchAnswer", "LaunchOptions", "Problem", "launch"]
+__all__ = ["ANSWER_BYTES_MAX", "LaunchAnswer", "LaunchOptions", "Problem", "launch", "stay"]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON; a Ready is below 1 KiB.
 READY_TIMEOUT_S: Final = 30.0  # Limit. A join over a bad path may need several handshake retries of 5 s.
@@ -36,7 +38,6 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
         relay: Whether to forward for others; None: the kept one, or yes.
         relay_bytes_s: Budget for forwarding, bytes per second.
         group_name: Name of a new group; None: two random words.
-        foreground: Stay in this process until ended.
         journal: Keep the journal of decisions.
     """
 
@@ -48,7 +49,6 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     relay: RelayWill | None = None
     relay_bytes_s: int | None = None
     group_name: str | None = None
-    foreground: bool = False
     journal: bool = True
 
 
@@ -80,10 +80,10 @@ def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None)
         environment: Variables for the daemon; None: this process's.
 
     Raises:
-        UserError: The daemon refused (its own code), or did not answer in READY_TIMEOUT_S (A403).
+        UserError: The daemon refused (its own code), or did not answer in READY_TIMEOUT_S (A403); A102 or A110, the
+            state directory cannot be used.
     """
-    Path(options.state).mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (Path(options.state) / "node.log").open("ab") as log:
+    with _log_of(Path(options.state)) as log:
         daemon = subprocess.Popen(
             [sys.executable, "-m", "atoll.node"],
             stdin=subprocess.PIPE,
@@ -96,8 +96,9 @@ def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None)
     assert daemon.stdin is not None
     assert daemon.stdout is not None
     with daemon.stdin, daemon.stdout:
-        daemon.stdin.write(msgspec.json.encode(options) + b"\n")
-        daemon.stdin.close()
+        with suppress(BrokenPipeError):  # It ended already; that it says nothing is noticed below.
+            daemon.stdin.write(msgspec.json.encode(options) + b"\n")
+            daemon.stdin.close()
         ready, _, _ = select.select([daemon.stdout], [], [], READY_TIMEOUT_S)
         line = daemon.stdout.readline(ANSWER_BYTES_MAX) if ready else b""
     try:
@@ -117,3 +118,35 @@ def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None)
             fix=f"read the last lines of {options.state}/node.log",
         )
     return answer.ok
+
+
+def _log_of(state: Path) -> IO[bytes]:
+    """Make the state directory if need be, and open the log in it."""
+    path = state / "node.log"
+    try:
+        make_private_directory(state)
+        try:
+            return path.open("ab")
+        except OSError as error:
+            raise storage_error(error, path) from error
+    except StorageError as error:
+        raise explain(error, path) from error
+
+
+def stay(options: LaunchOptions, announce: Callable[[Ready], None]) -> None:
+    """Run the node in this process until it is told to end (SIGTERM, SIGINT, ``atoll down``).
+
+    Args:
+        options: What to run.
+        announce: Called once, when the node is ready.
+
+    Raises:
+        UserError: It did not start, or had to stop.
+    """
+    from atoll.node.daemon import live  # noqa: PLC0415 - it brings the whole node, which ``launch`` does not need.
+
+    def tell(answer: LaunchAnswer) -> None:
+        if answer.ok is not None:
+            announce(answer.ok)
+
+    live(options, tell)

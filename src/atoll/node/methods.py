@@ -6,7 +6,7 @@ Normative text: docs/reference/api.md.
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, TypeVar, final
+from typing import Annotated, Any, Final, TypeVar, final
 
 import msgspec
 
@@ -27,7 +27,7 @@ from atoll.group.invite import (
 from atoll.group.limits import INVITE_VALID_S
 from atoll.node.api import Answer, Method
 from atoll.node.reporting import TAG_NAMES, name_of, status_view, why_view
-from atoll.node.service import Node, parse_endpoint
+from atoll.node.service import PORT_MAX, Node, parse_endpoint
 from atoll.node.views import ForwardView, InviteView, PingView, StatusView, WhyView
 
 __all__ = ["FORWARDS_MAX", "Methods"]
@@ -58,7 +58,7 @@ class _Forward(msgspec.Struct, forbid_unknown_fields=True):
     protocol: str
     local: str
     node: str
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=1, le=PORT_MAX)]
     tag: str = TAG_NAMES[0]
 
 

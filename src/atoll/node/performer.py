@@ -80,8 +80,14 @@ class Performer:
     ) -> None:
         self._recorder, self._clock, self._identity, self._state = recorder, clock, identity, state
         self._order, self._name_of, self._listener, self._journal = order, name_of, listener, journal
-        self.warning: str | None = None  # A sentence for ``status`` while something is not kept.
+        self.warning: str | None = None  # A sentence while the roster is not kept.
         self._unstored: StoreRoster | None = None  # The newest roster that the disk refused; tried again by ``keep``.
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for ``status``, while something is not kept."""
+        kept = (self.warning, None if self._journal is None else self._journal.warning)
+        return tuple(warning for warning in kept if warning is not None)
 
     @property
     def deadline_ns(self) -> int | None:
@@ -149,7 +155,8 @@ class Performer:
             case DuplicateIdentity():
                 self._listener.duplicated(effect)
             case GroupNotice():
-                log.warning("%s %s: %s (%s)", effect.code or effect.kind, effect.sentence, effect.where, effect.fix)
+                level = logging.INFO if effect.kind == "joined" else logging.WARNING
+                log.log(level, "%s: %s", effect.code or effect.kind, _told(effect))
             case AdmitPeer() | ExpelPeer():
                 self._order(effect)
             case SetRoute():
@@ -187,3 +194,9 @@ class Performer:
             return None
         self._unstored = self.warning = None
         return Stored(effect.version)
+
+
+def _told(notice: GroupNotice) -> str:
+    where = f" ({notice.where})" if notice.where else ""
+    fix = f" fix: {notice.fix}" if notice.fix else ""
+    return f"{notice.sentence}{where}{fix}"

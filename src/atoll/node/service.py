@@ -6,8 +6,10 @@ machine must know goes through ``Performer.feed``; everything that it wants done
 """
 
 import asyncio
+import ipaddress
 import logging
 import os
+import re
 import secrets
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import msgspec
 from atoll import __version__
 from atoll.base.errors import LinkError, StorageError, UserError
 from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, node_id_of
-from atoll.base.member import Member
+from atoll.base.member import ENDPOINTS_MAX, Member
 from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
 from atoll.conduit.stack import Stack
@@ -51,7 +53,7 @@ from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
 from atoll.overlay.reports import NicRestarted, RelayMetered
 
-__all__ = ["Node", "Plan", "endpoint_text", "own_member", "parse_endpoint", "started"]
+__all__ = ["PORT_MAX", "Node", "Plan", "endpoint_text", "own_member", "parse_address", "parse_endpoint", "started"]
 
 log: Final = logging.getLogger("atoll.node")
 
@@ -60,7 +62,15 @@ NIC_RESTARTS_NS: Final = 60 * SECOND_NS
 HOUSEKEEPING_S: Final = 1.0  # The wall clock to the group, the journal to disk.
 NUDGING_CAUSES: Final = frozenset({"silent", "lossy", "relay-gone"})  # Switches away from a way that lost packets.
 BOOT_BITS: Final = 63
+PORT_MAX: Final = 0xFFFF
 NOBODY: Final = 65_534  # What the packet device becomes when it was started as root.
+
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+# What the resolver takes without an exception of its own: labels of 1 to 63, or an IPv6 address with its zone.
+_HOST: Final = re.compile(
+    r"[0-9a-z_-]{1,63}(\.[0-9a-z_-]{1,63}){0,9}|[0-9a-f]{0,4}:[0-9a-f:.]{1,40}(%[0-9a-z_.-]{1,15})?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def parse_endpoint(text: str) -> Endpoint:
@@ -71,9 +81,27 @@ def parse_endpoint(text: str) -> Endpoint:
     """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
+    if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) > PORT_MAX:
         raise UserError("A501", f"{text!r} is not HOST:PORT", fix="for example: --listen 0.0.0.0:7747")
     return host, int(port)
+
+
+def parse_address(text: str) -> Endpoint:
+    """Return (host, port) of ``HOST:PORT`` with a numeric host, as the underlay wants it.
+
+    Raises:
+        UserError: A501, it is not that: a name may lead elsewhere tomorrow, and members would be told it.
+    """
+    host, port = parse_endpoint(text)
+    try:
+        return str(ipaddress.ip_address(host)), port
+    except ValueError as error:
+        raise UserError(
+            "A501",
+            f"{text!r} is not an IP address and a port",
+            where=f"{host!r} is not numeric",
+            fix="give the address itself, for example: --listen 0.0.0.0:7747",
+        ) from error
 
 
 def endpoint_text(endpoint: Endpoint) -> str:
@@ -120,9 +148,9 @@ async def started(nic: NicClient, configure: Configure) -> tuple[Endpoint, ...]:
 
 def own_member(identity: Identity, settings: Settings, listen: tuple[Endpoint, ...]) -> Member:
     """Return a node's record as it tells it to the members; ``listen`` counts where nothing is advertised."""
-    listed = tuple(parse_endpoint(text) for text in settings.advertise)
+    listed = tuple(parse_address(text) for text in settings.advertise)
     listed = listed or tuple(e for bound in listen for e in reachable_endpoints(bound))
-    known = tuple(endpoint for endpoint in listed if endpoint[1])  # Port 0: not bound yet.
+    known = tuple(endpoint for endpoint in listed if endpoint[1])[:ENDPOINTS_MAX]  # Port 0: not bound yet.
     return Member(
         identity.public_key, identity.signing_key, settings.name, known, settings.relay, settings.relay_bytes_s
     )
@@ -294,7 +322,6 @@ class Node:
     def around(self) -> Around:
         """Return everything that the views are made of, as of now."""
         performer = self._performer
-        warnings = [performer.warning] if performer is not None and performer.warning else []
         return Around(
             control=self.control,
             now_ns=self._clock.monotonic_ns(),
@@ -303,7 +330,7 @@ class Node:
             listen=", ".join(f"udp/{endpoint_text(e)}" for e in self._listen),
             endpoints=self._endpoints,
             meter=self._meter,
-            warnings=tuple(warnings),
+            warnings=() if performer is None else performer.warnings,
         )
 
     def feed(self, event: ControlInput) -> None:
@@ -326,7 +353,7 @@ class Node:
         )
 
     def _wanted_listen(self) -> tuple[Endpoint, ...]:
-        return tuple(parse_endpoint(text) for text in self._plan.settings.listen.split(","))
+        return tuple(parse_address(text) for text in self._plan.settings.listen.split(","))
 
     def _own_member(self) -> Member:
         return own_member(self._plan.identity, self._plan.settings, self._listen)

@@ -54,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     relay_bytes_s: int = 2_500_000
 
 
+class _Format(msgspec.Struct, frozen=True):
+    format: int
+
+
 @final
 class StateDirectory:
     """One node's directory, locked for this process until ``close``.
@@ -119,17 +123,18 @@ class StateDirectory:
         if content is None:
             return None
         try:
-            settings = msgspec.json.decode(content, type=Settings)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            # The format alone first: what a newer version means by the rest is not ours to judge.
+            written = msgspec.json.decode(content, type=_Format).format
+            if written > STATE_FORMAT:
+                raise UserError(
+                    "A106",
+                    "this state directory was written by a newer version of atoll",
+                    where=f"{self.path}: format {written}, this version knows {STATE_FORMAT}",
+                    fix="upgrade: pip install --upgrade atoll",
+                )
+            return msgspec.json.decode(content, type=Settings)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._damaged("settings.json", str(error)) from error
-        if settings.format > STATE_FORMAT:
-            raise UserError(
-                "A106",
-                "this state directory was written by a newer version of atoll",
-                where=f"{self.path}: format {settings.format}, this version knows {STATE_FORMAT}",
-                fix="upgrade: pip install --upgrade atoll",
-            )
-        return settings
 
     def keep_settings(self, settings: Settings) -> None:
         """Replace the kept settings, durably.

@@ -34,7 +34,9 @@ class Paces(msgspec.Struct, frozen=True, kw_only=True):
         burst_ns: Between the questions of a burst; ``burst`` of them.
         idle_burst_ns: The same for a pair without traffic; ``idle_burst`` of them.
         active_for_ns: A pair counts as active so long after its last packet.
-        review_ns: Between two looks at all candidates, traffic or not; ``idle_review_ns`` without traffic.
+        review_ns: Between two looks at all candidates while traffic flows or something is wrong.
+        idle_review_ns: The same without either; a faster path may be taken once a minute, so looking more often is
+            in vain. ``young_review_ns``: in a pair's first minute.
     """
 
     idle_ns: int = SECOND_NS
@@ -49,7 +51,8 @@ class Paces(msgspec.Struct, frozen=True, kw_only=True):
     idle_burst: int = 10
     active_for_ns: int = 2 * SECOND_NS
     review_ns: int = SECOND_NS
-    idle_review_ns: int = 15 * SECOND_NS
+    idle_review_ns: int = 60 * SECOND_NS
+    young_review_ns: int = 15 * SECOND_NS
 
 
 @final

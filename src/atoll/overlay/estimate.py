@@ -63,29 +63,40 @@ class Latency(msgspec.Struct):
             self._floor_us, self._floor_before_us, self._floor_ns = rtt_us, rtt_us, now_ns
             return
         means, errors = self._means, self._errors
-        charge = min(ERROR_MEMORY, count - 1)
-        for at, memory in enumerate(MEMORIES):
-            difference = value - means[at]
-            errors[at] += (abs(difference) - errors[at]) // charge
+        charge = ERROR_MEMORY if count > ERROR_MEMORY else count - 1
+        for at, memory in enumerate(MEMORIES):  # The hottest loop of the overlay: comparisons, not min and max.
+            mean, error = means[at], errors[at]
+            difference = value - mean
+            errors[at] = error = error + ((difference if difference >= 0 else -difference) - error) // charge
             if memory >= CLIPPED_MEMORY_MIN:
-                bound = CLIP_ERRORS * errors[at]
-                difference = max(-bound, min(difference, bound))
-            means[at] += difference // min(memory, count)
+                bound = CLIP_ERRORS * error
+                if difference > bound:
+                    difference = bound
+                elif difference < -bound:
+                    difference = -bound
+            means[at] = mean + difference // (min(count, memory))
         if now_ns - self._floor_ns >= FLOOR_NS:
             self._floor_before_us, self._floor_us, self._floor_ns = self._floor_us, rtt_us, now_ns
         elif rtt_us < self._floor_us:
             self._floor_us = rtt_us
 
+    def outlook(self) -> tuple[int, int]:
+        """Return ``predicted_us`` and ``deviation_us`` for the price of one."""
+        if not self.samples:
+            return 0, 0
+        at = self._speaker()
+        # For a normal distribution the standard deviation is sqrt(pi/2), about 5/4, times the mean absolute error.
+        return max(self._means[at] >> _SHIFT, 1), self._errors[at] * 5 // 4 >> _SHIFT
+
     @property
     def predicted_us(self) -> int:
         """The next round trip, us; 0: never measured."""
-        return max(self._means[self._speaker()] >> _SHIFT, 1) if self.samples else 0
+        return self.outlook()[0]
 
     @property
     def deviation_us(self) -> int:
         """How far single round trips stray from ``predicted_us``, us, on the scale of a standard deviation."""
-        # For a normal distribution the standard deviation is sqrt(pi/2), about 5/4, times the mean absolute error.
-        return self._errors[self._speaker()] * 5 // 4 >> _SHIFT if self.samples else 0
+        return self.outlook()[1]
 
     @property
     def floor_us(self) -> int:
@@ -97,4 +108,7 @@ class Latency(msgspec.Struct):
         errors = self._errors
         least = min(errors)
         bound = least + max(least // TOLERANCE_PARTS, least * TOLERANCE_SAMPLES // self.samples)
-        return next(at for at, error in enumerate(errors) if error <= bound)
+        for at, error in enumerate(errors):
+            if error <= bound:
+                return at
+        raise AssertionError("the least error is within the bound of itself")

@@ -58,6 +58,7 @@ RELAYS_PER_TARGET_MAX: Final = 8  # Limit. Relays wanted for one target; three a
 RETRY_NS: Final = 500 * MILLISECOND_NS  # First wait for an answer, doubled each time.
 ATTEMPTS_MAX: Final = 6  # Limit. Requests in a row without an answer, 16 s in all; then a rest.
 REST_NS: Final = 60 * SECOND_NS  # After vain attempts, or a refusal that time alone may mend.
+LIVE_REST_NS_MIN: Final = 4 * SECOND_NS  # The shortest such rest while a lease is live.
 UNLINKED_NS: Final = 10 * SECOND_NS  # After "not linked to the target": that can change soon.
 SUSPECT_GAP_NS: Final = SECOND_NS  # Limit. Between requests that suspicion causes.
 ANSWER_GAP_NS: Final = 200 * MILLISECOND_NS  # Limit. Between answers for one pair; a request costs us two messages.
@@ -334,7 +335,9 @@ class Labels(msgspec.Struct):
         lease.attempts += 1
         lease.asked_ns = now_ns
         if lease.attempts >= ATTEMPTS_MAX:
-            wait_ns, lease.attempts = REST_NS, 0
+            # What is left of a live lease is for trying on: a rest that outlasts it would lose it for nothing.
+            left_ns = max(0, lease.expires_ns - now_ns) // 2 if lease.ticket is not None else REST_NS
+            wait_ns, lease.attempts = min(REST_NS, max(left_ns, LIVE_REST_NS_MIN)), 0
         else:
             wait_ns = RETRY_NS << (lease.attempts - 1)
         self._renew_at(lease, now_ns + wait_ns + self.draws.below(wait_ns // 4))

@@ -35,7 +35,7 @@ from atoll.overlay.messages import (
 )
 from atoll.overlay.orders import DropTransmitLabel, OverlayEffect, SendControl
 from atoll.overlay.pair import Pair
-from atoll.overlay.path import Path, Reason
+from atoll.overlay.path import TOGETHER_NS, Path, Reason
 from atoll.overlay.reports import (
     ControlReceived,
     FlowSeen,
@@ -50,7 +50,7 @@ from atoll.overlay.reports import (
 __all__ = ["KIND", "Mesh"]
 
 STALL_NS: Final = 60 * MILLISECOND_NS  # A Tick later than this means that we were not running.
-REPORT_NS: Final = 2 * SECOND_NS  # How often numbers of our links are compared with what was told.
+REPORT_NS: Final = 5 * SECOND_NS  # How often numbers of our links are compared with what was told.
 HEARSAY_NS: Final = SECOND_NS  # What a relay says of its links is looked at after this; our own probes are faster.
 DEVIATION_US_MAX: Final = 0xFFFF  # Told at most: a link then has 28 bytes at most, and 40 of them fit a message.
 JITTERS: Final = 32  # Jitters drawn at a time.
@@ -121,8 +121,9 @@ class Mesh:
         out: list[OverlayEffect] = []
         deadline_ns = self._deadline_ns
         if deadline_ns is not None and now_ns - deadline_ns > STALL_NS:
-            for pair in self._pairs.values():
+            for node, pair in self._pairs.items():
                 pair.forgive(now_ns)
+                self._due[node] = pair.deadline_ns
         state.now_ns = now_ns
         match event:
             case ControlReceived():
@@ -342,8 +343,9 @@ class Mesh:
 
     def _tick(self, now_ns: int, out: list[OverlayEffect]) -> None:
         state = self._state
+        soon_ns = now_ns + TOGETHER_NS
         for node, due_ns in self._due.items():
-            if now_ns >= due_ns:
+            if now_ns >= due_ns or (soon_ns >= due_ns and not self._pairs[node].active(now_ns)):
                 pair = self._pairs[node]
                 pair.run(self, now_ns, out)
                 self._settle(node, pair, now_ns, out)

@@ -18,7 +18,7 @@ from typing import Final, Protocol, final
 import msgspec
 
 from atoll.base.ids import DIRECT
-from atoll.base.units import MILLISECOND_NS, SECOND_NS
+from atoll.base.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 from atoll.overlay.choice import CLEAN_NS, HOLD_NS, Candidate, Decision, Incumbent, PathState, decide
 from atoll.overlay.config import Config
 from atoll.overlay.evidence import Switch
@@ -43,6 +43,7 @@ FRESH_NS: Final = 5 * SECOND_NS  # A standby path that was heard so lately is re
 HURRY_NS: Final = 2 * SECOND_NS  # So long a suspicion is reviewed at the fast pace ...
 HURRY_REVIEW_NS: Final = 50 * MILLISECOND_NS  # ... which is this.
 SHUN_NS: Final = 60 * SECOND_NS  # A relay that failed end to end is not proposed again for so long.
+YOUNG_NS: Final = MINUTE_NS  # So long a pair is young.
 CONNECT_NS: Final = 3 * SECOND_NS  # A member without a session for so long gets relays, so that it can be reached.
 PROVE: Final = 8  # Questions that a new standby path begins with ...
 PROVE_GAP_NS: Final = 50 * MILLISECOND_NS
@@ -208,7 +209,7 @@ class Pair(msgspec.Struct):
         for via, path in self.paths.items():
             if now_ns >= path.check_ns:
                 changed |= path.judge(now_ns)
-            if now_ns >= path.due_ns:
+            if path.is_due(now_ns):
                 out.append(self._send(via, path, around, now_ns))
         if changed or self.suspicion_ns >= 0:
             self._react(around, now_ns, out, changed=changed)
@@ -232,8 +233,9 @@ class Pair(msgspec.Struct):
     def deadline_ns(self) -> int:
         """When ``run`` is due."""
         due_ns = self.review_ns
-        for path in self.paths.values():
-            due_ns = min(due_ns, path.due_ns, path.check_ns)
+        for path in self.paths.values():  # After every input of a pair: comparisons, not min.
+            due_ns = min(due_ns, path.due_ns)
+            due_ns = min(due_ns, path.check_ns)
         return due_ns if self.copy is None else min(due_ns, self.copy_ns)
 
     def active(self, now_ns: int) -> bool:
@@ -427,7 +429,9 @@ class Pair(msgspec.Struct):
         elif bad or self.active(now_ns) or not self.session:
             self.review_ns = now_ns + paces.review_ns
         else:
-            self.review_ns = now_ns + paces.idle_review_ns - (paces.idle_review_ns >> 10) * around.jitter()
+            # A young pair is looked at more often: its first measurements settle within some seconds.
+            review_ns = paces.young_review_ns if now_ns - self.since_ns < YOUNG_NS else paces.idle_review_ns
+            self.review_ns = now_ns + review_ns - (review_ns >> 10) * around.jitter()
 
     def _held(self, decision: Decision, now_ns: int) -> bool:
         """Whether a change that is not urgent must wait: for the end of a doubt, or for a clean minute of direct."""

@@ -33,7 +33,7 @@ from atoll.overlay.limits import (
 from atoll.overlay.loss import ALARM, CALM, MODULUS, SHARE_ONE, WINDOW, Window, newer_by
 from atoll.overlay.messages import Probe
 
-__all__ = ["ANSWER", "ASK", "NEVER_NS", "WANT", "Path", "Reason"]
+__all__ = ["ANSWER", "ASK", "NEVER_NS", "TOGETHER_NS", "WANT", "Path", "Reason"]
 
 ASK: Final = 1  # Spec. Answer at once.
 ANSWER: Final = 2  # Spec. This is such an answer.
@@ -55,6 +55,7 @@ UNHEARD_NS: Final = 2 * SECOND_NS  # A path that never worked is failed after th
 CHECK_NS: Final = 20 * MILLISECOND_NS  # While in doubt, look this often.
 RECENT_BITS: Final = 0xFF  # The newest 8 must have arrived for doubt or failure to end.
 JITTERED_NS_MIN: Final = 500 * MILLISECOND_NS  # Only slow paces are jittered; fast ones need their rhythm.
+TOGETHER_NS: Final = 60 * MILLISECOND_NS  # A slow probe may go so much earlier, so that one waking serves several.
 SLOWING_PROBES: Final = 3  # A slower pace is announced so often before it holds: one lost probe must not be a cut.
 FORGIVEN_NS: Final = 100 * MILLISECOND_NS  # After a stall, what was queued meanwhile says nothing about time.
 RTT_US_MAX: Final = 60_000_000
@@ -149,6 +150,12 @@ class Path(msgspec.Struct):
     def deadline_ns(self) -> int:
         """When ``probe`` or ``judge`` is due."""
         return min(self.due_ns, self.check_ns)
+
+    def is_due(self, now_ns: int) -> bool:
+        """Return whether ``probe`` is due, or slow and nearly due while we are awake anyway."""
+        return now_ns >= self.due_ns or (
+            self.gap_ns >= JITTERED_NS_MIN and not self.burst and now_ns + TOGETHER_NS >= self.due_ns
+        )
 
     def _pace_ns(self, now_ns: int) -> int:
         if self.burst:
@@ -256,7 +263,7 @@ class Path(msgspec.Struct):
                 self.rtt_us = max(rtt_us, 1)
                 latency = self.latency
                 latency.add(self.rtt_us, now_ns)
-                self.predicted_us, self.deviation_us = latency.predicted_us, latency.deviation_us
+                self.predicted_us, self.deviation_us = latency.outlook()
                 spread_ns = JITTER_SIGMAS * 1000 * self.deviation_us
                 self.allowance_ns = min(max(JITTER_FLOOR_NS, spread_ns), JITTER_MAX_NS)
         self._count_missing_out(now_ns)

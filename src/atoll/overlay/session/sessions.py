@@ -257,7 +257,7 @@ class Sessions:
         session = self._peers.get(public_key)
         return (0, 0) if session is None else session.loss_counts
 
-    def _receive_handshake(
+    def _receive_handshake(  # tidy: allow parameters, they are those of receive.
         self, kind: int, datagram: bytes, source: bytes, now_ns: int, wall_ns: int, *, under_load: bool
     ) -> Established | None:
         if len(datagram) != _HANDSHAKE_BYTES.get(kind):
