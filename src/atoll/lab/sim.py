@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, final
 
 from atoll.base.errors import DivergenceError, ProjectError, UsageError
-from atoll.base.units import MINUTE_NS, SECOND_NS
+from atoll.base.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 from atoll.core.replay import replay
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
 from atoll.lab.scenario import packaged_regions
+from atoll.lab.traffic import Traffic
 from atoll.node.control import KIND
 from atoll.sim import (
     ClocksForward,
@@ -41,6 +42,9 @@ NODES_MAX: Final = 20  # The packaged table has 20 regions.
 DATAGRAMS_S_MAX: Final = (
     700  # Limit. Of one pair and both ends, at the fastest: two paths at 50 a second, bursts, copies.
 )
+TALKING_PAIRS: Final = 2
+TALK_NS: Final = 200 * MILLISECOND_NS
+FOREVER_NS: Final = 10 * MINUTE_NS  # Longer than any run.
 WITHIN_NS: Final = 2 * MINUTE_NS  # After healing: a session that broke is made again within WireGuard's own times.
 
 
@@ -110,6 +114,21 @@ def group_scenario(nodes: int = NODES, kinds: Sequence[FaultKind] = tuple(FaultK
         nodes: Members, 2 to 20.
         kinds: Faults that may occur.
     """
+    programs: list[Traffic] = []  # Of the run under way; runs come one after the other.
+
+    def talk(world: World[SimulatedNode]) -> None:
+        """Let programs of two pairs talk all the time: an active pair decides otherwise than an idle one."""
+        traffic = Traffic(world, blueprints(nodes, world.seed))
+        programs[:] = [traffic]
+        for source in range(0, min(nodes - 1, 2 * TALKING_PAIRS), 2):
+            traffic.begin(source, source + 1, (3 * SECOND_NS, FOREVER_NS), interval_ns=TALK_NS)
+
+    def answered(world: World[SimulatedNode]) -> str | None:
+        for exchange in programs[0].exchanges:
+            first_ns = exchange.first_answer_ns(world.now_ns - SECOND_NS)
+            if first_ns is None:
+                return f"node {exchange.source} had no answer of node {exchange.target} for a second"
+        return None
 
     def topology(seed: int) -> Topology:
         del seed  # The network is the same for all; what goes wrong in it is not.
@@ -121,7 +140,12 @@ def group_scenario(nodes: int = NODES, kinds: Sequence[FaultKind] = tuple(FaultK
         factory=lambda seed: factory_of(blueprints(nodes, seed, records=True)),
         swarm=Swarm(kinds=tuple(kinds), begin_ns=5 * SECOND_NS, end_ns=65 * SECOND_NS),
         checkers=lambda: (ClocksForward(), SendBudget(DATAGRAMS_S_MAX * nodes * nodes), NobodyStops(), Replays()),
-        goals=lambda: (Goal("every path works", _paths_work), Goal("the rosters agree", _rosters_agree)),
+        goals=lambda: (
+            Goal("every path works", _paths_work),
+            Goal("the rosters agree", _rosters_agree),
+            Goal("programs get answers", answered),
+        ),
+        script=talk,
         progress_ns=WITHIN_NS,
     )
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An application in the simulated world: requests at a steady pace, answers from the other end, and what got lost."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -37,8 +38,8 @@ class Exchange:
 
     def first_answer_ns(self, since_ns: int) -> int | None:
         """Return when the first answer to a request sent at or after ``since_ns`` came; None: none yet."""
-        answers = [a for s, a in zip(self.sent_ns, self.answered_ns, strict=True) if s >= since_ns and a >= 0]
-        return min(answers, default=None)
+        first = bisect_left(self.sent_ns, since_ns)
+        return min((at_ns for at_ns in self.answered_ns[first:] if at_ns >= 0), default=None)
 
     def loss(self, from_ns: int, until_ns: int) -> float:
         """Return the share of requests sent in [from, until) that were never answered; 0.0 where none was sent."""
