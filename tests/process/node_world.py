@@ -100,9 +100,13 @@ class Box:
         self.port = free_port()
 
     def run(self, *arguments: str) -> Said:
-        """Run one command line about this node. No command may ever show a traceback."""
+        """Run one command line about this node."""
+        return self.run_bare(*arguments, "--state", str(self.state))
+
+    def run_bare(self, *arguments: str) -> Said:
+        """Run one command line. No command may ever show a traceback."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ATOLL_")}
-        command = [sys.executable, "-m", "atoll.cli", *arguments, "--state", str(self.state)]
+        command = [sys.executable, "-m", "atoll.cli", *arguments]
         done = subprocess.run(
             command,
             capture_output=True,

@@ -147,6 +147,7 @@ def group_scenario(nodes: int = NODES, kinds: Sequence[FaultKind] = tuple(FaultK
         ),
         script=talk,
         progress_ns=WITHIN_NS,
+        command="make sim SEED={seed}" if nodes == NODES else f"python -m atoll.lab.sim --seed {{seed}} --nodes {nodes}",
     )
 
 

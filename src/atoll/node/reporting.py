@@ -128,8 +128,13 @@ def _peer_view(around: Around, member: Member) -> PeerView:
         else (around.now_ns - report.heard_ns) / SECOND_NS,
         session=report is not None and report.session,
         relay=member.relay.value,
-        endpoint=None if endpoint is None else f"{endpoint[0]}:{endpoint[1]}",
+        endpoint=None if endpoint is None else _endpoint_text(endpoint),
     )
+
+
+def _endpoint_text(endpoint: Endpoint) -> str:
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _peer_why(around: Around, node: NodeId, report: PeerReport) -> str:

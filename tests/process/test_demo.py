@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``atoll demo`` as the acceptance test: five real nodes on the emulator, a seeded script, a verdict."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from atoll.lab.demo import DemoReport
+from atoll.lab.scenario import phases
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(150)]
+
+SEED = 7
+DEMO_S = 120
+PLAY = "import sys; from atoll.lab.twin import play; sys.stdout.write(play(int(sys.argv[1])).trace)"
+
+
+def run(*command: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=DEMO_S, check=False, env=environment
+    )
+
+
+def left_over() -> list[str]:
+    """Return the command lines of this package's processes that no demo may leave behind."""
+    found: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "atoll.lab.emulator_process" in command:
+            found.append(command)
+    return found
+
+
+def test_the_demo_keeps_every_promise_and_its_trace_does_not_depend_on_hashing() -> None:
+    before = left_over()
+    done = run("-m", "atoll.cli", "demo", "--json", "--seed", str(SEED), hash_seed="1")
+    assert done.stderr == ""
+    report = msgspec.json.decode(done.stdout, type=DemoReport)
+    told = json.dumps(json.loads(done.stdout), indent=1)
+    assert done.returncode == 0, told
+    assert (report.kept, report.seed, report.faults) == (True, SEED, True), told
+    assert [phase.trouble for phase in report.phases] == [phase.trouble.value for phase in phases(SEED)]
+    for phase in report.phases:
+        assert phase.kept, told
+        assert (phase.requests > 0, phase.failed) == (True, 0), told
+        assert phase.silence_s <= phase.promised_s, told
+    blackhole = next(phase for phase in report.phases if phase.trouble == "blackhole")
+    assert blackhole.control_silence_s > blackhole.silence_s, "the direct way is dead all the while"
+    assert "->" in blackhole.route
+    assert report.simulated.trace == run("-c", PLAY, str(SEED), hash_seed="2").stdout
+    assert left_over() == before
+
+
+def test_another_seed_is_another_script() -> None:
+    assert phases(SEED) == phases(SEED)
+    assert phases(SEED) != phases(SEED + 1)

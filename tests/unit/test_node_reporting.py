@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the views say: names instead of ids, seconds instead of nanoseconds, None for what is not known."""
+
+import msgspec
+
+from atoll.base.units import SECOND_NS
+from atoll.lab.groups import blueprints, factory_of
+from atoll.lab.program import SimulatedNode
+from atoll.lab.scenario import SITES, demo_topology
+from atoll.node.reporting import Around, RelayMeter, name_of, status_view, why_view
+from atoll.node.views import StatusView, WhyView
+from atoll.sim import LinkSpec, World
+from tests.unit.node_unit_world import NOW_NS, control_of, plans
+
+
+def around_of(world: World[SimulatedNode], index: int) -> Around:
+    node = world.program(index)
+    assert node is not None
+    return Around(
+        control=node.control,
+        now_ns=world.clock(index).monotonic_ns(),
+        started_ns=world.clock(index).monotonic_ns() - 90 * SECOND_NS,
+        group_name="blue-heron",
+        listen="udp/127.0.0.1:7747",
+        endpoints={},
+        meter=RelayMeter(),
+    )
+
+
+def running(seconds: int, *, cut: bool = False) -> World[SimulatedNode]:
+    world = World(demo_topology(), factory_of(blueprints(len(SITES), 5, names=SITES)), seed=5, command="none {seed}")
+    world.start_all()
+    world.run(5 * SECOND_NS)
+    if cut:
+        for one, other in ((0, 2), (2, 0)):
+            world.impair(one, other, "cut", LinkSpec(blackhole=True))
+    world.run(seconds * SECOND_NS)
+    return world
+
+
+def test_a_node_alone_with_its_roster_knows_names_and_nothing_else() -> None:
+    one, two, _ = plans()
+    control, _ = control_of(one)
+    meter = RelayMeter()
+    around = Around(control, NOW_NS + SECOND_NS, NOW_NS, "g", "udp/x", {two.member.node: ("::1", 7)}, meter, ("full",))
+    view = status_view(around)
+    assert (view.name, view.uptime_s, view.warnings, view.degraded) == ("one", 1.0, ("full",), True)
+    assert [peer.name for peer in view.peers] == ["three", "two"]
+    for peer in view.peers:
+        assert (peer.session, peer.rtt_ms, peer.loss, peer.last_heard_s, peer.via) == (False, None, None, None, None)
+    assert view.peers[1].endpoint == "[::1]:7"
+    assert view.peers[0].endpoint is None
+    assert msgspec.json.decode(msgspec.json.encode(view), type=StatusView) == view
+
+
+def test_a_healthy_group_is_all_ok_with_numbers() -> None:
+    world = running(20)
+    view = status_view(around_of(world, 0))
+    assert [peer.name for peer in view.peers] == sorted(name for name in SITES if name != "fra")
+    assert not view.degraded
+    for peer in view.peers:
+        assert (peer.state, peer.via, peer.session) == ("ok", None, True)
+        assert peer.rtt_ms is not None
+        assert 5 < peer.rtt_ms < 300
+        assert peer.loss == 0.0
+        assert peer.last_heard_s is not None
+        assert peer.last_heard_s < 3
+    assert view.uptime_s == 90.0
+    assert not view.address.endswith(view.peers[0].address)
+
+
+def test_why_tells_names_the_rejected_and_the_history_of_a_cut() -> None:
+    world = running(25, cut=True)
+    around = around_of(world, 0)
+    target = world.program(2)
+    assert target is not None
+    view = why_view(around, target.node, 0)
+    assert view is not None
+    assert (view.source, view.target, view.tag) == ("fra", "sin", "latency")
+    assert len(view.path) == 3
+    assert view.path[1] in SITES
+    assert [candidate.via for candidate in view.candidates if candidate.chosen] == [view.path[1]]
+    assert {candidate.via for candidate in view.candidates} <= {None, *SITES}
+    assert view.history[-1].after == view.path[1]
+    assert view.history[-1].before is None
+    assert 0 < view.history[-1].ago_s < 25
+    assert view.because
+    peer = next(peer for peer in status_view(around).peers if peer.name == "sin")
+    assert peer.via == view.path[1]
+    assert peer.why
+    assert msgspec.json.decode(msgspec.json.encode(view), type=WhyView) == view
+
+
+def test_the_policy_direct_stays_direct() -> None:
+    world = running(25, cut=True)
+    target = world.program(2)
+    assert target is not None
+    view = why_view(around_of(world, 0), target.node, 1)
+    assert view is not None
+    assert (view.tag, view.path) == ("direct", ("fra", "sin"))
+
+
+def test_why_knows_no_stranger() -> None:
+    control, _ = control_of(plans()[0])
+    around = Around(control, NOW_NS, NOW_NS, "g", "", {}, RelayMeter())
+    assert why_view(around, plans(4)[3].member.node, 0) is None
+    assert name_of(control, b"\x01" * 10) == "01" * 10
+
+
+def test_a_relay_meter_forgets_what_is_old() -> None:
+    meter = RelayMeter()
+    meter.note(1, 1000, 0)
+    meter.note(2, 4000, SECOND_NS)
+    meter.note(3, 0, SECOND_NS)
+    assert meter.forwarded_bytes == 5000
+    assert (meter.bytes_s(2 * SECOND_NS), meter.labels(2 * SECOND_NS)) == (1000, 2)
+    assert (meter.bytes_s(5 * SECOND_NS), meter.labels(5 * SECOND_NS)) == (800, 1)
+    assert (meter.bytes_s(60 * SECOND_NS), meter.labels(60 * SECOND_NS)) == (0, 0)
+    for at_ns in range(10_000):
+        meter.note(1, 1, at_ns)
+    assert meter.forwarded_bytes == 15_000
+    assert meter.bytes_s(10_000) < 15_000, "bounded"
