@@ -9,24 +9,52 @@ fuzz/corpus/NAME and committed with the fix.
 """
 
 import argparse
+import asyncio
 import importlib
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any, Final
 
+import msgspec
+
 from atoll.base.errors import CorruptError, UserError, WireError
+from atoll.base.ids import DIRECT, Endpoint, NodeId, PublicKey, node_id_of, packed_address_of
 from atoll.base.member import Member
+from atoll.base.units import SECOND_NS
+from atoll.cli.settings import load
 from atoll.conduit import packets
+from atoll.conduit.stack import Stack
 from atoll.conduit.stream import Kind, Service
 from atoll.core.journal import Provenance, Recorder, read
 from atoll.core.machine import MachineKind
+from atoll.device.nic import messages as nic
+from atoll.device.nic.engine import Engine
+from atoll.device.nic.frame import inner_of, is_authentic, label_of, pack_frame, pack_label
+from atoll.device.nic.limits import OUTBOX_MAX
+from atoll.device.nic.plaintext import pad_control, take_packet, unpad_control
 from atoll.group import messages as group
+from atoll.group.events import Sign, Signed, Stored, StoreRoster
 from atoll.group.invite import Invitation, decode_invitation, encode_invitation
-from atoll.group.statement import Admit, Statement, decode_statement, encode_statement
+from atoll.group.roster import Roster
+from atoll.group.statement import Admit, Profile, Statement, decode_statement, encode_statement, signed
+from atoll.lab.emulator import serve
+from atoll.lab.groups import blueprints, factory_of, identity_of
+from atoll.node import api
+from atoll.node.control import Control, ControlInput
+from atoll.node.methods import Methods
+from atoll.node.reporting import Around, RelayMeter
 from atoll.overlay import messages as overlay
+from atoll.overlay.orders import SendControl, SetArrivalLabel, SetForwardLabel, SetRoute, SetTransmitLabel
+from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
+from atoll.overlay.session import Sessions
+from atoll.sim import LinkSpec, World, full_mesh
 
 __all__ = ["DECODERS", "Decoder", "corpus_of", "run_once"]
 
@@ -82,6 +110,433 @@ def _journal() -> bytes:
     return b"".join(append.payload for append in recorder.drain())
 
 
+# Steps: what needs state is fed a row of them, each ``mode u8 | pick u8 | length u16 | body``. What mode and pick mean
+# is each target's own; whatever the bytes are, they are steps, so that a fuzzer wastes none.
+
+_Step = tuple[int, int, bytes]
+_NOW_NS: Final = 1_000 * SECOND_NS
+_WALL_NS: Final = 1_700_000_000 * SECOND_NS
+STEPS_MAX: Final = 64
+
+
+def _steps(data: bytes) -> Iterator[_Step]:
+    at = 0
+    for _ in range(STEPS_MAX):
+        if at + 4 > len(data):
+            return
+        length = int.from_bytes(data[at + 2 : at + 4], "little")
+        yield data[at], data[at + 1], data[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _step(mode: int, pick: int, body: bytes = b"") -> bytes:
+    return bytes((mode, pick)) + len(body).to_bytes(2, "little") + body
+
+
+def _mixed(datagram: bytes, mask: bytes) -> bytes:
+    """Return the datagram with a mask laid over it; one as long as it or longer cuts it to the mask's last byte."""
+    flipped = bytes(a ^ b for a, b in zip(datagram, mask, strict=False)) + datagram[len(mask) :]
+    return flipped[: mask[-1]] if len(mask) >= len(datagram) else flipped
+
+
+# The packet device, with real sessions: we are an engine, and two peers are bare sessions that seal whatever they like.
+
+_RAW, _REAL, _FRAMED, _SEALED = range(4)  # Two lowest bits of the mode: what the body is.
+_FROM_RELAY, _FROM_FAR, _FROM_STRANGER, _FROM_NOWHERE = (0, 4, 8, 12)  # The next two: from where.
+_LOADED, _LATER, _MUCH_LATER = 16, 32, 64  # Under load; a second, or 70 s, before it.
+_STRANGER: Final[Endpoint] = ("203.0.113.9", 9)
+_PLACES: Final[tuple[Endpoint, ...]] = (("10.0.0.1", 4000), ("10.0.0.2", 4000), _STRANGER, ("not an address", 1 << 20))
+_GROUP: Final = blueprints(3, 1)[0].group
+_LABEL_KEY: Final = b"l" * 32
+_FORWARD, _ARRIVAL = 7, 8  # Labels: the first one we granted, the second one arrives with us.
+
+
+def _secret(number: int) -> bytes:
+    return bytes([number + 1]) * 32
+
+
+class _Device:
+    """Our engine in the middle of its life: two peers with sessions, labels in every role, a packet waiting."""
+
+    def __init__(self) -> None:
+        self.now_ns = _NOW_NS
+        self.engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=_NOW_NS, wall_ns=_WALL_NS)
+        self.peers = [Sessions(private_key=_secret(number), rng=Random(number), now_ns=_NOW_NS) for number in (1, 2)]
+        self.nodes = [node_id_of(PublicKey(peer.public_key)) for peer in self.peers]
+        for peer, place in zip(self.peers, _PLACES, strict=False):
+            peer.add_peer(self.engine.public_key)
+            self.order(nic.AdmitPeer(peer.public_key, (place,)))
+        self.settle()
+        relay, far = self.nodes
+        self.order(SetForwardLabel(_FORWARD, _LABEL_KEY, relay, far, 9, _LABEL_KEY, 1 << 20))
+        self.order(SetArrivalLabel(_ARRIVAL, _LABEL_KEY, relay, far))
+        self.order(SetTransmitLabel(far, relay, 10, _LABEL_KEY))
+        self.order(SetRoute(far, 0, relay, DIRECT))
+        self.fresh = self._under_way()
+        self.engine.outbox.clear()
+        self.engine.reports.clear()
+
+    def order(self, order: nic.EngineOrder) -> None:
+        self.engine.order(order, self.now_ns, _WALL_NS + self.now_ns)
+
+    def settle(self) -> None:
+        """Finish the handshakes: carry everything, until nobody says anything."""
+        while self.engine.outbox:
+            for place, datagram in self.engine.outbox:
+                peer = self.peers[_PLACES.index(place)]
+                peer.receive(datagram, b"us", self.now_ns, _WALL_NS, under_load=False)
+            self.engine.outbox.clear()
+            for peer, place in zip(self.peers, _PLACES, strict=False):
+                for said in peer.outbox:
+                    self.engine.receive(said.datagram, place, self.now_ns, _WALL_NS)
+                peer.outbox.clear()
+
+    def _under_way(self) -> list[bytes]:
+        """Return real datagrams to us that did not arrive yet: data, control, frames, a handshake."""
+        own = self.engine
+        plain = [packet_between(own.node, node) for node in self.nodes] + [pad_control(message) for message in _SAID]
+        sealed = [self.sealed(index % 2, plaintext) for index, plaintext in enumerate([*plain, b""])]
+        frames = [pack_frame(pack_label(label), _LABEL_KEY, sealed[1]) for label in (_FORWARD, _ARRIVAL)]
+        again = Sessions(private_key=_secret(2), rng=Random(7), now_ns=_NOW_NS, wall_floor_ns=2 * _WALL_NS)
+        again.add_peer(own.public_key)
+        again.connect(own.public_key, _NOW_NS, _WALL_NS)
+        return [*sealed, *frames, *(said.datagram for said in again.outbox)]
+
+    def sealed(self, pick: int, plaintext: bytes) -> bytes:
+        sealed = self.peers[pick].seal(self.engine.public_key, plaintext, self.now_ns, _WALL_NS)
+        return b"" if sealed is None else sealed
+
+    def take(self, step: _Step) -> None:
+        """Take one step: a datagram to us. Nothing may raise, grow, or be reported in a form that control refuses."""
+        mode, pick, body = step
+        self.now_ns += SECOND_NS * (bool(mode & _LATER) + 70 * bool(mode & _MUCH_LATER))
+        engine, wall_ns = self.engine, _WALL_NS + self.now_ns
+        engine.tick(self.now_ns, wall_ns)
+        engine.outbox.clear()
+        match mode & 3:
+            case 0:
+                datagram = body
+            case 1:
+                datagram = _mixed(self.fresh[pick % len(self.fresh)], body)
+            case 2:
+                datagram = pack_frame(pack_label(pick % 16), _LABEL_KEY, body)
+            case _:
+                datagram = self.sealed(pick % 2, body)
+        place = _PLACES[mode >> 2 & 3]
+        engine.receive(datagram, place, self.now_ns, wall_ns, under_load=bool(mode & _LOADED))
+        assert len(engine.outbox) <= OUTBOX_MAX
+        if mode & 3 == _RAW:  # Who has no key and no session makes us send nothing, or less than was received.
+            assert sum(len(out) for to, out in engine.outbox if to == place) <= len(datagram), "an amplifier"
+        nic.decode_reports(nic.join_items([nic.encode_item(report) for report in engine.reports]))
+        engine.reports.clear()
+
+
+def packet_between(target: NodeId, source: NodeId) -> bytes:
+    """Return an inner packet between two nodes of the group of this file."""
+    ends = packed_address_of(_GROUP, source), packed_address_of(_GROUP, target)
+    return packets.build_udp(packets.UdpPacket(*ends, 0, 7, 8, b"payload"))
+
+
+def _receive_datagrams(data: bytes) -> int:
+    device = _Device()
+    for step in _steps(data):
+        device.take(step)
+    return sum(device.engine.dropped.values())
+
+
+def _device_seeds() -> tuple[bytes, ...]:
+    count = len(_Device().fresh)
+    real = [_step(_REAL | _FROM_FAR * (pick % 2), pick) for pick in range(count)]
+    return (
+        b"".join(real),
+        b"".join(_step(_REAL | _FROM_STRANGER, pick) for pick in range(count)),
+        b"".join(one + one for one in real),
+        b"".join(_step(_SEALED, pick, body) for pick, body in enumerate((*_SAID, bytes(40), b"\x60" + bytes(60)))),
+        b"".join(_step(_FRAMED, label, b"\x04\0\0\0" + bytes(28)) for label in range(6, 11)),
+        b"".join(
+            _step(_RAW | _FROM_STRANGER | _LOADED, 0, kind.to_bytes(4, "little") + bytes(144)) for kind in range(6)
+        ),
+        _step(_REAL | _MUCH_LATER, 0, b"\1") + _step(_REAL | _LATER, 1),
+    )
+
+
+def _receive_sessions(data: bytes) -> int:
+    """Feed steps to sessions that are established: raw, or real with a mask."""
+    device = _Device()
+    ours, theirs = device.peers[0], device.engine.public_key
+    real = [datagram for place, datagram in _said_to_relay(device) if place == _PLACES[0]]
+    now_ns = device.now_ns
+    for mode, pick, body in _steps(data):
+        now_ns += SECOND_NS * (bool(mode & _LATER) + 70 * bool(mode & _MUCH_LATER))
+        datagram = _mixed(real[pick % len(real)], body) if mode & 3 == _REAL else body
+        ours.tick(now_ns, _WALL_NS)
+        ours.outbox.clear()
+        ours.receive(datagram, bytes((pick,)) * 18, now_ns, _WALL_NS, under_load=bool(mode & _LOADED))
+        ours.seal(theirs, body[:64], now_ns, _WALL_NS)
+        assert len(ours.outbox) <= STEPS_MAX
+    return sum(ours.counters.dropped.values())
+
+
+def _said_to_relay(device: _Device) -> list[tuple[Endpoint, bytes]]:
+    """Return real datagrams from our engine: data, control and a handshake."""
+    for message in _SAID:
+        device.order(SendControl(device.nodes[0], DIRECT, message))
+    device.order(nic.SendPacket(device.nodes[0], 0, packet_between(device.nodes[0], device.engine.node)))
+    device.engine.tick(device.now_ns + 130 * SECOND_NS, _WALL_NS + 130 * SECOND_NS)
+    return list(device.engine.outbox)
+
+
+def _obey_orders(data: bytes) -> int:
+    """Decode orders as the packet device does, and obey them."""
+    engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=_NOW_NS, wall_ns=_WALL_NS)
+    for order in nic.decode_orders(data):
+        if not isinstance(order, nic.Configure | nic.Stop):
+            engine.order(order, _NOW_NS, _WALL_NS)
+    return len(engine.outbox)
+
+
+def _batches(items: Sequence[nic.Order | nic.Report]) -> tuple[bytes, ...]:
+    encoded = [nic.encode_item(item) for item in items]
+    return (*(nic.join_items([item]) for item in encoded), nic.join_items(encoded))
+
+
+def _frame(data: bytes) -> bool:
+    return label_of(data) is not None and is_authentic(data, _LABEL_KEY) and bool(inner_of(data))
+
+
+def _plaintext(data: bytes) -> bytes:
+    """Open a plaintext of at least one byte, as the engine does: no shorter one comes from a session."""
+    return take_packet(data, _SOURCE + _TARGET) if data[:1] and data[0] >> 4 == 6 else unpad_control(data or b"\0")
+
+
+# A whole control machine, and the local API on top of it.
+
+
+@cache
+def _group_of_three() -> tuple[bytes, int]:
+    """Return the snapshot of a member that is linked to two others, and its time."""
+    world = World(full_mesh(3, LinkSpec(delay_ns=10_000_000)), factory_of(blueprints(3, 1)), seed=1)
+    world.start_all()
+    world.run(5 * SECOND_NS)
+    first = world.program(0)
+    assert first is not None
+    return first.control.snapshot(), world.clock(0).monotonic_ns()
+
+
+def _told_by_members(data: bytes) -> int:
+    """Let two linked members say anything to a third. What it decides must be orders that the device accepts."""
+    snapshot, now_ns = _group_of_three()
+    control = Control.restore(snapshot)
+    nodes = [plan.member.node for plan in blueprints(3, 1)]
+    for mode, pick, body in _steps(data):
+        now_ns += SECOND_NS * (bool(mode & _LATER) + 70 * bool(mode & _MUCH_LATER))
+        via = (DIRECT, nodes[2 - pick % 2], nodes[0], b"nobody----")[mode & 3]
+        _handle(control, ControlReceived(nodes[1 + pick % 2], via, body), now_ns)
+    control.snapshot()
+    return control.unknown_messages
+
+
+def _handle(control: Control, event: ControlInput, now_ns: int) -> None:
+    waiting = [event]
+    for _ in range(STEPS_MAX):
+        if not waiting:
+            return
+        for effect in control.handle(waiting.pop(0), now_ns):
+            match effect:
+                case Sign(request_id, payload):
+                    waiting.append(Signed(request_id, identity_of(1, 0).sign(payload)))
+                case StoreRoster():
+                    waiting.append(Stored(effect.version))
+                case _ if isinstance(effect, nic.EngineOrder):
+                    nic.decode_orders(nic.join_items([nic.encode_item(effect)]))
+                case _:
+                    pass
+
+
+@cache
+def _methods() -> dict[str, api.Method]:
+    """Return the local API's methods of a member that is linked to two others."""
+    snapshot, now_ns = _group_of_three()
+    control = Control.restore(snapshot)
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    async def gone(*_: object) -> None:
+        raise ConnectionError
+
+    async def opened(host: str, port: int) -> tuple[str, int]:
+        return host, port
+
+    forward = SimpleNamespace(connections=0, start=opened, close=nothing)  # It opens no port.
+    stack = SimpleNamespace(echo=nothing, tcp_forward=lambda *_: forward, udp_forward=lambda *_: forward)
+    around = Around(
+        control=control,
+        now_ns=now_ns,
+        started_ns=0,
+        group_name="group",
+        listen="udp/10.0.0.1:7747",
+        endpoints={},
+        meter=RelayMeter(),
+        warnings=(),
+    )
+    node: Any = SimpleNamespace(
+        control=control,
+        around=lambda: around,
+        stack=stack,
+        feed=lambda _: None,
+        endpoints=(("10.0.0.1", 7747),),
+        plan=SimpleNamespace(
+            clock=SimpleNamespace(wall_ns=lambda: _WALL_NS), identity=identity_of(1, 0), group=control.group.group
+        ),
+        loop_time=lambda: 0.0,
+        pause=gone,  # As when the client hangs up after the first line of an answer.
+        end_soon=lambda: None,
+    )
+    return dict(Methods(node).table())
+
+
+class _Sink:
+    """Takes an answer of the local API."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def write(self, line: bytes) -> None:
+        self.written += line
+
+    async def drain(self) -> None:
+        pass
+
+
+def _request(line: bytes) -> None:
+    """Answer one line of the local API. The answer is whole lines of JSON; an error has a code and a fix."""
+    sink: Any = _Sink()
+    asyncio.run(api._answer(line, sink, _methods()))  # noqa: SLF001 - what stands behind the socket.
+    for answer in sink.written.splitlines():
+        decoded = msgspec.json.decode(answer)
+        if "error" in decoded:
+            raise UserError(decoded["error"]["code"], decoded["error"]["sentence"], fix=decoded["error"]["fix"])
+
+
+def _take_inner(data: bytes) -> int:
+    """Hand a member's inner packets to the conduits; nobody may reach a port of this machine."""
+
+    async def received() -> int:
+        own, node = (plan.member.node for plan in blueprints(2, 1))
+        stack = Stack(group=_GROUP, own=own, send=lambda *_: None, allow=lambda *_: False)
+        for mode, _, body in _steps(data):
+            if mode & 1:  # The body of a datagram to the port that QUIC or flows have; else a whole packet.
+                port = 4430 + (mode >> 1 & 1)
+                udp = packets.UdpPacket(_SOURCE, _TARGET, 0, 50_000, port, body[:1200])
+                stack.receive(node, packets.build_udp(udp))
+            else:
+                stack.receive(node, body)
+            await asyncio.sleep(0)
+        await stack.close()
+        return stack.dropped
+
+    return asyncio.run(received())
+
+
+# Files and commands of people.
+
+
+def _settings(data: bytes) -> object:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return load({}, {}, Path(file.name))
+
+
+def _command(data: bytes) -> None:
+    """Give lines to the emulator; each is answered."""
+
+    async def served() -> list[bytes]:
+        reader, answers = asyncio.StreamReader(), list[bytes]()
+        reader.feed_data(data)
+        reader.feed_eof()
+        await serve(1, reader, answers.append)
+        return answers
+
+    for answer in asyncio.run(served()):
+        msgspec.json.decode(answer)
+
+
+def _roster(data: bytes) -> object:
+    roster = Roster.decode(data)
+    return roster.members(), roster.digest(), Roster.decode(roster.encode())
+
+
+def _take_statement(data: bytes) -> object:
+    """Take in a statement from anywhere, beside what is known."""
+    roster = Roster.trusted(_ROSTER)
+    statement = decode_statement(data)
+    return roster.add(statement), roster.members(), roster.encode()
+
+
+def _statements() -> tuple[bytes, ...]:
+    """Return statements that a roster takes: an admission, a removal is made by the fuzzer, a profile."""
+    roster, founder = Roster.trusted(_ROSTER), identity_of(1, 0)
+    guest = identity_of(1, 9)
+    bodies = (
+        Admit(Member(guest.public_key, guest.signing_key, "late", (("192.0.2.9", 1),))),
+        Profile(Member(founder.public_key, founder.signing_key, "renamed", ())),
+    )
+    return tuple(
+        encode_statement(signed(roster.group, roster.draft(founder.signing_key, body), founder.sign)) for body in bodies
+    )
+
+
+_SAID: Final = (
+    overlay.encode(overlay.Probe(1, 2, 1000, 3, 4, 5, 0xFFFF_FFFF, 1)),
+    overlay.encode(overlay.LinkState(7, 1, True, 0, 1, 255, 2, (_LINK,))),  # noqa: FBT003  A wire field.
+    overlay.encode(overlay.LabelRequest(blueprints(3, 1)[2].member.node)),
+    overlay.encode(overlay.LabelNotice(blueprints(3, 1)[2].member.node, 1, b"a" * 32, 2, b"b" * 32, 120)),
+    group.encode(group.Hello(1, 1, 99, 1_700_000_000, "0.1.0")),
+    group.encode(group.Digest(99, b"d" * 16)),
+)
+_ROSTER: Final = blueprints(3, 1)[0].roster
+_BATCHES: Final = (
+    nic.AdmitPeer(b"p" * 32, (("192.0.2.1", 1),), b"k" * 32),
+    nic.ExpelPeer(b"p" * 32),
+    nic.SendPacket(_NODE, 0, b"\x60" + bytes(39)),
+    SendControl(_NODE, DIRECT, b"\x91\x01"),
+    SetRoute(_NODE, 0, DIRECT, _NODE),
+    SetTransmitLabel(_NODE, _NODE, 1, b"k" * 32),
+    SetForwardLabel(1, b"k" * 32, _NODE, _NODE, 2, b"k" * 32, 1),
+    SetArrivalLabel(1, b"k" * 32, _NODE, _NODE),
+    nic.Configure(b"g" * 32, b"k" * 32, (("192.0.2.1", 0),)),
+    nic.Stop(),
+)
+_REPORTS: Final = (
+    SessionUp(_NODE, 1),
+    SessionDown(_NODE),
+    ControlReceived(_NODE, DIRECT, b"\x91\x01"),
+    nic.Listening((("192.0.2.1", 1),), "EADDRINUSE"),
+    nic.PacketReceived(_NODE, b"\x60" + bytes(39)),
+    nic.EndpointSeen(_NODE, "192.0.2.1", 1),
+    nic.NicCounters({"forged": 1}),
+    nic.Timestamp(1),
+)
+_REQUESTS: Final = (
+    b'{"method":"status"}',
+    b'{"method":"why","params":{"target":"n1","tag":"loss","source":"n0"}}',
+    b'{"method":"ping","params":{"node":"n2","count":1}}',
+    b'{"method":"invite"}',
+    b'{"method":"remove","params":{"node":"n2"}}',
+    b'{"method":"forward.add","params":{"protocol":"tcp","local":"127.0.0.1:1","node":"n1","port":80}}',
+    b'{"method":"forward.list"}',
+    b'{"method":"down"}',
+)
+_COMMANDS: Final = (
+    b'{"type":"AddNode","name":"a","port":1}\n{"type":"AddNode","name":"b","port":2}\n'
+    b'{"type":"SetLink","source":"a","target":"b","delay_us":1000,"jitter_us":10,"loss":1}\n'
+    b'{"type":"Impair","source":"a","target":"b","key":"k","loss":3000,"rate_bytes_s":9,"blackhole":true}\n'
+    b'{"type":"Mend","key":"k"}\n{"type":"Count"}\n'
+)
+
+
 DECODERS: Final = (
     Decoder(
         "overlay",
@@ -113,7 +568,7 @@ DECODERS: Final = (
     ),
     Decoder(
         "invitation",
-        lambda data: decode_invitation(data.decode("utf-8", "replace")),
+        lambda data: decode_invitation(data.decode("utf-8", "surrogateescape")),  # As a command line gives it.
         (UserError,),
         (encode_invitation(_INVITATION).encode(),),
     ),
@@ -134,6 +589,50 @@ DECODERS: Final = (
         (Service(Kind.TCP, 443).encode(),),
     ),
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
+    Decoder(
+        "orders",
+        _obey_orders,
+        (WireError,),
+        _batches(_BATCHES),
+    ),
+    Decoder(
+        "reports",
+        nic.decode_reports,
+        (WireError,),
+        _batches(_REPORTS),
+    ),
+    Decoder("frame", _frame, (), (pack_frame(pack_label(1), _LABEL_KEY, b"\4\0\0\0" + bytes(28)),)),
+    Decoder(
+        "plaintext",
+        _plaintext,
+        (WireError,),
+        (packets.build_udp(packets.UdpPacket(_SOURCE, _TARGET, 0, 1, 2, b"payload")), pad_control(_SAID[0])),
+    ),
+    Decoder("device", _receive_datagrams, (), _device_seeds()),
+    Decoder(
+        "sessions",
+        _receive_sessions,
+        (),
+        (b"".join(_step(_REAL, pick) for pick in range(9)), _step(_RAW, 0, b"\1" * 148)),
+    ),
+    Decoder(
+        "members",
+        _told_by_members,
+        (),
+        tuple(_step(_LATER, pick, body) for pick, body in enumerate((*_SAID, *_SAID))),
+    ),
+    Decoder("roster", _roster, (CorruptError,), (_ROSTER,)),
+    Decoder("taken", _take_statement, (WireError,), _statements()),
+    Decoder("snapshot", Control.restore, (CorruptError,), (_group_of_three()[0],)),
+    Decoder(
+        "conduits",
+        _take_inner,
+        (),
+        (_step(1, 0, b"\xc0\0\0\0\1\x08" + bytes(40)), _step(3, 0, b"\1\0\0\x50" + bytes(9))),
+    ),
+    Decoder("request", _request, (UserError, ConnectionError), _REQUESTS),
+    Decoder("settings", _settings, (UserError,), (b'name = "fra"\nlisten = "0.0.0.0:7747"\nrelay-budget = 2\n',)),
+    Decoder("emulator", _command, (), (_COMMANDS,)),
 )
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The composite of mesh and group: who gets which input, and what the packet device is told about peers."""
 
+from collections.abc import Sequence
 from random import Random
 
 import msgspec
@@ -37,8 +38,7 @@ SECRET = bytes(range(16))
 INVITED = invite_public_key(SECRET)
 
 
-def admitted(effects: object) -> dict[bytes, AdmitPeer]:
-    assert isinstance(effects, list)
+def admitted(effects: Sequence[ControlEffect]) -> dict[bytes, AdmitPeer]:
     return {effect.public_key: effect for effect in effects if isinstance(effect, AdmitPeer)}
 
 

@@ -13,7 +13,6 @@ from atoll.device.nic.messages import AdmitPeer, ExpelPeer, Order
 from atoll.group.events import DuplicateIdentity, InviteIssued, RemoveAsked, Removed
 from atoll.group.invite import invite_public_key
 from atoll.host.journal_files import JournalFiles, read_journal
-from atoll.lab.groups import blueprints
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.performer import Performer
 from atoll.node.state import StateDirectory
@@ -204,7 +203,7 @@ def test_a_change_of_route_is_logged_by_name_and_told(shell: Shell, caplog: pyte
         node=two.node, tag=0, before=DIRECT, via=three.node, cause="silent", evidence="3 missing", took_ns=120_000_000
     )
     with caplog.at_level(logging.INFO):
-        shell.performer._perform(notice)
+        shell.performer.begin([notice])
     assert f"route to {two.node.hex()} tag 0: direct -> via {three.node.hex()}, silent in 0.120 s" in caplog.text
     assert shell.ear.notices == [notice]
 
@@ -213,11 +212,7 @@ def test_a_member_that_joined_is_news_and_not_a_warning(shell: Shell, caplog: py
     from atoll.group import notices  # noqa: PLC0415 - beside its only use.
 
     with caplog.at_level(logging.INFO):
-        shell.performer._perform(notices.joined(b"x" * 10, "four"))
+        shell.performer.begin([notices.joined(b"x" * 10, "four")])
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("INFO", "joined: four joined the group (by an invitation of this node)")
     ]
-
-
-def test_plans_are_the_same_each_time() -> None:
-    assert plans() == blueprints(3, 1, names=("one", "two", "three"))

@@ -8,7 +8,8 @@ import pytest
 from atoll.base.errors import UserError
 from atoll.base.member import ENDPOINTS_MAX, RelayWill
 from atoll.lab.groups import identity_of
-from atoll.node.service import endpoint_text, everyone_may_read, own_member, parse_address, parse_endpoint
+from atoll.node.reporting import endpoint_text
+from atoll.node.service import everyone_may_read, own_member, parse_address, parse_endpoint
 from atoll.node.state import Settings
 
 

@@ -97,11 +97,12 @@ def _file(path: Path, *, must_exist: bool) -> dict[str, str]:
     try:
         with path.open("rb") as opened:
             table = tomllib.loads(opened.read(FILE_BYTES_MAX).decode())
+        texts = {key: str(value) for key, value in table.items()}
     except OSError as error:
         raise UserError(
             "A501", "the configuration file cannot be read", where=f"{path}: {error.strerror}", fix="check --config"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # Also of a number with thousands of digits, or nested too deep.
         raise UserError(
             "A501", "the configuration file is not TOML", where=f"{path}: {error}", fix="mend that line"
         ) from error
@@ -116,7 +117,7 @@ def _file(path: Path, *, must_exist: bool) -> dict[str, str]:
                 where=f"{path}: {key} is a {type(value).__name__}",
                 fix="atoll config show --origin",
             )
-        written[key] = str(value)
+        written[key] = texts[key]
     return written
 
 

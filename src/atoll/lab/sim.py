@@ -45,6 +45,7 @@ DATAGRAMS_S_MAX: Final = (
 TALKING_PAIRS: Final = 2
 TALK_NS: Final = 200 * MILLISECOND_NS
 FOREVER_NS: Final = 10 * MINUTE_NS  # Longer than any run.
+COMMAND: Final = "python -m atoll.lab.sim"
 WITHIN_NS: Final = 2 * MINUTE_NS  # After healing: a session that broke is made again within WireGuard's own times.
 
 
@@ -147,14 +148,14 @@ def group_scenario(nodes: int = NODES, kinds: Sequence[FaultKind] = tuple(FaultK
         ),
         script=talk,
         progress_ns=WITHIN_NS,
-        command="make sim SEED={seed}" if nodes == NODES else f"python -m atoll.lab.sim --seed {{seed}} --nodes {nodes}",
+        command="make sim SEED={seed}" if nodes == NODES else f"{COMMAND} --seed {{seed}} --nodes {nodes}",
     )
 
 
 def main(arguments: Sequence[str] | None = None, say: Callable[[str], object] = print) -> int:
     """Run the seeds that the command line names; return the exit status: 0 all held, 1 some did not, 2 usage."""
     parser = argparse.ArgumentParser(
-        prog="python -m atoll.lab.sim",
+        prog=COMMAND,
         description="Run a simulated group under a swarm of faults, from each of these seeds.",
     )
     parser.add_argument("--seed", default="1..20", help="one seed, or a range such as 1..200")

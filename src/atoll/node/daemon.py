@@ -31,7 +31,8 @@ from atoll.node.joining import join
 from atoll.node.launch import LaunchAnswer, LaunchOptions, Problem
 from atoll.node.methods import Methods
 from atoll.node.naming import checked_name, group_name
-from atoll.node.service import Node, Plan, endpoint_text, own_member, parse_address
+from atoll.node.reporting import endpoint_text
+from atoll.node.service import Node, Plan, own_member, parse_address
 from atoll.node.state import Settings, StateDirectory
 from atoll.node.views import Ready
 

@@ -14,7 +14,7 @@ from atoll.node.control import Control
 from atoll.node.views import CandidateView, PeerView, RelayView, StatusView, SwitchView, WhyView
 from atoll.overlay.evidence import CandidateReport, Explanation, PeerReport, Switch
 
-__all__ = ["TAG_NAMES", "Around", "RelayMeter", "name_of", "status_view", "why_view"]
+__all__ = ["TAG_NAMES", "Around", "RelayMeter", "endpoint_text", "name_of", "status_view", "why_view"]
 
 TAG_NAMES: Final = ("latency", "direct", "throughput", "loss")
 SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
@@ -69,6 +69,12 @@ class Around:
     endpoints: Mapping[bytes, Endpoint]
     meter: RelayMeter
     warnings: tuple[str, ...] = ()
+
+
+def endpoint_text(endpoint: Endpoint) -> str:
+    """Return ``HOST:PORT``; an IPv6 host stands in brackets."""
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def name_of(control: Control, node: bytes) -> str:
@@ -128,13 +134,8 @@ def _peer_view(around: Around, member: Member) -> PeerView:
         else (around.now_ns - report.heard_ns) / SECOND_NS,
         session=report is not None and report.session,
         relay=member.relay.value,
-        endpoint=None if endpoint is None else _endpoint_text(endpoint),
+        endpoint=None if endpoint is None else endpoint_text(endpoint),
     )
-
-
-def _endpoint_text(endpoint: Endpoint) -> str:
-    host, port = endpoint
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _peer_why(around: Around, node: NodeId, report: PeerReport) -> str:

@@ -46,14 +46,14 @@ from atoll.host.addresses import reachable_endpoints
 from atoll.host.journal_files import JournalFiles
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.performer import Performer
-from atoll.node.reporting import Around, RelayMeter, name_of
+from atoll.node.reporting import Around, RelayMeter, endpoint_text, name_of
 from atoll.node.state import Settings, StateDirectory
 from atoll.overlay.config import Config
 from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
 from atoll.overlay.reports import NicRestarted, RelayMetered
 
-__all__ = ["PORT_MAX", "Node", "Plan", "endpoint_text", "own_member", "parse_address", "parse_endpoint", "started"]
+__all__ = ["PORT_MAX", "Node", "Plan", "own_member", "parse_address", "parse_endpoint", "started"]
 
 log: Final = logging.getLogger("atoll.node")
 
@@ -102,12 +102,6 @@ def parse_address(text: str) -> Endpoint:
             where=f"{host!r} is not numeric",
             fix="give the address itself, for example: --listen 0.0.0.0:7747",
         ) from error
-
-
-def endpoint_text(endpoint: Endpoint) -> str:
-    """Return ``HOST:PORT``."""
-    host, port = endpoint
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def everyone_may_read(path: Path) -> bool:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A member that lies: its links are the best of all, it says, and then it drops what it was given to relay.
+
+It has every key that a member has, and a real node behind it. The others must find out by their own probes, end to end.
+"""
+
+from collections.abc import Iterable
+from typing import Self
+
+import pytest
+
+from atoll.base.ids import DIRECT, Endpoint, packed_address_of
+from atoll.base.units import MILLISECOND_NS, SECOND_NS
+from atoll.device.nic.frame import FRAME_KIND
+from atoll.lab.groups import blueprints, factory_of
+from atoll.lab.program import SimulatedNode
+from atoll.lab.traffic import Exchange, Traffic
+from atoll.overlay.messages import Link, LinkState, encode
+from atoll.overlay.orders import SendControl
+from atoll.sim import Jitter, LinkSpec, World, endpoint_of, mesh_of_matrix
+
+ASKER, ANSWERER, LIAR, HONEST = range(4)
+# Round trips, ms. The liar is where everybody would like a relay to be; the honest one is far away.
+RTT_MS = ((0, 60, 10, 120), (60, 0, 10, 120), (10, 10, 0, 100), (120, 120, 100, 0))
+BEGIN_NS = 5 * SECOND_NS
+TURN_NS = 15 * SECOND_NS  # The liar begins to drop, or the direct path is cut.
+END_NS = 45 * SECOND_NS
+HEALED_NS = 3 * SECOND_NS  # "A few seconds", with the liar; half a second is usual without.
+LIE_NS = 200 * MILLISECOND_NS
+LATER_BOOT = (1 << 63) - 1  # Newer than what the real node below the liar says of itself.
+
+
+class Outbox(list[tuple[Endpoint, bytes]]):
+    """What the liar lets go out: from ``since_ns`` on nothing that it should relay."""
+
+    def __init__(self, world: World[SimulatedNode], since_ns: int) -> None:
+        super().__init__()
+        self._world, self._since_ns = world, since_ns
+        self.kept_back = 0
+
+    def __iadd__(self, sent: Iterable[tuple[Endpoint, bytes]]) -> Self:  # type: ignore[misc, override]
+        for endpoint, datagram in sent:
+            if self._world.now_ns >= self._since_ns and datagram.startswith(FRAME_KIND):
+                self.kept_back += 1
+            else:
+                self.append((endpoint, datagram))
+        return self
+
+
+class Scene:
+    """Two honest nodes that talk, a liar near to both, and an honest relay far away."""
+
+    def __init__(self, seed: int, *, drops_from_ns: int) -> None:
+        self.plans = blueprints(len(RTT_MS), seed, records=True)
+        matrix = [[one * 1000 for one in row] for row in RTT_MS]
+        rest = LinkSpec(jitter_ns=MILLISECOND_NS, jitter=Jitter.UNIFORM)
+        self.world = World(mesh_of_matrix(matrix, rest=rest), factory_of(self.plans), seed=seed, command="{seed}")
+        self.traffic = Traffic(self.world, self.plans)
+        self.exchange: Exchange = self.traffic.begin(ASKER, ANSWERER, (BEGIN_NS, END_NS))
+        self.seen_by_liar: list[bytes] = []
+        self.carried: list[bytes] = []  # Inner packets that came out at the liar.
+        self.world.tap(self._see)
+        self.world.start_all()
+        self.outbox = Outbox(self.world, drops_from_ns)
+        self.node(LIAR).outbox = self.outbox
+        self.node(LIAR).heard = lambda _node, packet, _now_ns, _wall_ns: self.carried.append(packet)
+        self.lies = 0
+        self.world.at(SECOND_NS, self._lie)
+
+    def node(self, index: int) -> SimulatedNode:
+        program = self.world.program(index)
+        assert program is not None
+        return program
+
+    def _see(self, _source: Endpoint, target: Endpoint, datagram: bytes) -> None:
+        if target == endpoint_of(LIAR):
+            self.seen_by_liar.append(datagram)
+
+    def _lie(self) -> None:
+        """Tell everybody of perfect links to everybody."""
+        self.lies += 1
+        others = [plan.member.node for index, plan in enumerate(self.plans) if index != LIAR]
+        links = tuple(Link(node, 1, 0, 0, 0, 0) for node in others)
+        lie = encode(LinkState(LATER_BOOT, self.lies, full=True, part=0, parts=1, load=0, will=2, links=links))
+
+        def tell(program: SimulatedNode, now_ns: int, wall_ns: int) -> None:
+            for node in others:
+                program.engine.order(SendControl(node, DIRECT, lie), now_ns, wall_ns)
+            program.outbox += program.engine.outbox
+            program.engine.outbox.clear()
+
+        self.world.act(LIAR, "lie", tell)
+        self.world.at(self.world.now_ns + LIE_NS, self._lie)
+
+    def cut(self) -> None:
+        """Cut the direct path of the two, in both directions."""
+        for source, target in ((ASKER, ANSWERER), (ANSWERER, ASKER)):
+            self.world.impair(source, target, "cut", LinkSpec(blackhole=True))
+
+    def vias(self) -> list[bytes]:
+        """Return the ways that the asker's traffic went from the turn on, in order."""
+        return [notice.via for at_ns, notice in self.node(ASKER).notices if at_ns >= self.asker_ns(TURN_NS)]
+
+    def asker_ns(self, world_ns: int) -> int:
+        return world_ns + self.world.clock(ASKER).monotonic_ns() - self.world.now_ns
+
+    def chosen(self) -> bytes:
+        now_ns = self.world.clock(ASKER).monotonic_ns()
+        explanation = self.node(ASKER).control.mesh.explain(self.plans[ANSWERER].member.node, 0, now_ns)
+        assert explanation is not None
+        return explanation.chosen
+
+    def read_nothing(self) -> None:
+        """Check that the liar saw ciphertext only: every packet of the exchange holds both overlay addresses."""
+        addresses = [packed_address_of(plan.group, plan.member.node) for plan in self.plans[:2]]
+        for marker in (addresses[0] + addresses[1], addresses[1] + addresses[0]):
+            assert not any(marker in datagram for datagram in self.seen_by_liar)
+            assert not any(marker in packet for packet in self.carried)
+            assert not any(marker in segment for segment in self.node(LIAR).segments())
+        assert self.carried == []
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_a_liar_that_never_relays_does_not_keep_the_traffic(seed: int) -> None:
+    """The direct path is cut while the liar looks best; the labels that it grants lead nowhere."""
+    scene = Scene(seed, drops_from_ns=0)
+    scene.world.at(TURN_NS, scene.cut)
+    scene.world.run(TURN_NS)
+    liar, honest = (scene.plans[index].member.node for index in (LIAR, HONEST))
+    assert scene.chosen() == DIRECT, "it never carried anything, so nothing was given to it"
+    scene.world.run(END_NS)
+    scene.read_nothing()
+    healed_ns = scene.exchange.healed_ns(TURN_NS, END_NS, SECOND_NS, 0.02)
+    assert healed_ns is not None
+    assert healed_ns - TURN_NS <= HEALED_NS
+    assert scene.chosen() == honest
+    assert liar not in scene.vias()
+    assert scene.outbox.kept_back > 0, "it was asked, end to end"
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_a_liar_that_stops_relaying_loses_the_traffic(seed: int) -> None:
+    """The liar is in use, and good, until the direct path is cut: from then on it drops everything."""
+    scene = Scene(seed, drops_from_ns=TURN_NS)
+    scene.world.at(TURN_NS, scene.cut)
+    scene.world.run(TURN_NS - 1)
+    liar, honest = (scene.plans[index].member.node for index in (LIAR, HONEST))
+    frames = [datagram for datagram in scene.seen_by_liar if datagram.startswith(FRAME_KIND)]
+    assert frames, "it did relay, and saw every packet"
+    scene.world.run(END_NS)
+    scene.read_nothing()
+    healed_ns = scene.exchange.healed_ns(TURN_NS, END_NS, SECOND_NS, 0.02)
+    assert healed_ns is not None
+    assert healed_ns - TURN_NS <= HEALED_NS
+    assert scene.chosen() == honest
+    assert liar not in scene.vias()[-1:]
+    assert scene.outbox.kept_back > 0
+
+
+def test_the_packets_of_the_exchange_hold_the_marker() -> None:
+    """What ``read_nothing`` looks for is there where a packet is open."""
+    scene = Scene(1, drops_from_ns=END_NS)
+    opened: list[bytes] = []
+    scene.node(ANSWERER).heard = lambda _node, packet, _now_ns, _wall_ns: opened.append(packet)
+    scene.world.run(BEGIN_NS + SECOND_NS)
+    marker = b"".join(packed_address_of(plan.group, plan.member.node) for plan in scene.plans[:2])
+    assert len(opened) > 10
+    assert all(marker in packet for packet in opened)
