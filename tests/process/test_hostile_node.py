@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from random import Random
+from typing import Self
 
 import pytest
 
@@ -17,12 +18,12 @@ from atoll.base.units import SECOND_NS
 from atoll.device.nic.frame import FRAME_KIND
 from atoll.group.roster import Roster
 from atoll.overlay.session import Sessions
-from tests.process.node_world import WAIT_S, Box, Nodes, children_of, nodes, until
+from tests.process.node_world import WAIT_S, Box, children_of, nodes, until
 
 pytestmark = pytest.mark.process
 
 LOOPBACK = "127.0.0.1"
-CAPTURED_MIN = 60  # Datagrams between the two nodes before the attack begins.
+CAPTURED_MIN = 150  # Datagrams between the two nodes before the attack begins: handshakes, probes, echoes.
 CAPTURED_MAX = 4_000
 GROWTH_KIB_MAX = 20 * 1024
 STATUS_S_MAX = 5.0  # It takes a few milliseconds; the machine that tests may be busy.
@@ -50,7 +51,7 @@ class Wire(threading.Thread):
         self._ended = threading.Event()
         self.captured: list[tuple[int, bytes]] = []  # (index of the receiver, datagram), oldest first.
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -201,7 +202,7 @@ def attack() -> Generator[Attack]:
         boxes[0].up("--advertise", wire.advertised(0))
         boxes[1].up(boxes[0].invite(), "--advertise", wire.advertised(1))
         until(lambda: boxes[0].sees("friend") and boxes[1].sees("victim"), "both see each other")
-        until(lambda: len(wire.captured) >= CAPTURED_MIN, "something to replay")
+        until(lambda: boxes[1].answered("victim") and len(wire.captured) >= CAPTURED_MIN, "something to replay")
         yield Attack(boxes, wire, stranger)
 
 

@@ -204,7 +204,9 @@ def test_more_clients_than_the_limit_are_turned_away_and_the_others_served(group
         for client in clients:
             client.settimeout(10)
             client.connect(path)
-        assert clients[-1].recv(1) == b""
+        with clients[-1].makefile("rb") as answers:
+            assert json.loads(answers.readline())["error"]["code"] == "A499"
+            assert answers.readline() == b""
         clients[0].sendall(b'{"method":"status"}\n')
         assert clients[0].recv(6) == b'{"ok":'
     finally:

@@ -42,6 +42,20 @@ def _load() -> Targets:
 
 targets = _load()
 each_decoder = pytest.mark.parametrize("decoder", targets.DECODERS, ids=lambda decoder: str(decoder.name))
+STATEFUL = {"conduits", "device", "members", "sessions"}  # Fed rows of steps, see fuzz/targets.py.
+each_stateful = pytest.mark.parametrize(
+    "decoder", [one for one in targets.DECODERS if one.name in STATEFUL], ids=lambda decoder: str(decoder.name)
+)
+
+# Masks that change a few bits of something real, plaintexts of either kind, heads of every kind of datagram, noise.
+bodies = st.one_of(
+    st.just(b""),
+    st.integers(0, 150).flatmap(lambda at: st.integers(1, 255).map(lambda bits: bytes(at) + bytes((bits,)))),
+    st.tuples(st.sampled_from((b"\x60\0\0\0", b"\x99\1", b"\x99\2", b"\x92\3")), st.binary(max_size=80)).map(b"".join),
+    st.tuples(st.integers(0, 6).map(lambda kind: kind.to_bytes(4, "little")), st.binary(max_size=200)).map(b"".join),
+    st.binary(max_size=1_300),
+)
+steps = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255), bodies), max_size=12)
 
 
 @st.composite
@@ -86,3 +100,15 @@ def test_damaged_encodings_are_decoded_or_refused(decoder: Decoder, data: st.Dat
 @given(noise=st.binary(max_size=2048))
 def test_noise_is_decoded_or_refused(decoder: Decoder, noise: bytes) -> None:
     targets.run_once(decoder, noise)
+
+
+@each_stateful
+@given(steps=steps)
+def test_no_row_of_steps_raises(decoder: Decoder, steps: list[tuple[int, int, bytes]]) -> None:
+    """The target itself looks at bounds, at what is answered to strangers, and at the form of what is handed on."""
+    row = b"".join(bytes((mode, pick)) + len(body).to_bytes(2, "little") + body for mode, pick, body in steps)
+    targets.run_once(decoder, row)
+
+
+def test_every_stateful_target_is_there() -> None:
+    assert {decoder.name for decoder in targets.DECODERS} >= STATEFUL

@@ -4,43 +4,49 @@
 It has every key that a member has, and a real node behind it. The others must find out by their own probes, end to end.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Self
 
 import pytest
 
 from atoll.base.ids import DIRECT, Endpoint, packed_address_of
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
-from atoll.device.nic.frame import FRAME_KIND
+from atoll.device.nic.frame import FRAME_HEADER_BYTES, FRAME_KIND
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
 from atoll.lab.traffic import Exchange, Traffic
+from atoll.overlay.evidence import Explanation
 from atoll.overlay.messages import Link, LinkState, encode
 from atoll.overlay.orders import SendControl
 from atoll.sim import Jitter, LinkSpec, World, endpoint_of, mesh_of_matrix
+from tests.unit import nic_world
 
 ASKER, ANSWERER, LIAR, HONEST = range(4)
 # Round trips, ms. The liar is where everybody would like a relay to be; the honest one is far away.
 RTT_MS = ((0, 60, 10, 120), (60, 0, 10, 120), (10, 10, 0, 100), (120, 120, 100, 0))
 BEGIN_NS = 5 * SECOND_NS
 TURN_NS = 15 * SECOND_NS  # The liar begins to drop, or the direct path is cut.
-END_NS = 45 * SECOND_NS
+END_NS = 30 * SECOND_NS
+LAST_NS = END_NS + SECOND_NS  # The last answers have come.
 HEALED_NS = 3 * SECOND_NS  # "A few seconds", with the liar; half a second is usual without.
 LIE_NS = 200 * MILLISECOND_NS
+ANY_LENGTH = range(1 << 16)
+DATA_FRAME_BYTES = 116  # A packet of the exchange in its session and in a frame; probes have other lengths.
 LATER_BOOT = (1 << 63) - 1  # Newer than what the real node below the liar says of itself.
 
 
 class Outbox(list[tuple[Endpoint, bytes]]):
-    """What the liar lets go out: from ``since_ns`` on nothing that it should relay."""
+    """What the liar lets go out: from ``since_ns`` on none of the frames of these lengths that it should relay."""
 
-    def __init__(self, world: World[SimulatedNode], since_ns: int) -> None:
+    def __init__(self, world: World[SimulatedNode], since_ns: int, lengths: Container[int]) -> None:
         super().__init__()
-        self._world, self._since_ns = world, since_ns
+        self._world, self._since_ns, self._lengths = world, since_ns, lengths
         self.kept_back = 0
 
     def __iadd__(self, sent: Iterable[tuple[Endpoint, bytes]]) -> Self:  # type: ignore[misc, override]
         for endpoint, datagram in sent:
-            if self._world.now_ns >= self._since_ns and datagram.startswith(FRAME_KIND):
+            drops = self._world.now_ns >= self._since_ns and len(datagram) in self._lengths
+            if drops and datagram.startswith(FRAME_KIND):
                 self.kept_back += 1
             else:
                 self.append((endpoint, datagram))
@@ -50,7 +56,7 @@ class Outbox(list[tuple[Endpoint, bytes]]):
 class Scene:
     """Two honest nodes that talk, a liar near to both, and an honest relay far away."""
 
-    def __init__(self, seed: int, *, drops_from_ns: int) -> None:
+    def __init__(self, seed: int, *, drops_from_ns: int, lengths: Container[int] = ANY_LENGTH) -> None:
         self.plans = blueprints(len(RTT_MS), seed, records=True)
         matrix = [[one * 1000 for one in row] for row in RTT_MS]
         rest = LinkSpec(jitter_ns=MILLISECOND_NS, jitter=Jitter.UNIFORM)
@@ -61,7 +67,7 @@ class Scene:
         self.carried: list[bytes] = []  # Inner packets that came out at the liar.
         self.world.tap(self._see)
         self.world.start_all()
-        self.outbox = Outbox(self.world, drops_from_ns)
+        self.outbox = Outbox(self.world, drops_from_ns, lengths)
         self.node(LIAR).outbox = self.outbox
         self.node(LIAR).heard = lambda _node, packet, _now_ns, _wall_ns: self.carried.append(packet)
         self.lies = 0
@@ -104,11 +110,19 @@ class Scene:
     def asker_ns(self, world_ns: int) -> int:
         return world_ns + self.world.clock(ASKER).monotonic_ns() - self.world.now_ns
 
-    def chosen(self) -> bytes:
+    def explained(self) -> Explanation:
         now_ns = self.world.clock(ASKER).monotonic_ns()
         explanation = self.node(ASKER).control.mesh.explain(self.plans[ANSWERER].member.node, 0, now_ns)
         assert explanation is not None
-        return explanation.chosen
+        return explanation
+
+    def chosen(self) -> bytes:
+        return self.explained().chosen
+
+    def best_told(self) -> bytes:
+        """Return the way with the best score, whether it works or not."""
+        scores = {one.via: one.score_us for one in self.explained().candidates}
+        return min(scores, key=lambda via: scores[via] or 1 << 62)
 
     def read_nothing(self) -> None:
         """Check that the liar saw ciphertext only: every packet of the exchange holds both overlay addresses."""
@@ -120,15 +134,16 @@ class Scene:
         assert self.carried == []
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_a_liar_that_never_relays_does_not_keep_the_traffic(seed: int) -> None:
     """The direct path is cut while the liar looks best; the labels that it grants lead nowhere."""
     scene = Scene(seed, drops_from_ns=0)
     scene.world.at(TURN_NS, scene.cut)
     scene.world.run(TURN_NS)
     liar, honest = (scene.plans[index].member.node for index in (LIAR, HONEST))
+    assert scene.best_told() == liar
     assert scene.chosen() == DIRECT, "it never carried anything, so nothing was given to it"
-    scene.world.run(END_NS)
+    scene.world.run(LAST_NS)
     scene.read_nothing()
     healed_ns = scene.exchange.healed_ns(TURN_NS, END_NS, SECOND_NS, 0.02)
     assert healed_ns is not None
@@ -138,16 +153,16 @@ def test_a_liar_that_never_relays_does_not_keep_the_traffic(seed: int) -> None:
     assert scene.outbox.kept_back > 0, "it was asked, end to end"
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_a_liar_that_stops_relaying_loses_the_traffic(seed: int) -> None:
     """The liar is in use, and good, until the direct path is cut: from then on it drops everything."""
     scene = Scene(seed, drops_from_ns=TURN_NS)
     scene.world.at(TURN_NS, scene.cut)
     scene.world.run(TURN_NS - 1)
     liar, honest = (scene.plans[index].member.node for index in (LIAR, HONEST))
-    frames = [datagram for datagram in scene.seen_by_liar if datagram.startswith(FRAME_KIND)]
-    assert frames, "it did relay, and saw every packet"
-    scene.world.run(END_NS)
+    assert scene.chosen() == liar, "it did relay, and saw every packet"
+    assert any(datagram.startswith(FRAME_KIND) for datagram in scene.seen_by_liar)
+    scene.world.run(LAST_NS)
     scene.read_nothing()
     healed_ns = scene.exchange.healed_ns(TURN_NS, END_NS, SECOND_NS, 0.02)
     assert healed_ns is not None
@@ -155,6 +170,32 @@ def test_a_liar_that_stops_relaying_loses_the_traffic(seed: int) -> None:
     assert scene.chosen() == honest
     assert liar not in scene.vias()[-1:]
     assert scene.outbox.kept_back > 0
+
+
+@pytest.mark.xfail(strict=True, reason="known: docs/explanation/threats.md, a relay that carries probes and drops data")
+def test_a_liar_that_relays_only_probes_loses_the_traffic() -> None:
+    """Nothing is cut: a clean direct path is there, and one's own probes through the liar look better still."""
+    scene = Scene(1, drops_from_ns=TURN_NS, lengths=(DATA_FRAME_BYTES,))
+    scene.world.run(LAST_NS)
+    scene.read_nothing()
+    assert scene.outbox.kept_back > 0
+    assert scene.exchange.loss(TURN_NS + HEALED_NS, END_NS) < 0.02
+
+
+@pytest.mark.xfail(strict=True, reason="known: docs/explanation/threats.md, a relay that takes its frames off")
+def test_a_relay_that_takes_frames_off_does_not_become_the_direct_way() -> None:
+    """It hands the datagram in a frame to its receiver bare, from its own address: as if the origin had moved there."""
+    world = nic_world.World(3)
+    world.introduce()
+    origin, liar, target = range(3)
+    world.lease(origin, liar, target)
+    world.lost = lambda sent: sent[0] == world.at[liar]
+    world.say(origin, target, b"\x91\x05", world.node(liar))
+    frame = world.frames()[-1][2]
+    world.lost = lambda _: False
+    world.receive(target, frame[FRAME_HEADER_BYTES:], world.at[liar])
+    world.say(target, origin, b"\x91\x06")
+    assert world.sent[-1][1] == world.at[origin], "direct is where the origin is"
 
 
 def test_the_packets_of_the_exchange_hold_the_marker() -> None:

@@ -91,8 +91,18 @@ def test_an_answer_that_is_none_means_another_version(tmp_path: Path, garbage: b
     assert refusal(tmp_path, garbage).code == "A208"
 
 
+def test_a_connection_that_ends_without_an_answer_means_that_the_node_went_away(tmp_path: Path) -> None:
+    assert refusal(tmp_path).code == "A401"
+
+
+def test_a_stream_that_breaks_off_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    with node(tmp_path, b'{"ok":1}\n'), pytest.raises(UserError) as caught:
+        list(Api(tmp_path).stream("ping"))
+    assert caught.value.code == "A401"
+
+
 def test_an_end_without_an_answer_means_another_version(tmp_path: Path) -> None:
-    assert refusal(tmp_path).code == "A208"
+    assert refusal(tmp_path, b'{"end":true}\n').code == "A208"
     with pytest.raises(UserError) as caught:
         view(b'{"invite":1}', InviteView)
     assert caught.value.code == "A208"

@@ -97,6 +97,7 @@ class Api:
                         error = answer.error
                         raise UserError(error.code, error.sentence, where=error.where, fix=error.fix)
                     yield bytes(answer.ok)
+                raise UserError("A401", "the node went away", where=str(self._path), fix="atoll logs; atoll up")
         except (FileNotFoundError, ConnectionError, PermissionError) as error:
             raise self._not_running(error) from error
         except TimeoutError as error:

@@ -84,6 +84,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], config
             settings[key] = Setting(key, written[key], f"file {path}")
         else:
             settings[key] = Setting(key, default, "default")
+    if settings["state"].value == "":  # An unset variable of a script; the current directory is not what it meant.
+        raise UserError("A501", "the state directory has no name", where=settings["state"].origin, fix="--state DIR")
     if settings["state"].value is None:
         settings["state"] = Setting("state", str(default_state()), "default")
     return settings

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -57,8 +58,13 @@ def explain(error: StorageError, path: Path) -> UserError:
     )
 
 
-def make_private_directory(path: Path) -> None:
+def make_private_directory(path: Path, *, signs: Collection[str] = ()) -> None:
     """Make a directory, and its parents, that only this user can enter; an existing one is closed to others.
+
+    Args:
+        path: The directory.
+        signs: Names of which one tells that an existing directory is ours. One without any, open to others and not
+            empty, is somebody else's (``/tmp``, a home): to close it would harm them. None given: it is ours.
 
     Raises:
         StorageError: It cannot be made, or belongs to somebody else.
@@ -66,6 +72,8 @@ def make_private_directory(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            if signs and any(path.iterdir()) and not any((path / sign).exists() for sign in signs):
+                raise StorageError(f"{path}: other files are in it and other users may enter it; atoll needs one of its own")
             path.chmod(0o700)
     except OSError as error:
         raise storage_error(error, path) from error

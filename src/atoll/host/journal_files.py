@@ -250,7 +250,11 @@ def _content_of(path: Path) -> bytes | None:
 def _last_sequence(directory: Path, numbers: list[int]) -> int:
     """Return the number of the last input on disk, or a higher one where its segment cannot be read to the end."""
     for number in reversed(numbers):
-        data = _content_of(directory / f"{number:08d}.atj") or b""
+        path = directory / f"{number:08d}.atj"
+        try:
+            data = _content_of(path) or b""
+        except OSError as error:
+            raise storage_error(error, path) from error
         last: int | None = None
         try:
             for item in read(data):

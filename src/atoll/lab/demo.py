@@ -161,7 +161,8 @@ class _Stage:
         pair.atoll.start()
         pair.control.start()
         await self._until(phase.begin_ms / 1000)
-        onset_s = await self._strike(phase) if faults else asyncio.get_running_loop().time()
+        struck_s = await self._strike(phase) if faults else None
+        onset_s = asyncio.get_running_loop().time() if struck_s is None else struck_s
         row.state = "broken" if faults else "untouched"
         row.waits = lambda: _silences(pair, onset_s, asyncio.get_running_loop().time())
         await self._until(phase.end_ms / 1000)
@@ -173,13 +174,15 @@ class _Stage:
         pair.atoll.ask_to_stop()
         pair.control.ask_to_stop()
         report = _told(phase, atoll, control, why)
+        if faults and struck_s is None:  # A trouble that did not come proves nothing.
+            report = msgspec.structs.replace(report, kept=False)
         row.state, row.route = "kept" if report.kept else "MISSED", report.route
         row.waits = lambda: (report.control_silence_s, report.silence_s)
         self._shown.say(_line(report))
         return report
 
-    async def _strike(self, phase: Phase) -> float:
-        """Break what the phase breaks; return when, in seconds of the monotonic clock."""
+    async def _strike(self, phase: Phase) -> float | None:
+        """Break what the phase breaks; return when, in seconds of the monotonic clock, or None: it could not."""
         group, key = self._group, phase.trouble.value
         match phase.trouble:
             case Trouble.LOSS | Trouble.ONE_WAY_LOSS:
@@ -190,8 +193,10 @@ class _Stage:
             case Trouble.RELAY_KILLED:
                 why = await group.why(phase.source, phase.target)
                 at_ns = int(asyncio.get_running_loop().time() * 1e9)
-                if len(why.path) > 2:
-                    group.kill(why.path[1])
+                if len(why.path) <= 2:
+                    self._shown.say(f"no relay to kill: {phase.source} reaches {phase.target} directly")
+                    return None
+                group.kill(why.path[1])
         way = "->" if phase.trouble is Trouble.ONE_WAY_LOSS else "<->"
         self._shown.say(f"t={self._script_s():4.1f} s  {phase.title} {phase.source}{way}{phase.target}")
         return at_ns / 1e9

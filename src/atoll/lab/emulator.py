@@ -393,6 +393,7 @@ class EmulatorClient:
         """Start the emulator's process; it ends with the block, or with this process."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # The current directory is no place to load modules from.
             "-m",
             "atoll.lab.emulator_process",
             str(seed),

@@ -128,12 +128,16 @@ class LiveGroup:
         invitations = [
             msgspec.json.decode(await self.call(first, "invite"), type=InviteView).invite for _ in self.names[1:]
         ]
-        await asyncio.gather(
+        outcomes = await asyncio.gather(
             *(
                 self._up(name, ports[name], faces[name], invitation)
                 for name, invitation in zip(self.names[1:], invitations, strict=True)
-            )
+            ),
+            return_exceptions=True,  # All of them first: whoever still starts could not be ended.
         )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
         await self._until_all_see_all()
 
     async def _up(self, name: str, port: int, face: tuple[str, int], invitation: str | None) -> None:
@@ -145,7 +149,13 @@ class LiveGroup:
             advertise=(f"{face[0]}:{face[1]}",),
             group_name="demo",
         )
-        await asyncio.get_running_loop().run_in_executor(None, launch, options)
+        starting = asyncio.get_running_loop().run_in_executor(None, launch, options)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with suppress(UserError):
+                await starting  # A thread cannot be cancelled, and a node half started cannot be ended.
+            raise
 
     async def _until_all_see_all(self) -> None:
         missing: dict[str, list[str]] = {}

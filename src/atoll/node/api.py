@@ -16,7 +16,7 @@ import msgspec
 from atoll.base.errors import ProjectError, UserError
 from atoll.node.launch import Problem
 
-__all__ = ["Answer", "Method", "Request", "call", "serve"]
+__all__ = ["Answer", "Method", "Request", "call", "check_path", "serve"]
 
 REQUEST_BYTES_MAX: Final = 64 * 1024  # Limit. The longest request, an invitation, is below 1 KiB.
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. A status of 50 members is below 40 KiB.
@@ -39,13 +39,11 @@ _request_decoder: Final = msgspec.json.Decoder(Request)
 _encode: Final = msgspec.json.encode
 
 
-async def serve(path: Path, methods: Mapping[str, Method]) -> asyncio.AbstractServer:
-    """Listen on ``path`` (mode 0600, replaced if stale) and answer with ``methods``.
-
-    The state directory's lock is held by the caller, so a socket file that exists here is a leftover.
+def check_path(path: Path) -> None:
+    """Refuse a path that no unix socket can have.
 
     Raises:
-        UserError: A109, the path is longer than a unix socket's may be.
+        UserError: A109, it is too long.
     """
     if len(bytes(path)) > SOCKET_PATH_BYTES_MAX:
         raise UserError(
@@ -54,12 +52,25 @@ async def serve(path: Path, methods: Mapping[str, Method]) -> asyncio.AbstractSe
             where=str(path),
             fix=f"choose a directory so that the socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes: --state DIR",
         )
+
+
+async def serve(path: Path, methods: Mapping[str, Method]) -> asyncio.AbstractServer:
+    """Listen on ``path`` (mode 0600, replaced if stale) and answer with ``methods``.
+
+    The state directory's lock is held by the caller, so a socket file that exists here is a leftover.
+
+    Raises:
+        UserError: A109, the path is longer than a unix socket's may be.
+    """
+    check_path(path)
     path.unlink(missing_ok=True)
     clients = 0
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal clients
         if clients >= CLIENTS_MAX:
+            fix = "end one of the programs that hold a connection to it"
+            _say_problem(writer, Problem("A499", f"{CLIENTS_MAX} clients speak with this node already", fix=fix))
             writer.close()
             return
         clients += 1

@@ -190,7 +190,7 @@ class Control:
         """
         try:
             state = msgspec.msgpack.decode(snapshot, type=ControlState)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptError("a control snapshot that does not decode") from error
         control = cls(Mesh.restore(state.mesh), Group.restore(state.group))
         control.admitted = state.admitted

@@ -26,14 +26,14 @@ from atoll.group.roster import Roster
 from atoll.host.clock import SystemClock
 from atoll.host.files import explain
 from atoll.host.udp import UdpSocket
-from atoll.node.api import serve
+from atoll.node.api import check_path, serve
 from atoll.node.joining import join
-from atoll.node.launch import LaunchAnswer, LaunchOptions, Problem
+from atoll.node.launch import LaunchAnswer, LaunchOptions, Problem, log_to_stderr
 from atoll.node.methods import Methods
 from atoll.node.naming import checked_name, group_name
 from atoll.node.reporting import endpoint_text
 from atoll.node.service import Node, Plan, own_member, parse_address
-from atoll.node.state import Settings, StateDirectory
+from atoll.node.state import SOCKET_NAME, Settings, StateDirectory
 from atoll.node.views import Ready
 
 __all__ = ["live", "main", "run"]
@@ -49,8 +49,7 @@ Say = Callable[[LaunchAnswer], None]
 def main() -> int:
     """Run the daemon that ``launch`` started; return its exit status."""
     line = sys.stdin.buffer.readline(OPTIONS_BYTES_MAX)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("quic").setLevel(logging.WARNING)  # It tells of every connection.
+    log_to_stderr()
     try:
         options = msgspec.json.decode(line, type=LaunchOptions)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -107,6 +106,7 @@ def live(options: LaunchOptions, tell: Say) -> None:
 
 
 async def _live(options: LaunchOptions, tell: Say) -> None:
+    check_path(Path(options.state) / SOCKET_NAME)  # Before anything is kept, or an invitation is used up.
     state = StateDirectory(Path(options.state))
     try:
         clock = SystemClock()
@@ -114,6 +114,7 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
         plan, joined = await _plan(options, state, clock)
         node = Node(plan)
         methods = Methods(node)
+        _guard(node)
         try:
             await node.start()
             if node.ended.done() and (error := node.ended.result()) is not None:
@@ -121,7 +122,8 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
             server = await serve(state.socket, methods.table())
             try:
                 tell(LaunchAnswer(ok=_ready(node, methods, joined=joined, began_ns=began_ns)))
-                await _until_ended(node)
+                if (error := await node.ended) is not None:
+                    raise error
             finally:
                 server.close()
         finally:
@@ -132,14 +134,12 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
         state.close()
 
 
-async def _until_ended(node: Node) -> None:
+def _guard(node: Node) -> None:
+    """Make signals end the node in order, and bugs end it at all."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(partial(_bug, node))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.end_soon)
-    error = await node.ended
-    if error is not None:
-        raise error
 
 
 def _bug(node: Node, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -191,7 +191,7 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
         listen = tuple(parse_address(text) for text in settings.listen.split(","))
         member = own_member(identity, settings, listen)
         answer = await join(invitation, identity, member, listen, clock)
-        stored, joined = answer.roster, True
+        stored, joined = _merged(state, answer.roster, stored), True
         _keep(state, stored)
     if stored is None:
         listen = tuple(parse_address(text) for text in settings.listen.split(","))
@@ -202,6 +202,16 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
         settings = msgspec.structs.replace(settings, group_name=group_name(Draws(group)))
         state.keep_settings(settings)
     return Plan(state, identity, settings, group, stored, clock, options.journal), joined
+
+
+def _merged(state: StateDirectory, joined: bytes, stored: bytes | None) -> bytes:
+    """Return the inviter's roster with what only this node's knows: a removal that it signed must not be forgotten."""
+    if stored is None:
+        return joined
+    roster = _decoded(state, joined)
+    for statement in _decoded(state, stored).statements():
+        roster.add(statement)
+    return roster.encode()
 
 
 def _decoded(state: StateDirectory, roster: bytes) -> Roster:
@@ -223,7 +233,8 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
     if kept is None:
         kept = Settings(
             name=name_from(socket.gethostname()),
-            group_name=options.group_name or "",  # ``_plan`` gives it one, when it knows the group.
+            # Empty: ``_plan`` gives it one, when it knows the group.
+            group_name=checked_name(options.group_name) if options.group_name else "",
             listen=options.listen or _free_default(),
         )
     changed = {
@@ -241,15 +252,18 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
 
 def _free_default() -> str:
     """Return the addresses to listen on when nobody said: both families, the default port, or any if it is in use."""
-    for port in (DEFAULT_PORT, 0):
+    for port in (DEFAULT_PORT, 0, 0):  # A free port of one family may be in use in the other.
         found: list[Endpoint] = []
         for host in ("0.0.0.0", "::"):  # noqa: S104 - a node is there to be called by its members.
             try:
                 probe = UdpSocket((host, found[0][1] if found else port))
                 found.append(probe.endpoint)
                 probe.close()
-            except LinkError:
-                continue  # This family is not to be had here, or the port is in use.
+            except LinkError as error:
+                if str(error) == "EADDRINUSE":  # Half a node, on the other family alone, would puzzle everybody.
+                    found.clear()
+                    break
+                continue  # This family is not to be had here.
         if found:
             return ",".join(endpoint_text(endpoint) for endpoint in found)
     return endpoint_text(("0.0.0.0", DEFAULT_PORT))  # noqa: S104 - as above; the device will say what is wrong.

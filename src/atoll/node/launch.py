@@ -5,6 +5,8 @@ The daemon is ``python -m atoll.node``. Its options travel as one JSON line on s
 can be read by every user of the machine; its first line of output is the answer: a ``Ready`` or a coded error.
 """
 
+import logging
+import os
 import select
 import subprocess
 import sys
@@ -17,13 +19,18 @@ import msgspec
 
 from atoll.base.errors import StorageError, UserError
 from atoll.base.member import RelayWill
+from atoll.base.units import SECOND_NS
+from atoll.group.limits import JOIN_NS_MAX
 from atoll.host.files import explain, make_private_directory, storage_error
+from atoll.node.state import STATE_SIGNS
 from atoll.node.views import Ready
 
-__all__ = ["ANSWER_BYTES_MAX", "LaunchAnswer", "LaunchOptions", "Problem", "launch", "stay"]
+__all__ = ["ANSWER_BYTES_MAX", "LaunchAnswer", "LaunchOptions", "Problem", "launch", "log_to_stderr", "stay"]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON; a Ready is below 1 KiB.
-READY_TIMEOUT_S: Final = 30.0  # Limit. A join over a bad path may need several handshake retries of 5 s.
+# Limit. Longer than any join, so that a join that fails says itself why; and two starts of the packet device.
+READY_TIMEOUT_S: Final = JOIN_NS_MAX / SECOND_NS + 45.0
+ENDING_TIMEOUT_S: Final = 10.0  # Limit. For a daemon that has said why it does not start, or was told to end.
 
 
 class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +92,7 @@ def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None)
     """
     with _log_of(Path(options.state)) as log:
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "atoll.node"],
+            [sys.executable, "-P", "-m", "atoll.node"],  # -P: the state directory is no place to load modules from.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -96,24 +103,28 @@ def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None)
     assert daemon.stdin is not None
     assert daemon.stdout is not None
     with daemon.stdin, daemon.stdout:
-        with suppress(BrokenPipeError):  # It ended already; that it says nothing is noticed below.
-            daemon.stdin.write(msgspec.json.encode(options) + b"\n")
-            daemon.stdin.close()
-        ready, _, _ = select.select([daemon.stdout], [], [], READY_TIMEOUT_S)
+        try:
+            with suppress(BrokenPipeError):  # It ended already; that it says nothing is noticed below.
+                daemon.stdin.write(msgspec.json.encode(options) + b"\n")
+                daemon.stdin.close()
+            ready, _, _ = select.select([daemon.stdout], [], [], READY_TIMEOUT_S)
+        except KeyboardInterrupt:
+            daemon.terminate()  # It has a session of its own, so Ctrl-C did not reach it.
+            raise
         line = daemon.stdout.readline(ANSWER_BYTES_MAX) if ready else b""
     try:
         answer = msgspec.json.decode(line, type=LaunchAnswer)
     except (msgspec.DecodeError, UnicodeDecodeError):
         answer = LaunchAnswer()
     if answer.error is not None:
-        daemon.wait(timeout=READY_TIMEOUT_S)
+        daemon.wait(timeout=ENDING_TIMEOUT_S)
         raise answer.error.error()
     if answer.ok is None:
         if daemon.poll() is None:
             daemon.terminate()
         raise UserError(
             "A403",
-            "the node ended before it was ready",
+            "the node ended before it was ready" if ready else "the node was not ready in time, and was ended",
             where=f"{options.state}/node.log",
             fix=f"read the last lines of {options.state}/node.log",
         )
@@ -124,13 +135,23 @@ def _log_of(state: Path) -> IO[bytes]:
     """Make the state directory if need be, and open the log in it."""
     path = state / "node.log"
     try:
-        make_private_directory(state)
+        make_private_directory(state, signs=STATE_SIGNS)
         try:
-            return path.open("ab")
+            return open(path, "ab", opener=_open_private)
         except OSError as error:
             raise storage_error(error, path) from error
     except StorageError as error:
         raise explain(error, path) from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def log_to_stderr() -> None:
+    """Send the log of this process to its standard error: for a node's process, once."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("quic").setLevel(logging.WARNING)  # It tells of every connection.
 
 
 def stay(options: LaunchOptions, announce: Callable[[Ready], None]) -> None:
@@ -149,4 +170,5 @@ def stay(options: LaunchOptions, announce: Callable[[Ready], None]) -> None:
         if answer.ok is not None:
             announce(answer.ok)
 
+    log_to_stderr()
     live(options, tell)

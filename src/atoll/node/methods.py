@@ -108,9 +108,9 @@ class Methods:
 
     async def close(self) -> None:
         """End all forwards."""
-        for _, forward in self._forwards.values():
+        while self._forwards:  # A client that is still there may change it meanwhile.
+            _, (_, forward) = self._forwards.popitem()
             await forward.close()
-        self._forwards.clear()
 
     async def status(self, params: dict[str, Any]) -> StatusView:
         """Return how every member stands."""

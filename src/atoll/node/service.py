@@ -400,7 +400,7 @@ class Node:
             await started(self._nic, self._configure(self._listen))
         except UserError as error:
             self._end(error)
-        except LinkError as error:
+        except (LinkError, OSError) as error:  # OSError: no more file descriptors, say. Without a device it is no node.
             self._end(UserError("A403", str(error), fix="read the node's log: atoll logs"))
         else:
             self.feed(NicRestarted())

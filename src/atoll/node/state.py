@@ -24,9 +24,11 @@ from atoll.host.files import (
     write_private,
 )
 
-__all__ = ["Settings", "StateDirectory"]
+__all__ = ["SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory"]
 
 STATE_FORMAT: Final = 1
+SOCKET_NAME: Final = "control.sock"
+STATE_SIGNS: Final = ("lock", "identity")  # Files by which a state directory is known.
 SETTINGS_BYTES_MAX: Final = 64 * 1024  # Limit. A settings file is below 1 KiB.
 ROSTER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. The roster's own limits keep it far below.
 TIMESTAMP_BYTES: Final = 8
@@ -72,7 +74,7 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         try:
-            make_private_directory(path)
+            make_private_directory(path, signs=STATE_SIGNS)
             self._lock = StateLock(path / "lock")
         except StorageError as error:
             raise explain(error, path / "lock") from error
@@ -84,7 +86,7 @@ class StateDirectory:
     @property
     def socket(self) -> Path:
         """Where the local API listens."""
-        return self.path / "control.sock"
+        return self.path / SOCKET_NAME
 
     @property
     def journal(self) -> Path:
@@ -95,10 +97,17 @@ class StateDirectory:
         """Return the node's identity; make one, durably, when there is none yet.
 
         Raises:
-            UserError: A101, it cannot be read or is not one; A102, the disk is full; A104, others may read it.
+            UserError: A101, it is lost, cannot be read or is none; A102, the disk is full; A104, others may read it.
         """
         path = self.path / "identity"
         if not path.exists():
+            if (self.path / "roster").exists():  # The group would see a stranger, and this node no member in itself.
+                raise UserError(
+                    "A101",
+                    f"the key file {path} is missing",
+                    where=f"{self.path} holds a roster, so there was one",
+                    fix="restore it from a backup, or join as a new machine: atoll up --state NEW_DIR INVITE",
+                )
             try:
                 write_private(path, os.urandom(IDENTITY_BYTES))
             except StorageError as error:

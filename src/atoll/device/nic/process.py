@@ -11,6 +11,7 @@ import selectors
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from random import SystemRandom
 from typing import Final, final
 
@@ -243,4 +244,5 @@ def _engine(configure: Configure) -> Engine:
 
 
 def _say(control: socket.socket, report: Report) -> None:
-    control.send(join_items((encode_item(report),)))
+    with suppress(OSError):  # Control is gone; the next read says so, and there is nobody to tell.
+        control.send(join_items((encode_item(report),)))
