@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from atoll.base.errors import UserError
 from atoll.cli.api import Api
 from atoll.group.identity import IDENTITY_BYTES
 from tests.process.node_world import Box, Daemon, Nodes, children_of, gone, kill, nodes, until

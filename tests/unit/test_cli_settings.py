@@ -31,6 +31,12 @@ def test_the_nearer_source_wins(tmp_path: Path) -> None:
     }
 
 
+def test_an_empty_state_directory_is_not_the_current_one() -> None:
+    with pytest.raises(UserError) as caught:
+        load({"state": ""}, {}, None)
+    assert caught.value.code == "A501"
+
+
 def test_every_key_has_an_environment_variable() -> None:
     assert environment_name("relay-budget") == "ATOLL_RELAY_BUDGET"
     for key in DEFAULTS:

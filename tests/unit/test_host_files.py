@@ -71,6 +71,19 @@ def test_a_directory_is_made_with_its_parents_and_closed_to_others(tmp_path: Pat
     assert mode_of(path) == 0o700
 
 
+def test_a_directory_of_somebody_else_is_not_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    path.mkdir()
+    path.chmod(0o755)
+    (path / "theirs").write_bytes(b"")
+    with pytest.raises(StorageError, match=re.escape(str(path))):
+        make_private_directory(path, signs=("lock",))
+    assert mode_of(path) == 0o755
+    (path / "lock").write_bytes(b"")
+    make_private_directory(path, signs=("lock",))
+    assert mode_of(path) == 0o700
+
+
 def test_a_file_in_the_way_of_a_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(StorageError, match=re.escape(str(tmp_path / "a" / "b"))):

@@ -308,6 +308,12 @@ def test_a_place_without_a_journal_is_named_with_the_fix(tmp_path: Path) -> None
         assert where in caught.value.where
 
 
+def test_a_segment_that_cannot_be_read_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "00000009.atj").mkdir()
+    with pytest.raises(StorageError, match=re.escape("00000009.atj")):
+        JournalFiles(tmp_path)
+
+
 def test_a_file_in_the_place_of_the_directory_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b"")
     with pytest.raises(StorageError, match="journal"):

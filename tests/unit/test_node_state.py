@@ -44,6 +44,13 @@ def test_an_identity_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> Non
     assert StateDirectory(tmp_path / "other").identity().public_key != first.public_key
 
 
+def test_a_lost_identity_is_not_replaced_while_there_is_a_roster(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path)
+    state.keep_roster(b"roster")
+    assert refusal(state, "identity").code == "A101"
+    assert not (tmp_path / "identity").exists()
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o601])
 def test_an_identity_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     state = StateDirectory(tmp_path)

@@ -180,7 +180,9 @@ def invite(*, as_json: bool, state: str | None, config: Path | None) -> None:
 def remove(*, node: str, state: str | None, config: Path | None) -> None:
     """Remove NODE from the group for good. Every member hears of it."""
     Api(state_of(state, config)).call("remove", {"node": node})
-    click.echo(f"removed {node}; a removed machine can come back only with a new invitation", err=True)
+    click.echo(
+        f"removed {node}; that machine can come back only with a new state directory and a new invitation", err=True
+    )
 
 
 @click.command()

@@ -73,7 +73,9 @@ def make_private_directory(path: Path, *, signs: Collection[str] = ()) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             if signs and any(path.iterdir()) and not any((path / sign).exists() for sign in signs):
-                raise StorageError(f"{path}: other files are in it and other users may enter it; atoll needs one of its own")
+                raise StorageError(
+                    f"{path}: other files are in it and other users may enter it; atoll needs one of its own"
+                )
             path.chmod(0o700)
     except OSError as error:
         raise storage_error(error, path) from error

@@ -173,7 +173,7 @@ class _Stage:
         atoll, control = pair.atoll.waits(onset_s, end_s), pair.control.waits(onset_s, end_s)
         pair.atoll.ask_to_stop()
         pair.control.ask_to_stop()
-        report = _told(phase, atoll, control, why)
+        report = _told(phase, atoll, control, _Healing.of(why, asyncio.get_running_loop().time() - onset_s))
         if faults and struck_s is None:  # A trouble that did not come proves nothing.
             report = msgspec.structs.replace(report, kept=False)
         row.state, row.route = "kept" if report.kept else "MISSED", report.route
@@ -212,17 +212,33 @@ def _silences(pair: _Pair, onset_s: float, now_s: float) -> tuple[float, float]:
     return pair.control.waits(onset_s, now_s).silence_s, pair.atoll.waits(onset_s, now_s).silence_s
 
 
-def _told(phase: Phase, atoll: Waits, control: Waits, why: WhyView) -> PhaseReport:
-    last = why.history[-1] if why.history and why.history[-1].cause != "start" else None
+@dataclass(frozen=True, slots=True)
+class _Healing:
+    """What the overlay did about a trouble: its first change of route since, as a later one answers a later trouble."""
+
+    route: str
+    cause: str = ""
+    took_s: float | None = None
+
+    @staticmethod
+    def of(why: WhyView, since_s: float) -> "_Healing":
+        switch = next((s for s in why.history if s.cause != "start" and s.ago_s <= since_s), None)
+        if switch is None:
+            return _Healing("->".join(why.path))
+        relays = () if switch.after is None else (switch.after,)
+        return _Healing("->".join((why.source, *relays, why.target)), switch.cause, switch.took_s)
+
+
+def _told(phase: Phase, atoll: Waits, control: Waits, healing: _Healing) -> PhaseReport:
     promised_s = phase.silence_max_ms / 1000 + atoll.usual_s
     return PhaseReport(
         trouble=phase.trouble.value,
         title=phase.title,
         source=phase.source,
         target=phase.target,
-        route="->".join(why.path),
-        cause="" if last is None else last.cause,
-        took_s=None if last is None else last.took_s,
+        route=healing.route,
+        cause=healing.cause,
+        took_s=healing.took_s,
         promised_s=promised_s,
         usual_s=atoll.usual_s,
         requests=atoll.requests,
