@@ -79,7 +79,7 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         _S.CONFLICT,
         "the port is in use",
         "Another program, or another node, has the UDP port that this node should listen on.",
-        "Choose another with `--listen HOST:PORT`, or `--listen :0` for any free one; or end the other program.",
+        "Choose another with `--listen HOST:PORT`, or `--listen 0.0.0.0:0` for any free one; or end the other program.",
     ),
     "A106": Explanation(
         _S.CONFLICT,
@@ -97,9 +97,9 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     "A108": Explanation(
         _S.FAILURE,
         "the roster on disk is damaged",
-        "The signed list of members does not carry valid signatures any more. It was kept aside, not repaired.",
-        "Start the node again while another member is up: it will send its copy. If no other member is left, restore "
-        "the state directory from a backup.",
+        "The signed list of members does not carry valid signatures any more, or the settings do not decode. Nothing "
+        "was changed or repaired.",
+        "Restore that file from a backup; or move `roster` away and join again with an invitation; the identity stays.",
     ),
     "A109": Explanation(
         _S.USAGE,

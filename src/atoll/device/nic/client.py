@@ -106,6 +106,7 @@ class NicClient:
         loop.add_reader(ours, self._readable)
         self._watch = asyncio.create_task(self._wait(process), name="nic")
         self._put(configure)
+        self._flush()  # Alone in its batch: an order that came before the next turn would make it unreadable.
         try:
             async with asyncio.timeout(START_S_MAX):
                 listening = await self._listening
