@@ -32,7 +32,7 @@ from atoll.base.units import SECOND_NS
 from atoll.cli.settings import load
 from atoll.conduit import packets
 from atoll.conduit.stack import Stack
-from atoll.conduit.stream import Kind, Service
+from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service
 from atoll.core.journal import Provenance, Recorder, read
 from atoll.core.machine import MachineKind
 from atoll.device.nic import messages as nic
@@ -48,6 +48,7 @@ from atoll.group.statement import Admit, Profile, Statement, decode_statement, e
 from atoll.lab.emulator import serve
 from atoll.lab.groups import blueprints, factory_of, identity_of
 from atoll.node import api
+from atoll.node.asking import decode_answer, decode_question
 from atoll.node.control import Control, ControlInput
 from atoll.node.methods import Methods
 from atoll.node.reporting import Around, RelayMeter
@@ -195,7 +196,8 @@ class _Device:
     def _under_way(self) -> list[bytes]:
         """Return real datagrams to us that did not arrive yet: data, control, frames, a handshake."""
         own = self.engine
-        plain = [packet_between(own.node, node) for node in self.nodes] + [pad_control(message) for message in _SAID]
+        plain = [packet_between(own.node, node) for node in self.nodes]
+        plain += [pad_control(message, 7, direct=True) for message in _SAID]
         sealed = [self.sealed(index % 2, plaintext) for index, plaintext in enumerate([*plain, b""])]
         frames = [pack_frame(pack_label(label), _LABEL_KEY, sealed[1]) for label in (_FORWARD, _ARRIVAL)]
         again = Sessions(private_key=_secret(2), rng=Random(7), now_ns=_NOW_NS, wall_floor_ns=2 * _WALL_NS)
@@ -307,7 +309,9 @@ def _frame(data: bytes) -> bool:
 
 def _plaintext(data: bytes) -> bytes:
     """Open a plaintext of at least one byte, as the engine does: no shorter one comes from a session."""
-    return take_packet(data, _SOURCE + _TARGET) if data[:1] and data[0] >> 4 == 6 else unpad_control(data or b"\0")
+    return (
+        take_packet(data, _SOURCE + _TARGET)[0] if data[:1] and data[0] >> 4 == 6 else unpad_control(data or b"\0")[0]
+    )
 
 
 # A whole control machine, and the local API on top of it.
@@ -369,17 +373,14 @@ def _methods() -> dict[str, api.Method]:
     async def opened(host: str, port: int) -> tuple[str, int]:
         return host, port
 
+    def unreachable(*_: object) -> None:
+        raise BrokenStreamError(Reason.UNREACHABLE)
+
     forward = SimpleNamespace(connections=0, start=opened, close=nothing)  # It opens no port.
     stack = SimpleNamespace(echo=nothing, tcp_forward=lambda *_: forward, udp_forward=lambda *_: forward)
+    stack.answer_questions, stack.streams = lambda _: None, SimpleNamespace(open=unreachable)
     around = Around(
-        control=control,
-        now_ns=now_ns,
-        started_ns=0,
-        group_name="group",
-        listen="udp/10.0.0.1:7747",
-        endpoints={},
-        meter=RelayMeter(),
-        warnings=(),
+        control, now_ns, 0, group_name="group", listen="udp/10.0.0.1:7747", endpoints={}, meter=RelayMeter()
     )
     node: Any = SimpleNamespace(
         control=control,
@@ -388,7 +389,9 @@ def _methods() -> dict[str, api.Method]:
         feed=lambda _: None,
         endpoints=(("10.0.0.1", 7747),),
         plan=SimpleNamespace(
-            clock=SimpleNamespace(wall_ns=lambda: _WALL_NS), identity=identity_of(1, 0), group=control.group.group
+            clock=SimpleNamespace(wall_ns=lambda: _WALL_NS, monotonic_ns=lambda: _NOW_NS),
+            identity=identity_of(1, 0),
+            group=control.group.group,
         ),
         loop_time=lambda: 0.0,
         pause=gone,  # As when the client hangs up after the first line of an answer.
@@ -590,24 +593,17 @@ DECODERS: Final = (
         (Service(Kind.TCP, 443).encode(),),
     ),
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
-    Decoder(
-        "orders",
-        _obey_orders,
-        (WireError,),
-        _batches(_BATCHES),
-    ),
-    Decoder(
-        "reports",
-        nic.decode_reports,
-        (WireError,),
-        _batches(_REPORTS),
-    ),
+    Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
+    Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
     Decoder("frame", _frame, (), (pack_frame(pack_label(1), _LABEL_KEY, b"\4\0\0\0" + bytes(28)),)),
     Decoder(
         "plaintext",
         _plaintext,
         (WireError,),
-        (packets.build_udp(packets.UdpPacket(_SOURCE, _TARGET, 0, 1, 2, b"payload")), pad_control(_SAID[0])),
+        (
+            packets.build_udp(packets.UdpPacket(_SOURCE, _TARGET, 0, 1, 2, b"payload")),
+            pad_control(_SAID[0], 7, direct=True),
+        ),
     ),
     Decoder("device", _receive_datagrams, (), _device_seeds()),
     Decoder(
@@ -632,6 +628,8 @@ DECODERS: Final = (
         (_step(1, 0, b"\xc0\0\0\0\1\x08" + bytes(40)), _step(3, 0, b"\1\0\0\x50" + bytes(9))),
     ),
     Decoder("request", _request, (UserError, ConnectionError), _REQUESTS),
+    Decoder("question", decode_question, (WireError,), (b'{"ask":"why","target":"%020d","tag":"loss"}' % 0,)),
+    Decoder("answer", decode_answer, (WireError,), (b'{"failure":"path"}',)),  # Whole ones are in the corpus.
     Decoder("settings", _settings, (UserError,), (b'name = "fra"\nlisten = "0.0.0.0:7747"\nrelay-budget = 2\n',)),
     Decoder("emulator", _command, (), (_COMMANDS,)),
 )

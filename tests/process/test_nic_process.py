@@ -18,7 +18,7 @@ import pytest
 
 from atoll.base.errors import LinkError, UsageError
 from atoll.base.ids import DIRECT, Endpoint, NodeId, PublicKey, node_id_of
-from atoll.device.nic.client import NicClient
+from atoll.device.nic.client import LAST_WORDS_BYTES_MAX, NicClient
 from atoll.device.nic.engine import Engine
 from atoll.device.nic.limits import IPC_BYTES_MAX, PACKETS_QUEUED_MAX, URGENT_QUEUED_MAX
 from atoll.device.nic.messages import (
@@ -219,6 +219,61 @@ def test_a_killed_device_is_noticed_and_can_be_started_again() -> None:
             await two.until(lambda: two.packets() == [b"again"])
 
     run(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_leaves_the_device_to_its_control(number: signal.Signals) -> None:
+    """Control must still be able to say goodbye over it; what then ends it is the end of the control socket."""
+
+    async def scenario() -> None:
+        async with started(2) as (one, two):
+            pid = one.client.pid
+            assert pid is not None
+            os.kill(pid, number)
+            one.send(two, b"goodbye")
+            await two.until(lambda: two.packets() == [b"goodbye"])
+            assert one.lost == []
+            await one.client.stop()
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_device_is_deaf_to_signals_from_its_first_instruction(number: signal.Signals) -> None:
+    async def scenario() -> None:
+        node = Node(1)
+        starting = asyncio.create_task(node.start())
+        async with asyncio.timeout(WAIT_S):
+            while node.client.pid is None:
+                await asyncio.sleep(0)
+        os.kill(node.client.pid, number)  # It has not even begun to load its modules.
+        assert await starting == ""
+        assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "ours are let through again"
+        await node.client.stop()
+
+    run(scenario())
+
+
+def test_what_a_dying_device_says_goes_to_the_log_and_only_the_end_of_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONVERBOSE", "1")  # The interpreter tells of each import: far more than is kept.
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+
+    async def scenario() -> None:
+        async with started(1) as (node,):
+            pid = node.client.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGABRT)
+            await node.until(lambda: node.lost != [])
+
+    run(scenario())
+    said = [record.getMessage() for record in caplog.records if record.name == "atoll.nic"]
+    assert len(said) == 1
+    assert "Fatal Python error: Aborted" in said[0]
+    assert LAST_WORDS_BYTES_MAX - 200 < len(said[0]) < LAST_WORDS_BYTES_MAX + 200
 
 
 def test_a_device_ends_with_its_control() -> None:

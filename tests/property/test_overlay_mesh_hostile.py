@@ -87,7 +87,7 @@ def event(random: Random) -> OverlayInput:
         case 4 | 5 | 6 | 7:
             return SessionUp(node, random.randrange(3))
         case 8 | 9 | 10 | 11 | 12:
-            return FlowSeen(node, random.randrange(9), random.randrange(9), random.randrange(9))
+            return FlowSeen(node, random.randrange(9), random.randrange(9))
         case 13:
             return ControlReceived(node, DIRECT, random.randbytes(random.randrange(60)))
         case drawn if drawn < 24:

@@ -11,9 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
 from atoll.overlay.session import Data, Sessions
 from atoll.overlay.session.limits import PREVIOUS_MAX
-
-WALL_NS = 1_700_000_000 * SECOND_NS
-SOURCE = b"\x0a\0\0\1\x12\x34"
+from tests.unit.session_world import SOURCE, WALL_NS
 
 
 class Ends:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from atoll.base.units import SECOND_NS
 from atoll.overlay.session import Data, Sessions
 from atoll.overlay.session.cookie import CookieJar
-
-WALL_NS = 1_700_000_000 * SECOND_NS
+from tests.unit.session_world import WALL_NS
 
 
 def shape(head: bytes, body: bytes, size: int) -> bytes:

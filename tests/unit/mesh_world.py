@@ -4,6 +4,7 @@ request/response flows. Everything follows from one seed. The full simulator is 
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from atoll.overlay.orders import (
 from atoll.overlay.reports import ControlReceived, FlowSeen, MembersChanged, OverlayInput, SessionUp
 
 FLOW_NS: Final = 50 * MILLISECOND_NS
+Way = tuple[int, int, bytes]  # From, to, via.
 
 
 @dataclass
@@ -47,8 +49,6 @@ class Counts:
 
     sent: int = 0
     received: int = 0
-    highest: int = 0
-    reported: int = 0
     seen: set[int] = field(default_factory=set[int])
     fresh: int = 0
 
@@ -90,11 +90,13 @@ class World:
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.serial = 0
         self.labels: set[tuple[int, int, int]] = set()  # (sender, target, relay)
-        self.forwards: dict[tuple[int, int], tuple[int, int]] = {}  # (relay, label) -> (source, target)
+        self.forwards: list[dict[int, tuple[int, int]]] = [{} for _ in range(self.count)]  # label -> (source, target)
         self.routes: dict[tuple[int, int], SetRoute] = {}
         self.notices: list[tuple[int, int, RouteNotice]] = []
         self.counts: dict[tuple[int, int], Counts] = {}
         self.requests: list[Request] = []
+        self.data_sent: Counter[Way] = Counter()
+        self.data_seen: Counter[Way] = Counter()
         self.sent_probes = 0
         self.trace: list[tuple[int, int, OverlayEffect]] | None = None
         self.liars: dict[int, Callable[[SendControl], SendControl]] = {}
@@ -135,8 +137,16 @@ class World:
                 lie = self.liars.get(i)
                 sent = effect if lie is None else lie(effect)
                 target = self.numbers[sent.node]
-                event = ControlReceived(self.ids[i], sent.via, sent.payload)
-                self.carry(i, target, sent.via, lambda: self.feed(target, event))
+                way = (i, target, sent.via)
+                told = self.data_sent[way]
+                self.carry(
+                    i,
+                    target,
+                    sent.via,
+                    lambda: self.feed(
+                        target, ControlReceived(self.ids[i], sent.via, sent.payload, told, self.data_seen[way])
+                    ),
+                )
             case SetRoute(node, tag):
                 if tag == 0:
                     self.routes[i, self.numbers[node]] = effect
@@ -145,9 +155,9 @@ class World:
             case DropTransmitLabel(node, relay):
                 self.labels.discard((i, self.numbers[node], self.numbers[relay]))
             case SetForwardLabel(label, _, source, target_id):
-                self.forwards[i, label] = (self.numbers[source], self.numbers[target_id])
+                self.forwards[i][label] = (self.numbers[source], self.numbers[target_id])
             case DropForwardLabel(label):
-                self.forwards.pop((i, label), None)
+                self.forwards[i].pop(label, None)
             case RouteNotice():
                 self.notices.append((self.now_ns, i, effect))
             case _:
@@ -162,7 +172,7 @@ class World:
             self.hop(i, relay, lambda: self.forward(i, relay, j, deliver))
 
     def forward(self, i: int, relay: int, j: int, deliver: Callable[[], None]) -> None:
-        if any(key[0] == relay and pair == (i, j) for key, pair in self.forwards.items()):
+        if (i, j) in self.forwards[relay].values():
             self.hop(relay, j, deliver)
 
     def hop(self, i: int, j: int, deliver: Callable[[], None]) -> None:
@@ -214,24 +224,29 @@ class World:
         counts.fresh = 1
         number = counts.sent
         route = self.routes[i, j]
-        for via in (route.via,) if route.also is None else (route.via, route.also):
-            self.carry(i, j, via, lambda: self.receive(j, i, number, deliver))
+        if route.also is None:
+            way = (i, j, route.via)
+            self.data_sent[way] += 1
+            self.carry(i, j, route.via, lambda: self.receive(j, i, number, deliver, way))
+            return
+        for via in (route.via, route.also):
+            self.carry(i, j, via, lambda: self.receive(j, i, number, deliver, None))
 
-    def receive(self, i: int, j: int, number: int, deliver: Callable[[], None]) -> None:
+    def receive(self, i: int, j: int, number: int, deliver: Callable[[], None], way: Way | None) -> None:
         counts = self.counts[i, j]
         if number in counts.seen:
             return
         counts.seen.add(number)
         counts.received += 1
-        counts.highest = max(counts.highest, number)
+        if way is not None:
+            self.data_seen[way] += 1
         deliver()
 
     def report(self, i: int, j: int) -> None:
         counts = self.counts[i, j]
-        missing = max(0, counts.highest - counts.reported - counts.received)
         if counts.received or counts.fresh:
-            event = FlowSeen(self.ids[j], counts.fresh, counts.received, missing)
-            counts.reported, counts.received, counts.fresh = max(counts.highest, counts.reported), 0, 0
+            event = FlowSeen(self.ids[j], counts.fresh, counts.received)
+            counts.received, counts.fresh = 0, 0
             self.feed(i, event)
         self.at(self.now_ns + FLOW_NS, lambda: self.report(i, j))
 

@@ -9,7 +9,7 @@ import pytest
 
 from atoll.base.errors import UsageError, WireError
 from atoll.device.nic.frame import FRAME_BYTES_MIN, inner_of, is_authentic, label_of, pack_frame, pack_label
-from atoll.device.nic.plaintext import is_control, is_packet, pad_control, take_packet, unpad_control
+from atoll.device.nic.plaintext import is_control, is_packet, pad_control, pad_copied, take_packet, unpad_control
 from tests.unit.nic_world import ipv6, node_of, reforged
 
 SPEC = Path(__file__).parents[2] / "docs" / "spec" / "relay.md"
@@ -62,28 +62,33 @@ def test_labels_out_of_range_are_a_bug_of_ours(label: int) -> None:
 def test_control_padding_is_that_of_the_specification() -> None:
     for vector in VECTORS["control"]:
         payload, plaintext = bytes.fromhex(vector["payload"]), bytes.fromhex(vector["plaintext"])
-        assert pad_control(payload) == plaintext
-        assert unpad_control(plaintext) == payload
+        assert pad_control(payload, vector["sent"], direct=vector["direct"]) == plaintext
+        assert unpad_control(plaintext) == (payload, vector["sent"], vector["direct"])
 
 
-def test_every_length_of_control_message_comes_back() -> None:
+@pytest.mark.parametrize("direct", [True, False])
+def test_every_length_of_control_message_comes_back(direct: bool) -> None:
     for length in range(1, 50):
         payload = b"\x91" * length
-        padded = pad_control(payload)
+        padded = pad_control(payload, length << 20, direct=direct)
         assert len(padded) % 16 == 0
-        assert 1 <= len(padded) - length <= 16
-        assert unpad_control(padded) == payload
+        assert 5 <= len(padded) - length <= 20
+        assert unpad_control(padded) == (payload, length << 20, direct)
 
 
 @pytest.mark.parametrize(
     "plaintext",
     [
         b"\x91" + bytes(15),  # Count 0.
+        b"\x91" + bytes(14) + b"\x80",  # Count 0, sent directly.
         b"\x91" + bytes(14) + b"\x11",  # Count 17.
+        b"\x91" + bytes(14) + b"\x91",  # Count 17, sent directly.
+        b"\x91" + bytes(14) + b"\x4b",  # A bit that means nothing.
         b"\x91" + bytes(12) + b"\x01\x00\x03",  # Padding that is not zero.
         b"\x91" + bytes(15) + b"\x01",  # 17 bytes.
         bytes(15) + b"\x10",  # Nothing but padding.
-        b"\x91" * 1201 + bytes(14) + b"\x0f",  # One byte too long.
+        bytes(15) + b"\x0c",  # Nothing but a count and padding.
+        b"\x91" * 1201 + bytes(10) + b"\x07",  # One byte too long.
     ],
 )
 def test_other_padding_is_refused(plaintext: bytes) -> None:
@@ -104,8 +109,16 @@ ADDRESSES = PACKET[8:40]
 
 
 def test_a_packet_is_cut_to_its_own_length() -> None:
-    for padding in range(16):
-        assert take_packet(PACKET + bytes(padding), ADDRESSES) == PACKET
+    for padding in range(32):
+        assert take_packet(PACKET + bytes(padding), ADDRESSES) == (PACKET, padding >= 16)
+
+
+@pytest.mark.parametrize("length", range(40, 73))
+def test_a_packet_that_goes_by_two_ways_is_a_block_longer(length: int) -> None:
+    packet = ipv6(node_of(1), node_of(2), bytes(length - 40))
+    padded = pad_copied(packet)
+    assert len(padded) == (length + 15) // 16 * 16 + 16
+    assert take_packet(padded, ADDRESSES) == (packet, True)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +127,7 @@ def test_a_packet_is_cut_to_its_own_length() -> None:
         (b"\x60", "packet length"),
         (PACKET[:39], "packet length"),
         (PACKET[:-1], "packet length"),
-        (PACKET + bytes(16), "packet length"),
+        (PACKET + bytes(32), "packet length"),
         (PACKET[:8] + ADDRESSES[16:] + ADDRESSES[:16] + PACKET[40:], "packet addresses"),
     ],
 )

@@ -7,8 +7,7 @@ from atoll.base.errors import WireError
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.backlog import ITEM_BYTES_MAX, Backlog
 from atoll.device.nic.endpoints import numeric_endpoint, packed_endpoint
-from atoll.device.nic.limits import HANDSHAKES_PER_S_MAX, IPC_BYTES_MAX, PACKETS_QUEUED_MAX, URGENT_QUEUED_MAX
-from atoll.device.nic.load import HandshakeLoad
+from atoll.device.nic.limits import IPC_BYTES_MAX, PACKETS_QUEUED_MAX, URGENT_QUEUED_MAX
 from atoll.device.nic.messages import (
     AdmitPeer,
     Configure,
@@ -68,17 +67,6 @@ def test_a_change_of_rate_gives_no_fresh_burst() -> None:
     assert not taken(meter, 1, 100 * SECOND_NS)
 
 
-def test_many_initiations_are_a_load_and_nothing_else_is() -> None:
-    load = HandshakeLoad()
-    initiation, data = b"\x01\0\0\0" + bytes(144), b"\x04\0\0\0" + bytes(28)
-    relayed = b"\x05\0\0\0" + bytes(16) + initiation
-    assert not any(load.note(data, SECOND_NS) for _ in range(10 * HANDSHAKES_PER_S_MAX))
-    assert not any(load.note(initiation, SECOND_NS) for _ in range(HANDSHAKES_PER_S_MAX))
-    assert load.note(relayed, SECOND_NS)
-    assert load.note(data, 2 * SECOND_NS - 1)
-    assert not load.note(initiation, 2 * SECOND_NS)
-
-
 @pytest.mark.parametrize(
     ("claimed", "taken_as"),
     [
@@ -119,7 +107,7 @@ REPORTS: tuple[Report, ...] = (
     NicCounters({"send-full": 3}),
     Timestamp(1),
     SessionUp(bytes(10), 1),
-    FlowSeen(bytes(10), 1, 2, 3),
+    FlowSeen(bytes(10), 1, 2),
 )
 
 

@@ -230,6 +230,31 @@ def test_from_a_relay_that_is_not_worth_it_to_one_that_is_or_else_to_direct() ->
     assert chosen(used(R, 0, 0), way(rtt_ms=100), way(R, 80), way(S, 50)) == (S, "better")
 
 
+def test_a_direct_path_that_is_never_clean_is_taken_again_for_a_large_gain() -> None:
+    """Two per cent of loss on 20 ms are better than a clean relay of a second and a half."""
+    dirty, slow = way(rtt_ms=20, loss=200), way(R, 1_500)
+    since_ns = NOW_NS - CLEAN_NS
+    for sound_ns, expected in ((-1, (R, "keep")), (since_ns + 1, (R, "keep")), (since_ns, (b"", "better"))):
+        incumbent = used(R, 0, -1)
+        incumbent.sound_ns = sound_ns
+        assert chosen(incumbent, dirty, slow) == expected
+    incumbent = used(R, 0, -1)
+    incumbent.sound_ns = since_ns
+    assert chosen(incumbent, dirty, way(R, 60)) == (R, "keep")
+
+
+def test_a_direct_path_is_sound_while_it_works() -> None:
+    incumbent = used(R, 0, -1)
+    for now_ns, candidate, sound_ns in (
+        (1, way(loss=500), 1),
+        (2, way(), 1),
+        (3, way(state=PathState.SUSPECT), -1),
+        (4, way(), 4),
+    ):
+        incumbent.watch([candidate], now_ns)
+        assert incumbent.sound_ns == sound_ns
+
+
 def test_a_dirty_direct_path_does_not_hide_a_better_relay() -> None:
     assert chosen(used(R, 0, -1), way(rtt_ms=20), way(R, 200), way(S, 100)) == (S, "better")
 

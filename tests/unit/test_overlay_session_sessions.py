@@ -15,10 +15,14 @@ from atoll.overlay.session import (
     Data,
     Established,
     PrivateKey,
-    Received,
     Sessions,
 )
-from atoll.overlay.session.limits import COOKIE_REPLY_BURST, HANDSHAKES_PER_SOURCE_BURST, OUTBOX_MAX
+from atoll.overlay.session.limits import (
+    COOKIE_REPLY_BURST,
+    HANDSHAKES_PER_S_MAX,
+    HANDSHAKES_PER_SOURCE_BURST,
+    OUTBOX_MAX,
+)
 from atoll.overlay.session.protocol import (
     DATA_HEADER,
     INITIATION_BYTES,
@@ -27,89 +31,7 @@ from atoll.overlay.session.protocol import (
     REKEY_AFTER_TIME_NS,
     RESPONSE_BYTES,
 )
-
-WALL_NS = 1_700_000_000 * SECOND_NS
-SOURCE = b"\x0a\0\0\1\x12\x34"
-LOW_ORDER = bytes(32)
-STRANGER = PrivateKey(bytes([77] * 32)).public
-
-
-class Node:
-    def __init__(self, number: int) -> None:
-        self.sessions = Sessions(private_key=bytes([number] * 32), rng=Random(number), now_ns=0)
-        self.key = self.sessions.public_key
-
-    def take(self) -> list[bytes]:
-        """Drain the outbox."""
-        taken = [outgoing.datagram for outgoing in self.sessions.outbox]
-        self.sessions.outbox.clear()
-        return taken
-
-    def dropped(self) -> dict[str, int]:
-        """Return the counts that are not 0."""
-        return {reason: count for reason, count in self.sessions.counters.dropped.items() if count}
-
-
-class Pair:
-    """Two nodes that know each other, on one clock."""
-
-    def __init__(self, *, psk: bytes = bytes(32)) -> None:
-        self.now_ns = 0
-        self.a, self.b = Node(1), Node(2)
-        self.a.sessions.add_peer(self.b.key, psk=psk)
-        self.b.sessions.add_peer(self.a.key, psk=psk)
-
-    def other(self, node: Node) -> Node:
-        return self.b if node is self.a else self.a
-
-    def connect(self, node: Node) -> None:
-        node.sessions.connect(self.other(node).key, self.now_ns, WALL_NS + self.now_ns)
-
-    def seal(self, node: Node, plaintext: bytes = b"hello") -> bytes | None:
-        return node.sessions.seal(self.other(node).key, plaintext, self.now_ns, WALL_NS + self.now_ns)
-
-    def sealed(self, node: Node, plaintext: bytes = b"hello") -> bytes:
-        datagram = self.seal(node, plaintext)
-        assert datagram is not None
-        return datagram
-
-    def give(self, node: Node, datagram: bytes, *, under_load: bool = False, source: bytes = SOURCE) -> Received | None:
-        return node.sessions.receive(datagram, source, self.now_ns, WALL_NS + self.now_ns, under_load)
-
-    def exchange(self) -> list[tuple[Node, Received]]:
-        """Deliver everything at once and in order until nobody has anything to say."""
-        events: list[tuple[Node, Received]] = []
-        while self.a.sessions.outbox or self.b.sessions.outbox:
-            for node in (self.a, self.b):
-                for datagram in node.take():
-                    event = self.give(self.other(node), datagram)
-                    if event is not None:
-                        events.append((self.other(node), event))
-        return events
-
-    def tick(self, now_ns: int, *nodes: Node) -> None:
-        self.now_ns = now_ns
-        for node in nodes or (self.a, self.b):
-            node.sessions.tick(now_ns, WALL_NS + now_ns)
-
-    def established(self) -> tuple[bool, bool]:
-        return self.a.sessions.established(self.b.key), self.b.sessions.established(self.a.key)
-
-    def connected(self) -> "Pair":
-        self.connect(self.a)
-        self.exchange()
-        assert self.established() == (True, True)
-        return self
-
-    def follow_deadlines(self, until_ns: int, node: Node) -> list[tuple[int, bytes]]:
-        """Tick one node at each of its deadlines; return what it sends into the void, and when."""
-        sent: list[tuple[int, bytes]] = []
-        while (at_ns := node.sessions.deadline_ns) is not None and at_ns <= until_ns:
-            self.tick(max(at_ns, self.now_ns), node)
-            sent += [(self.now_ns, datagram) for datagram in node.take()]
-        self.now_ns = until_ns
-        return sent
-
+from tests.unit.session_world import LOW_ORDER, SOURCE, STRANGER, WALL_NS, Pair
 
 # The handshake.
 
@@ -331,6 +253,21 @@ def test_under_load_a_handshake_needs_a_cookie_and_gets_through_with_it() -> Non
     assert len(response) == RESPONSE_BYTES
     assert pair.give(pair.a, response) is not None
     assert pair.a.dropped() == {}
+
+
+def test_only_who_knows_our_key_can_put_us_under_load() -> None:
+    pair = Pair()
+    pair.connect(pair.a)
+    (initiation,) = pair.a.take()
+    noise = initiation[:-32] + bytes(32)
+    for _ in range(2 * HANDSHAKES_PER_S_MAX):
+        pair.give(pair.b, noise)
+    pair.give(pair.b, initiation)
+    assert pair.b.dropped() == {"mac1-wrong": 2 * HANDSHAKES_PER_S_MAX}
+    assert len(pair.b.take()[0]) == RESPONSE_BYTES
+    for _ in range(HANDSHAKES_PER_S_MAX):
+        pair.give(pair.b, initiation)
+    assert pair.b.dropped()["cookie-owed"] == 1
 
 
 def test_cookies_that_nobody_asked_for_are_dropped() -> None:

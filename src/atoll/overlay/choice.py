@@ -64,6 +64,7 @@ MARGIN_US_MIN: Final = 1_000  # ... by at least this (loopback and LAN paths dif
 MARGIN_SIGMA_PARTS: Final = 6  # ... and by a sixth of the two paths' common deviation.
 MARGIN_SIGMA_SHARE: Final = 20  # ... of which more than 5 % of the score is not asked: such a gain is worth a try.
 MARGIN_PARTS_THROUGHPUT: Final = 5  # The TCP model multiplies errors of loss and latency; RON waited for half.
+FAR_BETTER: Final = 2  # A direct path that is never clean is taken again if it costs half of the way in use.
 NEAR_PARTS: Final = 200  # Relays within 0.5 % of the best score are equals ...
 NEAR_US_MIN: Final = 500
 NEAR_US_MAX: Final = 20_000  # ... but a clean path 30 ms longer is never the equal of one that loses 30 %.
@@ -159,6 +160,7 @@ class Incumbent(msgspec.Struct):
         switched_ns: When it was last changed; 0: never.
         clean_ns: Since when the direct path has been ok and below 1 % loss; -1: it is not. Kept by ``watch``.
         score_us: Its score when it was chosen; tells a path that became slow from a rival that became better.
+        sound_ns: Since when the direct path has been ok, whatever its loss; -1: it is not.
     """
 
     via: bytes
@@ -166,11 +168,16 @@ class Incumbent(msgspec.Struct):
     switched_ns: int = 0
     clean_ns: int = -1
     score_us: int = 0
+    sound_ns: int = -1
 
     def watch(self, candidates: Sequence[Candidate], now_ns: int) -> None:
         """Note whether the direct path is clean; call it before each ``decide``, and whenever its state changes."""
         for candidate in candidates:
             if not candidate.via:
+                if candidate.state != PathState.OK:
+                    self.sound_ns = -1
+                elif self.sound_ns < 0:
+                    self.sound_ns = now_ns
                 if candidate.state != PathState.OK or max(candidate.loss_out, candidate.loss_in) >= CLEAN_LOSS_MAX:
                     self.clean_ns = -1
                 elif self.clean_ns < 0:
@@ -289,9 +296,9 @@ def decide(
     if cause is None and current is not None and now_ns - incumbent.since_ns >= HOLD_NS:
         home = _home(current, usable, incumbent, now_ns)
         relays = [one for one in usable if one.via]
-        if not best.via and incumbent.clean_ns < 0 and relays:
+        if not best.via and incumbent.clean_ns < 0 and relays and not _far_better(best, current, incumbent, now_ns):
             best = _spread(relays, pair_key)  # A direct path that is not clean yet must not hide a better relay.
-        cause = _improvement(current, best, incumbent, will_do=will_do)
+        cause = _improvement(current, best, incumbent, now_ns, will_do=will_do)
         # Away from a relay that is not worth it: to another only if that is worth it against direct too.
         if home is not None and (cause is None or best.score_us + _margin_us(home, best) > home.score_us):
             return _told(DIRECT, "recovered", rated, current)
@@ -361,15 +368,23 @@ def _urgency(current: _Rated | None, best: _Rated) -> str | None:
     return None
 
 
-def _improvement(current: _Rated, best: _Rated, incumbent: Incumbent, *, will_do: bool) -> str | None:
+def _improvement(current: _Rated, best: _Rated, incumbent: Incumbent, now_ns: int, *, will_do: bool) -> str | None:
     """Return why a working way should be left for a better one; None: it should not."""
-    if current.via == best.via or not best.via:
-        return None  # Back to direct is ``_home``.
+    if current.via == best.via:
+        return None
+    if not best.via:  # Back to a clean direct path is ``_home``; to one that is never clean only for a large gain.
+        return "better" if _far_better(best, current, incumbent, now_ns) else None
     if will_do and current.reserve and not best.reserve and _loss(best.candidate) < CLEAN_LOSS_MAX:
         return "better"
     if best.score_us + _margin_us(current, best) > current.score_us:
         return None
     return "slow" if incumbent.score_us and current.score_us > incumbent.score_us * 5 // 4 else "better"
+
+
+def _far_better(home: _Rated, current: _Rated, incumbent: Incumbent, now_ns: int) -> bool:
+    """Whether a direct path that works, but is never clean, is worth its losses."""
+    sound = home.rank == _RANK_OK and 0 <= incumbent.sound_ns <= now_ns - CLEAN_NS
+    return sound and FAR_BETTER * home.score_us <= current.score_us
 
 
 def _home(current: _Rated, usable: Sequence[_Rated], incumbent: Incumbent, now_ns: int) -> _Rated | None:

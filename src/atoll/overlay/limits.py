@@ -32,7 +32,9 @@ FAST_PAIRS_MAX: Final = 16  # Pairs probed at the active pace: 16 * 2 directions
 HISTORY_MAX: Final = 16  # Switches remembered for each pair: a screenful, and 16 minutes at the highest normal rate.
 EVIDENCE_CHARS_MAX: Final = 160  # One line.
 
-SENT_RING: Final = 64  # Own probes remembered for each path: 1.3 s of a burst, longer than any useful round trip.
+SENT_RING: Final = (
+    128  # Own probes remembered for each path: a burst and 4 s at the active pace. Longer round trips look lossy.
+)
 PROBE_INTERVAL_NS_MIN: Final = 20 * MILLISECOND_NS  # No peer can make us probe faster than a burst.
 PROBE_INTERVAL_NS_MAX: Final = 60 * SECOND_NS  # What interval_ms can express is about 65 s.
 ANSWERS_BURST: Final = (

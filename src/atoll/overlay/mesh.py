@@ -142,8 +142,10 @@ class Mesh:
                 self._perform(state.labels.meter(label, forwarded_bytes, now_ns), out)
             case NicRestarted():
                 self._perform(state.labels.restate(now_ns), out)
-                for pair in self._pairs.values():
+                for node, pair in self._pairs.items():
+                    pair.session_down(now_ns)  # They went with the device and come again; meanwhile nothing is lost.
                     pair.restate(self, out)
+                    self._due[node] = pair.deadline_ns
         self._plan()
         return tuple(out)
 
@@ -249,7 +251,7 @@ class Mesh:
             if event.via and (event.via not in self._pairs or event.via == event.node):
                 self._reject("probe by an unknown way")
                 return
-            rejected = pair.received(event.via, message, self, now_ns, out)
+            rejected = pair.received(event, message, self, now_ns, out)
             if rejected is not None:
                 self._reject(rejected)
             self._settle(event.node, pair, now_ns, out)
@@ -293,7 +295,7 @@ class Mesh:
         if fast != pair.fast:
             pair.fast = fast
             pair.active_ns = -1  # It wakes anew, at the other pace.
-        pair.flow(event.received, event.missing, self, now_ns, out)
+        pair.flow(self, now_ns, out)
         self._settle(event.node, pair, now_ns, out)
 
     def _session_up(self, node: bytes, boot: int, now_ns: int, out: list[OverlayEffect]) -> None:

@@ -56,7 +56,10 @@ class Probe(Tuple, frozen=True, tag=1):
         echo_sent_us: That probe's ``sent_us``.
         echo_held_us: How long it was held here before this echo.
         seen_bits: Bit i set: probe ``echo_sequence - i`` arrived; 32 bits.
-        flags: Bit 0: answer at once, with a probe on the same path. Bit 1: this is such an answer.
+        flags: Bit 0: answer at once, with a probe on the same path. Bit 1: this is such an answer. Bit 2: the interval
+            is the sender's own wish, and the receiver should probe as often.
+        data_sent: Data packets that the peer had sent on this path by its newest probe, as it said.
+        data_seen: Those that had come by then.
     """
 
     sequence: U32
@@ -67,6 +70,8 @@ class Probe(Tuple, frozen=True, tag=1):
     echo_held_us: U32
     seen_bits: U32
     flags: U8
+    data_sent: U32 = 0
+    data_seen: U32 = 0
 
 
 class Link(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from atoll.base.ids import DIRECT
 from atoll.base.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 from atoll.overlay.choice import CLEAN_NS, HOLD_NS, Candidate, Decision, Incumbent, PathState, decide
 from atoll.overlay.config import Config
+from atoll.overlay.delivery import Delivery
 from atoll.overlay.evidence import Switch
 from atoll.overlay.limits import (
     CANDIDATES_MAX,
@@ -29,11 +30,13 @@ from atoll.overlay.limits import (
     COPY_REFILL_SHARE,
     EVIDENCE_CHARS_MAX,
     HISTORY_MAX,
+    MEMBERS_MAX,
     PATHS_PER_PAIR_MAX,
 )
 from atoll.overlay.messages import Probe, encode
 from atoll.overlay.orders import OverlayEffect, RouteNotice, SendControl, SetRoute
 from atoll.overlay.path import NEVER_NS, Path, Reason
+from atoll.overlay.reports import ControlReceived
 
 __all__ = ["Pair", "Route", "Surroundings"]
 
@@ -48,9 +51,9 @@ CONNECT_NS: Final = 3 * SECOND_NS  # A member without a session for so long gets
 PROVE: Final = 8  # Questions that a new standby path begins with ...
 PROVE_GAP_NS: Final = 50 * MILLISECOND_NS
 UNUSED_NS: Final = 10 * SECOND_NS  # A path that nobody wants is forgotten after this.
-MISSING_DATA_MIN: Final = 2  # Data packets missing in one report ...
-MISSING_DATA_PARTS: Final = 20  # ... and a twentieth of those that came: as good as a missing probe.
-SWITCH_CALM_NS: Final = SECOND_NS  # After a switch packets overtake each other; gaps then mean nothing.
+MISSING_DATA_MIN: Final = 2  # Data packets missing between two probes ...
+MISSING_DATA_PARTS: Final = 20  # ... and a twentieth of those that were sent: as good as a missing probe.
+SWITCH_CALM_NS: Final = SECOND_NS  # After a switch the old path's last losses are no news.
 SETTLE_DATA_NS: Final = 250 * MILLISECOND_NS  # Suspicion from missing data lasts at least this.
 STICKY: Final = 2  # A relay kept ready stays so while it ranks this much below the first three.
 
@@ -106,6 +109,7 @@ class Pair(msgspec.Struct):
         routes: By policy tag. ``vias``: the ways that those that are free to choose use, each once.
         wanted: The relays on which labels must be held: those in use and those kept ready.
         standby: Relays that are kept ready, best first. ``order``: all ways by the last ranking, the best few.
+        deliveries: What becomes of our data, by via; at most MEMBERS_MAX.
         shunned: Relays that failed end to end, and until when they are not proposed.
         active_ns: Until when the pair counts as active; ``fast``: whether it got one of the fast places.
         suspicion_ns: Since when a path in use is suspected; -1: none is.
@@ -126,6 +130,7 @@ class Pair(msgspec.Struct):
     wanted: tuple[bytes, ...] = ()
     standby: tuple[bytes, ...] = ()
     order: tuple[bytes, ...] = ()
+    deliveries: dict[bytes, Delivery] = {}
     shunned: dict[bytes, int] = {}
     active_ns: int = -1
     fast: bool = False
@@ -157,7 +162,7 @@ class Pair(msgspec.Struct):
             return
         self.session, self.boot = True, boot
         self.paths = {}
-        self.suspicion_ns, self.shunned = -1, {}
+        self.suspicion_ns, self.shunned, self.deliveries = -1, {}, {}
         for via in dict.fromkeys((DIRECT, *self.vias)):
             self._open(via, around, now_ns)
         self._pace(around, now_ns)
@@ -171,37 +176,37 @@ class Pair(msgspec.Struct):
         self.since_ns = self.review_ns = now_ns
 
     def received(
-        self, via: bytes, probe: Probe, around: Surroundings, now_ns: int, out: list[OverlayEffect]
+        self, event: ControlReceived, probe: Probe, around: Surroundings, now_ns: int, out: list[OverlayEffect]
     ) -> str | None:
-        """Take a probe that came by one path; return why it was rejected, or None."""
+        """Take a probe and the event that brought it; return why it was rejected, or None."""
+        via = event.via
         path = self.paths.get(via)
         if path is None:
             if len(self.paths) >= PATHS_PER_PAIR_MAX:
                 return "too many paths"
-            path = self.paths[via] = Path(now_ns, state_ns=now_ns)
+            path = self._made(via, now_ns)
             path.want(0, self._floor_ns(around), now_ns)
-        if path.receive(probe, now_ns):
+        owed = path.receive(probe, now_ns)
+        if path.heard_ns == now_ns:  # It is the newest of the peer's.
+            carried, missing = path.count_data(event.data_sent, event.data_seen)
+            if missing >= MISSING_DATA_MIN and missing * MISSING_DATA_PARTS >= carried:
+                self._miss(around, now_ns, out)
+            if probe.echo_sequence:
+                self._deliver(via, path, probe, now_ns)
+        if owed:
             out.append(self._send(via, path, around, now_ns, answer=True))
         changed = path.judge(now_ns)
         if changed or self.suspicion_ns >= 0:
             self._react(around, now_ns, out, changed=changed)
         return None
 
-    def flow(self, received: int, missing: int, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
+    def flow(self, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
         """Note that data flowed."""
         woke = now_ns >= self.active_ns
         self.active_ns = now_ns + around.config.paces.active_for_ns
         if woke:
             self._pace(around, now_ns)
             self.review(around, now_ns, out)
-        if (
-            missing >= MISSING_DATA_MIN
-            and missing * MISSING_DATA_PARTS >= received
-            and now_ns - self.switched_ns >= SWITCH_CALM_NS
-            and self.suspicion_ns < 0
-            and self.session
-        ):
-            self._suspect(around, now_ns, out)
 
     def run(self, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
         """Do what is due: probes, judgements, the end of copies, the periodic look at all candidates."""
@@ -247,10 +252,34 @@ class Pair(msgspec.Struct):
     def _send(self, via: bytes, path: Path, around: Surroundings, now_ns: int, *, answer: bool = False) -> SendControl:
         return SendControl(self.node, via, encode(path.probe(now_ns, around.jitter(), answer=answer)))
 
+    def _deliver(self, via: bytes, path: Path, probe: Probe, now_ns: int) -> None:
+        """Compare what we sent by a path with what the peer says came."""
+        delivery = self.deliveries.get(via)
+        if delivery is None:
+            if not probe.data_sent or len(self.deliveries) >= MEMBERS_MAX:
+                return
+            delivery = self.deliveries[via] = Delivery()
+        if path.judged_by_probes(delivery.anchor_ns):
+            delivery.restart(probe.data_sent, probe.data_seen, now_ns)
+        elif delivery.report(probe.data_sent, probe.data_seen, path.probed_out(), now_ns):
+            path.condemn(delivery.until_ns, delivery.lost_share)
+
+    def _miss(self, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
+        """Some of the peer's data did not come: as good as a missing probe."""
+        if self.suspicion_ns < 0 and now_ns - self.switched_ns >= SWITCH_CALM_NS:
+            self._suspect(around, now_ns, out)
+
+    def _made(self, via: bytes, now_ns: int) -> Path:
+        path = self.paths[via] = Path(now_ns, state_ns=now_ns)
+        delivery = self.deliveries.get(via)
+        if delivery is not None:
+            path.condemn(delivery.until_ns, delivery.lost_share)
+        return path
+
     def _open(self, via: bytes, around: Surroundings, now_ns: int) -> Path:
         path = self.paths.get(via)
         if path is None:
-            path = self.paths[via] = Path(now_ns, state_ns=now_ns)
+            path = self._made(via, now_ns)
             path.want(around.config.paces.idle_ns, self._floor_ns(around), now_ns)
             if via:
                 path.ask(PROVE, PROVE_GAP_NS, now_ns)
@@ -310,9 +339,7 @@ class Pair(msgspec.Struct):
         self.suspicion_ns = now_ns
         self._burst(around, now_ns)
         if self.active(now_ns):
-            since_ns = now_ns - self.copy_budget_at_ns
-            self.copy_budget_ns = min(COPY_BUDGET_NS, self.copy_budget_ns + since_ns // COPY_REFILL_SHARE)
-            self.copy_budget_at_ns = now_ns
+            self._settle_budget(now_ns)
             self.copy_ns = now_ns + min(self.copy_budget_ns, COPY_NS_MAX)
             self._choose_copy(around, now_ns, out)
 
@@ -336,8 +363,19 @@ class Pair(msgspec.Struct):
             ways = [via for via in self.order if via in usable and via not in vias]
             sound = [via for via in ways if (path := self.paths.get(via)) is not None and path.working]
             chosen = sound[0] if sound else ways[0] if ways else None
+        if (chosen is None) != (self.copy is None):
+            self._settle_budget(now_ns)
         self.copy = chosen
         self._order(around, out)
+
+    def _settle_budget(self, now_ns: int) -> None:
+        """Take from the budget what copies took since the last time, or add what rest brought."""
+        since_ns = now_ns - self.copy_budget_at_ns
+        if self.copy is None:
+            self.copy_budget_ns = min(COPY_BUDGET_NS, self.copy_budget_ns + since_ns // COPY_REFILL_SHARE)
+        else:
+            self.copy_budget_ns = max(0, self.copy_budget_ns - since_ns)
+        self.copy_budget_at_ns = now_ns
 
     def usable_with_direct(self, around: Surroundings, now_ns: int) -> tuple[bytes, ...]:
         """Return the ways along which the packet device could send at once."""
@@ -345,9 +383,8 @@ class Pair(msgspec.Struct):
 
     def _stop_copies(self, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
         if self.copy is not None:
+            self._settle_budget(now_ns)
             self.copy = None
-            self.copy_budget_ns = max(0, self.copy_budget_ns - (now_ns - self.copy_budget_at_ns))
-            self.copy_budget_at_ns = now_ns
         self._order(around, out)
 
     # Choosing.
@@ -440,7 +477,7 @@ class Pair(msgspec.Struct):
         if self.suspicion_ns >= 0:
             return True
         path = self.paths.get(DIRECT)
-        if decision.via or path is None:
+        if decision.via or decision.cause != "recovered" or path is None:
             return False
         return path.good_ns < 0 or (now_ns - path.good_ns < CLEAN_NS and self.switched_ns != -NEVER_NS)
 
@@ -451,7 +488,7 @@ class Pair(msgspec.Struct):
         if path is not None and path.bad:
             evidence = f"{path.reason}, {path.lost_words(now_ns)}; {evidence}"
             if before:
-                self.shunned[before] = now_ns + SHUN_NS
+                self.shunned[before] = max(now_ns + SHUN_NS, path.condemned_ns)
                 self.lapsed.append(before)
         evidence = evidence[:EVIDENCE_CHARS_MAX]
         took_ns = now_ns - self.suspicion_ns if self.suspicion_ns >= 0 else 0

@@ -20,7 +20,8 @@ from typing import Final
 import msgspec
 
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
-from atoll.overlay.choice import PathState
+from atoll.overlay.choice import URGENT_LOSS, PathState
+from atoll.overlay.delivery import Probed
 from atoll.overlay.estimate import Latency
 from atoll.overlay.limits import (
     ANSWER_GAP_NS,
@@ -54,6 +55,7 @@ ONE_WAY_NS: Final = 150 * MILLISECOND_NS  # So long must the oldest lost probe b
 UNHEARD_NS: Final = 2 * SECOND_NS  # A path that never worked is failed after this.
 CHECK_NS: Final = 20 * MILLISECOND_NS  # While in doubt, look this often.
 RECENT_BITS: Final = 0xFF  # The newest 8 must have arrived for doubt or failure to end.
+RECENT_WIDTH: Final = 16  # Of the probes with which a sudden loss of data is compared.
 JITTERED_NS_MIN: Final = 500 * MILLISECOND_NS  # Only slow paces are jittered; fast ones need their rhythm.
 TOGETHER_NS: Final = 60 * MILLISECOND_NS  # A slow probe may go so much earlier, so that one waking serves several.
 SLOWING_PROBES: Final = 3  # A slower pace is announced so often before it holds: one lost probe must not be a cut.
@@ -73,6 +75,12 @@ class Reason:
     ONE_WAY: Final = "one-way"
     LOSSY_OUT: Final = "lossy-out"
     LOSSY_IN: Final = "lossy-in"
+    UNDELIVERED: Final = "undelivered"  # Probes get through, data do not.
+
+
+_LOSSY: Final = (Reason.LOSSY_OUT, Reason.LOSSY_IN)
+_PROBED: Final = (*_LOSSY, Reason.SILENT, Reason.ONE_WAY)  # What probes find out.
+_BAD: Final = (*_LOSSY, Reason.UNDELIVERED)
 
 
 class Path(msgspec.Struct):
@@ -89,6 +97,10 @@ class Path(msgspec.Struct):
         expect_ns: When the absence of the peer's next probe is news.
         asked_ns: Our questions since we last heard anything.
         missing_out: Our newest probes that the peer should have echoed and did not; ``missing_out_ns``: since when.
+        data_sent: What the peer says it sent us here by its newest probe; -1: none yet. ``data_seen``: what came.
+        base_sent: The same by the probe before, like ``base_seen``.
+        condemned_ns: Until when it counts as one that delivers no data; ``undelivered``: their loss, in 1/10000.
+        trouble_ns: When probes last found it failed or lossy.
         good_ns: Since when the path has been ok at about a per cent of loss or less; -1: it is not.
     """
 
@@ -123,6 +135,13 @@ class Path(msgspec.Struct):
     missing_out: int = 0
     missing_out_ns: int = 0
     forgiven_ns: int = -1
+    data_sent: int = -1
+    data_seen: int = 0
+    base_sent: int = -1
+    base_seen: int = 0
+    condemned_ns: int = 0
+    undelivered: int = 0
+    trouble_ns: int = -NEVER_NS
     good_ns: int = -1
     inward: Window = msgspec.field(default_factory=Window)
     outward: Window = msgspec.field(default_factory=Window)
@@ -219,6 +238,8 @@ class Path(msgspec.Struct):
             held_us,
             seen,
             flags,
+            max(self.data_sent, 0),
+            self.data_seen,
         )
 
     # Receiving.
@@ -246,6 +267,23 @@ class Path(msgspec.Struct):
             return False
         self.answer_ns = max(self.answer_ns, now_ns) + ANSWER_GAP_NS
         return True
+
+    def count_data(self, sent: int, seen: int) -> tuple[int, int]:
+        """Note the peer's data on this path when its newest probe came; our next probe takes the numbers back.
+
+        Returns:
+            How many were sent between the two probes before this one, and how many of them are missing by now. What
+            came in no more than a probe's distance late is not missing.
+        """
+        carried, came = newer_by(self.data_sent, self.base_sent), newer_by(seen, self.base_seen)
+        known = self.base_sent >= 0 and carried > 0 and came >= 0  # Or this is a first probe, or an end began anew.
+        self.base_sent, self.base_seen = self.data_sent, self.data_seen
+        self.data_sent, self.data_seen = sent, seen
+        return (carried, carried - came) if known else (0, 0)
+
+    def condemn(self, until_ns: int, lost_share: int) -> None:
+        """Count the path as one that delivers no data until then; a time past: no more. Call ``judge`` after it."""
+        self.condemned_ns, self.undelivered = until_ns, lost_share
 
     def _hear_echo(self, probe: Probe, now_ns: int) -> None:
         echo = probe.echo_sequence
@@ -305,6 +343,8 @@ class Path(msgspec.Struct):
             self.check_ns = self.created_ns + UNHEARD_NS
         elif state == PathState.FAILED:
             self.check_ns = NEVER_NS  # Only a sound ends it.
+        elif reason == Reason.UNDELIVERED and now_ns < self.expect_ns:
+            self.check_ns = min(self.expect_ns, self.condemned_ns)
         else:
             self.check_ns = now_ns + CHECK_NS
         if state == self.state and reason == self.reason:
@@ -315,7 +355,9 @@ class Path(msgspec.Struct):
             self.inward.restart_run()
         else:
             self.good_ns = -1
-        self.state, self.reason, self.state_ns = state, reason, now_ns
+        left, self.state, self.reason, self.state_ns = self.reason, state, reason, now_ns
+        if reason in _PROBED or left in _PROBED:
+            self.trouble_ns = now_ns
         return True
 
     def _verdict(self, now_ns: int) -> tuple[PathState, str]:
@@ -334,13 +376,15 @@ class Path(msgspec.Struct):
         doubtful |= self.inward.bits & self.outward.bits & RECENT_BITS != RECENT_BITS
         if self.state == PathState.FAILED and doubtful:
             return PathState.FAILED, self.reason
-        lossy = self.reason in (Reason.LOSSY_OUT, Reason.LOSSY_IN)
+        lossy = self.reason in _LOSSY
         if doubtful or lossy:
             bar = CALM if lossy else ALARM
             if self.outward.score(self.missing_out) >= bar:
                 return PathState.SUSPECT, Reason.LOSSY_OUT
             if self.inward.score() >= bar:
                 return PathState.SUSPECT, Reason.LOSSY_IN
+        if now_ns < self.condemned_ns:
+            return PathState.SUSPECT, Reason.UNDELIVERED
         return (PathState.SUSPECT, Reason.MISSING) if doubtful else (PathState.OK, Reason.NONE)
 
     def _unanswered(self, now_ns: int) -> int:
@@ -379,7 +423,7 @@ class Path(msgspec.Struct):
     @property
     def bad(self) -> bool:
         """Whether it should be left: failed or lossy."""
-        return self.state == PathState.FAILED or self.reason in (Reason.LOSSY_OUT, Reason.LOSSY_IN)
+        return self.state == PathState.FAILED or self.reason in _BAD
 
     @property
     def measured(self) -> bool:
@@ -387,12 +431,28 @@ class Path(msgspec.Struct):
         return self.outward.slow + self.outward.width >= LOSS_SAMPLES_MIN
 
     def loss_out(self) -> int:
-        """Return the loss towards the peer, in 1/10000."""
-        return _loss(self.outward, self.missing_out, onset=self.bad)
+        """Return the loss towards the peer, in 1/10000; a path that delivers no data counts as urgently lossy."""
+        lost = _loss(self.outward, self.missing_out, onset=self.bad)
+        if self.reason != Reason.UNDELIVERED:
+            return lost
+        return max(lost, self.undelivered, URGENT_LOSS)  # A path that loses data only is left, however little it is.
 
     def loss_in(self) -> int:
         """Return the loss from the peer, in 1/10000."""
         return _loss(self.inward, 0, onset=self.bad)
+
+    def probed_out(self) -> Probed:
+        """Return what the probes towards the peer say, for a comparison with data."""
+        window = self.outward
+        width = min(window.width, RECENT_WIDTH)
+        lost = width - (window.bits & ((1 << width) - 1)).bit_count() + self.missing_out
+        recent = lost * SHARE_ONE // (width + self.missing_out) if width else 0
+        slow = window.share()
+        return Probed(self.allowance_ns, max(recent, slow), slow)
+
+    def judged_by_probes(self, since_ns: int) -> bool:
+        """Whether probes find fault with it, or did since then: what data were lost is explained."""
+        return self.reason in _PROBED or self.trouble_ns >= since_ns
 
     def lost_words(self, now_ns: int) -> str:
         """Return the evidence of loss in words, such as ``lost 3 of 412 probes out, 0 of 408 in``."""
@@ -402,7 +462,8 @@ class Path(msgspec.Struct):
         silence = ""
         if self.state == PathState.FAILED and self.heard_ns >= 0:
             silence = f", nothing heard for {(now_ns - self.heard_ns) // MILLISECOND_NS} ms"
-        return "lost " + ", ".join(parts) + silence
+        data = f", {self.undelivered // 100} % of the data out" if self.reason == Reason.UNDELIVERED else ""
+        return "lost " + ", ".join(parts) + data + silence
 
 
 def _loss(window: Window, missing: int, *, onset: bool) -> int:

@@ -38,24 +38,28 @@ class SessionDown(Tuple, frozen=True):
 class ControlReceived(Tuple, frozen=True):
     """An authenticated control message came from a member.
 
-    ``via`` is DIRECT or the relay whose label it arrived under (a hint: the content is authenticated, the way is not).
+    ``via`` is DIRECT or the relay whose label it arrived under. That it was sent directly, or not, is authenticated; by
+    which relay is a hint.
+
+    Attributes:
+        data_sent: Data packets that the member had sent us by this way before it (not those that went by two ways at
+            once), modulo 2^32.
+        data_seen: Those that had come by this way, modulo 2^32.
     """
 
     node: bytes
     via: bytes
     payload: bytes
+    data_sent: int = 0
+    data_seen: int = 0
 
 
 class FlowSeen(Tuple, frozen=True):
-    """Data packets to and from one member since the last such report; sent only when one of the counts is not 0.
-
-    ``missing`` counts gaps in the session's packet counter, less late arrivals: loss on the way *to us*.
-    """
+    """Data packets to and from one member since the last such report; sent only when one of the counts is not 0."""
 
     node: bytes
     sent: int
     received: int
-    missing: int
 
 
 class RelayMetered(Tuple, frozen=True):

@@ -7,10 +7,12 @@ call. The device's death is told once, by ``on_lost``; the caller starts it anew
 """
 
 import asyncio
+import logging
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, final
 
 from atoll.base.errors import LimitError, LinkError, UsageError, WireError
@@ -36,6 +38,11 @@ from atoll.device.nic.messages import (
 )
 
 __all__ = ["NicClient"]
+
+log: Final = logging.getLogger("atoll.nic")
+
+LAST_WORDS_BYTES_MAX: Final = 16 * 1024  # Limit. What a dying device says, such as a traceback; of more, the end.
+_HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM)  # Those that ``process.py`` ignores later.
 
 
 @final
@@ -84,8 +91,11 @@ class NicClient:
         if self._process is not None:
             raise UsageError("the packet device is running already")
         loop = asyncio.get_running_loop()
-        ours, theirs = _pair()
-        with theirs:
+        try:
+            ours, theirs = _pair()
+        except OSError as error:
+            raise LinkError(f"the packet device did not start: {error.strerror}") from error
+        with theirs, _signals_held_back():
             try:
                 # -P: the current directory is no place to load modules from.
                 process = await asyncio.create_subprocess_exec(
@@ -95,6 +105,7 @@ class NicClient:
                     "atoll.device.nic",
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,  # Not our own: the file behind it may have been rotated away.
                     pass_fds=(theirs.fileno(),),
                 )
             except OSError as error:
@@ -222,8 +233,11 @@ class NicClient:
 
     async def _wait(self, process: asyncio.subprocess.Process) -> None:
         """Wait for the end of the process, whatever its reason."""
+        words = await _last_words(process.stderr)
         status = await process.wait()
-        self._readable()  # Its last words.
+        if words:
+            log.error("the packet device said: %s", words)
+        self._readable()  # Its last reports.
         self._close()
         if self._listening is not None:
             if not self._listening.done():
@@ -256,6 +270,29 @@ class NicClient:
                     self._process.kill()
             await watch
         self._watch = None
+
+
+@contextmanager
+def _signals_held_back() -> Generator[None]:
+    """Let a process that is started meanwhile be deaf to the signals that end a node, from its first instruction.
+
+    It inherits the mask. Until its own code ignores them, a second goes by in which Ctrl-C would end it with a
+    traceback. Ours that come meanwhile are delivered at the end of the block.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+
+
+async def _last_words(stream: asyncio.StreamReader | None) -> str:
+    """Read what the device writes to its standard error until it ends; return the end of it."""
+    assert stream is not None, "it was started with a pipe"
+    words = b""
+    while said := await stream.read(LAST_WORDS_BYTES_MAX):
+        words = (words + said)[-LAST_WORDS_BYTES_MAX:]
+    return words.decode("utf-8", "replace").strip()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -24,6 +24,7 @@ DROP_REASONS: Final = (
     "relay-rate",  # A frame beyond its label's rate.
     "relay-budget",  # A frame beyond the budget for all forwarding.
     "report-overflow",  # A received packet that control did not take in time.
+    "way-false",  # A control message that came by another kind of way than it was sent: a relay plays tricks.
     "receive-failed",  # The operating system's error on receiving.
     "send-full",  # The socket's buffer was full.
     "send-refused",  # The operating system's error on sending, such as no route.

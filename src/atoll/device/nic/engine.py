@@ -40,6 +40,7 @@ from atoll.device.nic.plaintext import (
     is_control,
     is_packet,
     pad_control,
+    pad_copied,
     take_packet,
     unpad_control,
 )
@@ -49,7 +50,7 @@ from atoll.overlay.orders import (
     SendControl,
 )
 from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
-from atoll.overlay.session import Established, Sessions
+from atoll.overlay.session import Data, Established, Sessions
 
 __all__ = ["Engine", "EngineConfig"]
 
@@ -167,6 +168,10 @@ class Engine:
         theirs = self._sessions.counters.dropped.items()
         return own | {f"session-{reason}": count for reason, count in theirs if count}
 
+    def endpoints(self) -> dict[NodeId, Endpoint]:
+        """Return where the peers are, as far as that is known or guessed."""
+        return {peer.node: peer.where.endpoint for peer in self._by_key.values() if peer.where.endpoint is not None}
+
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due."""
         self._now_ns, self._wall_ns = now_ns, wall_ns
@@ -217,16 +222,27 @@ class Engine:
         if peer is None or not is_control(order.payload):
             self.counters.drop("order-refused")
             return
-        sealed = self._sessions.seal(peer.public_key, pad_control(order.payload), self._now_ns, self._wall_ns)
+        direct = order.via == DIRECT
+        plaintext = pad_control(order.payload, peer.data_sent.get(order.via, 0), direct=direct)
+        sealed = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
         if sealed is None:
             self.counters.drop("control-unsent")
-        else:
-            self._outlet.send(peer, order.via, sealed)
+            return
+        self._outlet.send(peer, order.via, sealed)
+        rival = peer.where.asked() if direct else None
+        if rival is not None:  # Sealed anew, or the copy that comes second would die as a replay and prove nothing.
+            again = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
+            if again is not None:
+                self._outlet.emit(rival, again)
 
     # Sending.
 
     def _send_packet(self, peer: Peer, tag: int, packet: bytes) -> None:
-        sealed = self._sessions.seal(peer.public_key, packet, self._now_ns, self._wall_ns)
+        via, also = peer.route(tag)
+        if also == via:
+            also = None
+        plaintext = packet if also is None else pad_copied(packet)
+        sealed = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
         if sealed is None:
             if len(peer.waiting) == PACKETS_WAITING_MAX:
                 self.counters.drop("packet-overflow")
@@ -235,7 +251,11 @@ class Engine:
         peer.flow_sent += 1
         if not peer.flow_due_ns:
             self._evidence.flow(peer, self._now_ns)
-        self._outlet.follow(peer, tag, sealed)
+        self._outlet.send(peer, via, sealed)
+        if also is None:
+            peer.count_sent(via)
+        else:
+            self._outlet.send(peer, also, sealed)
 
     def _speak(self) -> None:
         self._outlet.speak(self._sessions.outbox)
@@ -254,7 +274,7 @@ class Engine:
             source: Where it came from: numeric host and port.
             now_ns: Monotonic time.
             wall_ns: Time since 1970.
-            under_load: Whether strangers must show a cookie first; see ``HandshakeLoad``.
+            under_load: As ``Sessions.receive`` has it.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
         if datagram.startswith(FRAME_KIND):
@@ -295,44 +315,60 @@ class Engine:
                 self._answer(source, arrival)
             return
         peer = self._by_key[got.public_key]
-        if arrival is None and source != peer.endpoint_good:
-            self._outlet.roam(peer, source, self._now_ns)
         if sessions.outbox:
             self._answer(source, arrival)
         if isinstance(got, Established):
+            if arrival is None and got.initiator:
+                self._outlet.note_place(peer, news=peer.where.answered(source), now_ns=self._now_ns)
             self._established(peer)
             return
         if got.confirms:
             self._established(peer)
-        peer.missing += got.gap_delta
-        if got.plaintext:
-            self._take(peer, got.plaintext, DIRECT if arrival is None else arrival.relay)
+        if not got.plaintext:
+            return
+        if got.plaintext[0] >> 4 == CONTROL_NIBBLE:
+            self._take_control(peer, got, source, arrival)
+        else:
+            self._take_packet(peer, got.plaintext, DIRECT if arrival is None else arrival.relay)
 
     def _answer(self, source: Endpoint, arrival: Arrival | None) -> None:
         self._outlet.answer(self._sessions.outbox, source, arrival, self._now_ns)
         self._sessions.outbox.clear()
         self._stamp()
 
-    def _take(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
-        nibble = plaintext[0] >> 4
+    def _take_packet(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
+        if plaintext[0] >> 4 != IPV6_NIBBLE:
+            self.counters.drop("packet-malformed")
+            return
         try:
-            if nibble == IPV6_NIBBLE:
-                packet = take_packet(plaintext, peer.addresses_in)
-                self.reports.append(PacketReceived(peer.node, packet))
-                peer.flow_received += 1
-                if not peer.flow_due_ns:
-                    self._evidence.flow(peer, self._now_ns)
-            elif nibble == CONTROL_NIBBLE:
-                payload = unpad_control(plaintext)
-                if not peer.control.fits(1, self._now_ns):
-                    self.counters.drop("control-rate")
-                    return
-                peer.control.take(1, self._now_ns)
-                self.reports.append(ControlReceived(peer.node, via, payload))
-            else:
-                self.counters.drop("packet-malformed")
+            packet, copied = take_packet(plaintext, peer.addresses_in)
         except WireError as error:
             self.counters.drop("packet-foreign" if error.reason == "packet addresses" else "packet-malformed")
+            return
+        self.reports.append(PacketReceived(peer.node, packet))
+        peer.flow_received += 1
+        if not copied:
+            peer.count_seen(via)
+        if not peer.flow_due_ns:
+            self._evidence.flow(peer, self._now_ns)
+
+    def _take_control(self, peer: Peer, got: Data, source: Endpoint, arrival: Arrival | None) -> None:
+        try:
+            payload, sent, direct = unpad_control(got.plaintext)
+        except WireError:
+            self.counters.drop("packet-malformed")
+            return
+        if direct != (arrival is None):  # A relay took the frame off, or put one on: no evidence of any way.
+            self.counters.drop("way-false")
+            return
+        if direct and got.gap_delta >= 0:
+            self._outlet.note_place(peer, news=peer.where.marked(source), now_ns=self._now_ns)
+        if not peer.control.fits(1, self._now_ns):
+            self.counters.drop("control-rate")
+            return
+        peer.control.take(1, self._now_ns)
+        via = DIRECT if arrival is None else arrival.relay
+        self.reports.append(ControlReceived(peer.node, via, payload, sent, peer.data_seen.get(via, 0)))
 
     def _established(self, peer: Peer) -> None:
         peer.attempts = 0

@@ -7,7 +7,7 @@ within the distance is added up and reported when it is over.
 
 from typing import Final, final
 
-from atoll.device.nic.limits import ENDPOINT_NS, FLOW_FORGET_NS, FLOW_NS, METER_NS
+from atoll.device.nic.limits import ENDPOINT_NS, FLOW_NS, METER_NS
 from atoll.device.nic.messages import EndpointSeen, Report
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.relay import Forward
@@ -42,13 +42,11 @@ class Evidence:
 
     def flow(self, peer: Peer, now_ns: int) -> None:
         """Data flows to or from a peer for which no report is due yet."""
-        if now_ns - peer.flow_told_ns > FLOW_FORGET_NS:
-            peer.missing = 0
         peer.flow_due_ns = self._due(peer.flow_told_ns + FLOW_NS, now_ns)
         self._flows.append(peer)
 
     def endpoint(self, peer: Peer, now_ns: int) -> None:
-        """A peer's endpoint changed, and no report about that is due yet."""
+        """A peer's endpoint changed or was proven, and no report about that is due yet."""
         peer.endpoint_due_ns = self._due(peer.endpoint_told_ns + ENDPOINT_NS, now_ns)
         self._endpoints.append(peer)
 
@@ -85,16 +83,16 @@ class Evidence:
     def _told_flow(self, peer: Peer, now_ns: int) -> bool:
         if now_ns < peer.flow_due_ns:
             return False
-        self._reports.append(FlowSeen(peer.node, peer.flow_sent, peer.flow_received, max(peer.missing, 0)))
-        peer.flow_sent = peer.flow_received = peer.missing = peer.flow_due_ns = 0
+        self._reports.append(FlowSeen(peer.node, peer.flow_sent, peer.flow_received))
+        peer.flow_sent = peer.flow_received = peer.flow_due_ns = 0
         peer.flow_told_ns = now_ns
         return True
 
     def _told_endpoint(self, peer: Peer, now_ns: int) -> bool:
         if now_ns < peer.endpoint_due_ns:
             return False
-        if peer.endpoint is not None:
-            self._reports.append(EndpointSeen(peer.node, *peer.endpoint))
+        if peer.where.endpoint is not None:
+            self._reports.append(EndpointSeen(peer.node, *peer.where.endpoint))
         peer.endpoint_due_ns, peer.endpoint_told_ns = 0, now_ns
         return True
 

@@ -14,10 +14,8 @@ __all__ = [
     "COUNTERS_NS",
     "DATAGRAMS_PER_TURN_MAX",
     "ENDPOINT_NS",
-    "FLOW_FORGET_NS",
     "FLOW_NS",
     "FORWARD_LABELS_MAX",
-    "HANDSHAKES_PER_S_MAX",
     "IPC_BYTES_MAX",
     "IPC_SOCKET_BYTES",
     "KEEPALIVE_S",
@@ -36,11 +34,13 @@ __all__ = [
     "TAGS_MAX",
     "TRANSMIT_LABELS_MAX",
     "URGENT_QUEUED_MAX",
+    "WAYS_COUNTED_MAX",
 ]
 
 # Tables. At the limit the order is refused and counted; control keeps within the same bounds.
 TAGS_MAX: Final = 64  # The policy tag travels in six bits of the traffic class.
 TRANSMIT_LABELS_MAX: Final = MEMBERS_MAX  # Relays towards one peer: every other member at most.
+WAYS_COUNTED_MAX: Final = 4 * MEMBERS_MAX  # Ways to one peer whose data are counted: members come and go.
 ARRIVAL_LABELS_MAX: Final = 2 * MEMBERS_MAX * MEMBERS_MAX  # Every origin through every relay, twice for renewals.
 FORWARD_LABELS_MAX: Final = RELAYED_LABELS_MAX  # As many as control grants.
 LISTEN_MAX: Final = 8  # Sockets of one node: a few addresses of either family.
@@ -63,16 +63,12 @@ METER_BURST_BYTES_MIN: Final = 16 * KIB
 
 # Reports, each at most this often for one peer or label: often enough to be evidence, seldom enough to be cheap.
 FLOW_NS: Final = 50 * MILLISECOND_NS
-FLOW_FORGET_NS: Final = SECOND_NS  # What went missing longer than this before data flowed says nothing about it.
 METER_NS: Final = 500 * MILLISECOND_NS
 ENDPOINT_NS: Final = SECOND_NS
 COUNTERS_NS: Final = 10 * SECOND_NS
 STAMP_AHEAD_NS: Final = (
     60 * SECOND_NS
 )  # One report a minute; a restart sets our handshake clock at most this far ahead.
-
-# More handshakes than this in a second and each must show a cookie first. At about 0.3 ms each it is 3 % of a core.
-HANDSHAKES_PER_S_MAX: Final = 100
 
 # The process. A batch is what one system call carries between control and device; four of them fit a socket buffer.
 # Small on purpose: a probe waits behind at most a buffer full of packets, a few milliseconds.

@@ -60,13 +60,13 @@ class Outlet:
     def send(self, peer: Peer, via: bytes, datagram: bytes) -> None:
         """Send a datagram of a session by exactly this way."""
         if via == DIRECT:
-            self.emit(peer.endpoint, datagram)
+            self.emit(peer.where.endpoint, datagram)
             return
         transmit, relay = peer.transmit.get(via), self._peers.get(via)
         if transmit is None or relay is None:
             self._counters.drop("path-unknown")
         else:
-            self.emit(relay.endpoint, pack_frame(transmit.label, transmit.key, datagram))
+            self.emit(relay.where.endpoint, pack_frame(transmit.label, transmit.key, datagram))
 
     def follow(self, peer: Peer, tag: int, datagram: bytes) -> None:
         """Send a datagram of a session by the route of a tag, and a copy where the route says so."""
@@ -96,8 +96,9 @@ class Outlet:
             datagram = outgoing.datagram
             if arrival is None:
                 if datagram[0] == _RESPONSE and outgoing.public_key is not None:
-                    # Only an authentic and fresh initiation is answered, so its source is where the peer is.
-                    self.roam(self._by_key[outgoing.public_key], source, now_ns)
+                    # Only an authentic and fresh initiation is answered.
+                    caller = self._by_key[outgoing.public_key]
+                    self.note_place(caller, news=caller.where.called(source), now_ns=now_ns)
                 self.emit(source, datagram)
                 continue
             # Without a key it is a cookie, for somebody who says that he is the origin behind the label.
@@ -109,10 +110,7 @@ class Outlet:
             else:
                 self.follow(peer, DEFAULT_TAG, datagram)
 
-    def roam(self, peer: Peer, source: Endpoint, now_ns: int) -> None:
-        """Note where an authentic direct packet came from: the peer is there now."""
-        if source == peer.endpoint == peer.endpoint_good:
-            return
-        peer.endpoint = peer.endpoint_good = source
-        if not peer.endpoint_due_ns:
+    def note_place(self, peer: Peer, *, news: bool, now_ns: int) -> None:
+        """Report where a peer is, if that is news."""
+        if news and not peer.endpoint_due_ns:
             self._evidence.endpoint(peer, now_ns)

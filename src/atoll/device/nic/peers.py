@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from atoll.base.ids import DIRECT, KEY_BYTES, Endpoint, GroupId, NodeId, PublicKey, node_id_of, packed_address_of
-from atoll.device.nic.limits import CONTROL_BURST, CONTROL_PER_S, PACKETS_WAITING_MAX, TAGS_MAX, TRANSMIT_LABELS_MAX
+from atoll.device.nic.limits import (
+    CONTROL_BURST,
+    CONTROL_PER_S,
+    PACKETS_WAITING_MAX,
+    TAGS_MAX,
+    TRANSMIT_LABELS_MAX,
+    WAYS_COUNTED_MAX,
+)
 from atoll.device.nic.meter import Meter
+from atoll.device.nic.whereabouts import Whereabouts
 
 __all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route", "TransmitLabel"]
 
@@ -39,9 +47,7 @@ class Peer:
     Attributes:
         addresses_out: Our overlay address and the peer's, as they stand in a packet to it.
         addresses_in: The same in a packet from it.
-        endpoint: Where to send directly; None: unknown. A guess until an authentic packet came from there.
-        endpoint_good: Where the last authentic direct packet came from.
-        listed: Where the peer says that it is, best first.
+        where: Where to send directly.
         psk: Shared with the peer; zeros: none.
         invited: Whether it is no member yet, so that we never call it.
         up: Whether control was told of a session.
@@ -50,7 +56,8 @@ class Peer:
         routes: By policy tag.
         transmit: Labels by relay.
         waiting: (tag, packet) without a session, oldest first.
-        missing: Gaps in the counters of the peer's packets, since the last FlowSeen.
+        data_sent: Data packets sent by each way, those not that went by two at once; modulo 2^32, as all that is told.
+        data_seen: Data packets that came by each way.
     """
 
     __slots__ = (
@@ -59,17 +66,15 @@ class Peer:
         "attempts",
         "boot",
         "control",
-        "endpoint",
+        "data_seen",
+        "data_sent",
         "endpoint_due_ns",
-        "endpoint_good",
         "endpoint_told_ns",
         "flow_due_ns",
         "flow_received",
         "flow_sent",
         "flow_told_ns",
         "invited",
-        "listed",
-        "missing",
         "node",
         "psk",
         "public_key",
@@ -77,6 +82,7 @@ class Peer:
         "transmit",
         "up",
         "waiting",
+        "where",
     )
 
     def __init__(self, public_key: PublicKey, group: GroupId, own: NodeId) -> None:
@@ -85,26 +91,23 @@ class Peer:
         ours, theirs = packed_address_of(group, own), packed_address_of(group, self.node)
         self.addresses_out: Final = ours + theirs
         self.addresses_in: Final = theirs + ours
-        self.endpoint: Endpoint | None = None
-        self.endpoint_good: Endpoint | None = None
-        self.listed: tuple[Endpoint, ...] = ()
+        self.where: Final = Whereabouts()
         self.invited, self.psk = False, bytes(KEY_BYTES)
         self.up, self.boot, self.attempts = False, 0, 0
         self.routes: Final[dict[int, Route]] = {}
         self.transmit: Final[dict[bytes, TransmitLabel]] = {}
         self.waiting: Final[deque[tuple[int, bytes]]] = deque(maxlen=PACKETS_WAITING_MAX)
         self.control: Final = Meter(per_s=CONTROL_PER_S, burst=CONTROL_BURST)
-        self.flow_sent = self.flow_received = self.missing = 0
+        self.flow_sent = self.flow_received = 0
+        self.data_sent: Final[dict[bytes, int]] = {}
+        self.data_seen: Final[dict[bytes, int]] = {}
         self.flow_due_ns = self.endpoint_due_ns = 0  # 0: no report is due.
         self.flow_told_ns = self.endpoint_told_ns = -(1 << 63)
 
     def list_endpoints(self, listed: tuple[Endpoint, ...]) -> None:
         """Take what the peer now says about where it is. A live session stays where it is."""
-        if listed == self.listed:
-            return
-        self.listed, self.attempts = listed, 0
-        if not self.up and listed:
-            self.endpoint = listed[0]
+        if self.where.list(listed, up=self.up):
+            self.attempts = 0
 
     def route(self, tag: int) -> Route:
         """Return the route of a tag; without one, that of tag 0, which heals; without that, direct."""
@@ -124,9 +127,17 @@ class Peer:
         self.transmit[relay] = label
         return True
 
+    def count_sent(self, via: bytes) -> None:
+        """Count a data packet that goes by this way alone."""
+        _count(self.data_sent, via)
+
+    def count_seen(self, via: bytes) -> None:
+        """Count a data packet that came by this way."""
+        _count(self.data_seen, via)
+
     def is_reachable(self) -> bool:
         """Return whether there is any way at all to try."""
-        return self.endpoint is not None or bool(self.transmit)
+        return self.where.endpoint is not None or bool(self.transmit)
 
     def next_ways(self) -> tuple[tuple[bytes, Endpoint | None], ...]:
         """Return where the next handshake of ours goes, as (via, endpoint if direct), and count it.
@@ -136,16 +147,21 @@ class Peer:
         """
         attempt = self.attempts
         self.attempts += 1
-        directs = tuple(dict.fromkeys(e for e in (self.endpoint, self.endpoint_good, *self.listed) if e is not None))
+        directs = self.where.known()
         via, also = self.route(DEFAULT_TAG)
         if attempt == 0 and (directs if via == DIRECT else via in self.transmit):
-            first = (via, self.endpoint if via == DIRECT else None)
+            first = (via, self.where.endpoint if via == DIRECT else None)
             if also is None or also == via:
                 return (first,)
-            return (first, (also, self.endpoint if also == DIRECT else None))
+            return (first, (also, self.where.endpoint if also == DIRECT else None))
         relays = tuple(self.transmit)
         if relays and (attempt % 2 == 1 or not directs):
             return ((relays[attempt // 2 % len(relays)], None),)
         if directs:
             return ((DIRECT, directs[(attempt // 2 if relays else attempt) % len(directs)]),)
         return ((DIRECT, None),)
+
+
+def _count(counts: dict[bytes, int], via: bytes) -> None:
+    if via in counts or len(counts) < WAYS_COUNTED_MAX:
+        counts[via] = (counts.get(via, 0) + 1) & 0xFFFF_FFFF

@@ -2,7 +2,8 @@
 """What is inside a data packet: an IPv6 packet or a control message, and how each is padded.
 
 Normative text: docs/spec/relay.md, section 4. The first nibble tells them apart: 6 is IPv6, 9 is the MessagePack array
-of a control message. IPv6 knows its own length, so WireGuard's zero padding does; a control message carries its count.
+of a control message. IPv6 knows its own length, so WireGuard's zero padding does; a control message carries its count,
+and says by which kind of way it was sent and how many data packets went that way before it.
 """
 
 from typing import Final
@@ -11,14 +12,28 @@ from atoll.base.errors import WireError
 from atoll.device.nic.limits import PACKET_BYTES_MAX
 from atoll.overlay.messages import CONTROL_BYTES_MAX
 
-__all__ = ["CONTROL_NIBBLE", "IPV6_NIBBLE", "is_control", "is_packet", "pad_control", "take_packet", "unpad_control"]
+__all__ = [
+    "CONTROL_NIBBLE",
+    "IPV6_NIBBLE",
+    "is_control",
+    "is_packet",
+    "pad_control",
+    "pad_copied",
+    "take_packet",
+    "unpad_control",
+]
 
 CONTROL_NIBBLE: Final = 9
 IPV6_NIBBLE: Final = 6
 IPV6_HEADER_BYTES: Final = 40
 
 _BLOCK_BYTES: Final = 16
-_PADS: Final = tuple(bytes(size - 1) + bytes((size,)) if size else b"" for size in range(_BLOCK_BYTES + 1))
+_COUNT_BYTES: Final = 4
+_DIRECT: Final = 0x80  # Spec. Added to the last byte of what is sent directly.
+_PADS: Final = tuple(
+    tuple(bytes(size - 1) + bytes((size | mark,)) if size else b"" for size in range(_BLOCK_BYTES + 1))
+    for mark in (0, _DIRECT)
+)
 
 
 def is_control(payload: bytes) -> bool:
@@ -36,36 +51,53 @@ def is_packet(packet: bytes, addresses: bytes) -> bool:
     )
 
 
-def pad_control(payload: bytes) -> bytes:
-    """Return the plaintext of a control message: 1 to 16 bytes more, the last of which is their count."""
-    return payload + _PADS[_BLOCK_BYTES - len(payload) % _BLOCK_BYTES]
+def pad_control(payload: bytes, sent: int, *, direct: bool) -> bytes:
+    """Return the plaintext of a control message.
+
+    Args:
+        payload: One for which ``is_control`` holds.
+        sent: Data packets sent by the same way before it, modulo 2^32.
+        direct: Whether it is sent directly, and not by a relay.
+    """
+    body = payload + sent.to_bytes(_COUNT_BYTES, "little")
+    return body + _PADS[direct][_BLOCK_BYTES - len(body) % _BLOCK_BYTES]
 
 
-def unpad_control(plaintext: bytes) -> bytes:
-    """Return the control message in a plaintext whose first nibble is 9.
+def unpad_control(plaintext: bytes) -> tuple[bytes, int, bool]:
+    """Return the control message in a plaintext whose first nibble is 9, as (payload, sent, direct).
 
     Raises:
         WireError: Not padded as ``pad_control`` does, or too long.
     """
-    count = plaintext[-1]
-    if len(plaintext) % _BLOCK_BYTES or not 1 <= count <= _BLOCK_BYTES or not plaintext.endswith(_PADS[count]):
+    direct = plaintext[-1] >= _DIRECT
+    size = plaintext[-1] & ~_DIRECT
+    if len(plaintext) % _BLOCK_BYTES or not 1 <= size <= _BLOCK_BYTES or not plaintext.endswith(_PADS[direct][size]):
         raise WireError("control padding")
-    if not 1 <= len(plaintext) - count <= CONTROL_BYTES_MAX:
+    end = len(plaintext) - size - _COUNT_BYTES
+    if not 1 <= end <= CONTROL_BYTES_MAX:
         raise WireError("control length")
-    return plaintext[:-count]
+    return plaintext[:end], int.from_bytes(plaintext[end : end + _COUNT_BYTES], "little"), direct
 
 
-def take_packet(plaintext: bytes, addresses: bytes) -> bytes:
-    """Return the IPv6 packet in a plaintext whose first nibble is 6, without padding.
+def pad_copied(packet: bytes) -> bytes:
+    """Return the plaintext of an IPv6 packet that goes by two ways: a block longer than it needs to be.
+
+    Its receiver must not count it for a way: which of the two is faster is chance, and the other one is no loss.
+    """
+    return packet + bytes(_BLOCK_BYTES + -len(packet) % _BLOCK_BYTES)
+
+
+def take_packet(plaintext: bytes, addresses: bytes) -> tuple[bytes, bool]:
+    """Return the IPv6 packet in a plaintext whose first nibble is 6, without padding, and whether it went by two ways.
 
     Raises:
-        WireError: Shorter than it says, padded with a block or more, or between other addresses.
+        WireError: Shorter than it says, padded with two blocks or more, or between other addresses.
     """
     if len(plaintext) < IPV6_HEADER_BYTES:
         raise WireError("packet length")
     length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES
-    if not length <= len(plaintext) < length + _BLOCK_BYTES:
+    if not length <= len(plaintext) < length + 2 * _BLOCK_BYTES:
         raise WireError("packet length")
     if plaintext[8:40] != addresses:
         raise WireError("packet addresses")
-    return plaintext[:length]
+    return plaintext[:length], len(plaintext) >= length + _BLOCK_BYTES

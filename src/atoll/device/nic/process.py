@@ -4,6 +4,10 @@
 Order of each turn: orders first, so that bulk never starves control; then a bounded number of datagrams from each
 socket; then time; then everything that came of it goes out. The process ends with its control socket, because without
 control nobody admits, expels or routes any more. It is started by ``NicClient``; the first order is ``Configure``.
+
+Signals that end a node are for control alone. A service manager or a terminal sends them to every process of the node
+at once, and control still has to say goodbye over this one; so they are ignored here (``NicClient`` holds them back
+until then). Control's end, however it comes, closes the control socket, and SIGKILL always works.
 """
 
 import os
@@ -27,7 +31,6 @@ from atoll.device.nic.limits import (
     IPC_SOCKET_BYTES,
     START_S_MAX,
 )
-from atoll.device.nic.load import HandshakeLoad
 from atoll.device.nic.messages import (
     Configure,
     Listening,
@@ -48,6 +51,8 @@ EXIT_OK: Final = 0
 EXIT_NOT_LISTENING: Final = 3
 EXIT_NOT_CONFIGURED: Final = 4
 
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # What terminals and service managers send.
+
 ORPHAN_CHECK_S: Final = 1.0  # Only where the control socket cannot tell that its other end is gone.
 _DROPS: Final = {Sent.FULL: "send-full", Sent.TOO_LONG: "send-too-long", Sent.REFUSED: "send-refused"}
 
@@ -65,7 +70,6 @@ class NicProcess:
     def __init__(self, control: socket.socket, sockets: Sequence[UdpSocket], engine: Engine) -> None:
         self._control, self._sockets, self._engine = control, sockets, engine
         self._clock: Final = SystemClock()
-        self._load: Final = HandshakeLoad()
         self._backlog: Final = Backlog()
         self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
@@ -144,7 +148,7 @@ class NicProcess:
                     self._engine.order(order, now_ns, wall_ns)
 
     def _take_datagrams(self, udp: UdpSocket) -> None:
-        engine, load = self._engine, self._load
+        engine = self._engine
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         for _ in range(DATAGRAMS_PER_TURN_MAX):
             try:
@@ -155,7 +159,7 @@ class NicProcess:
             if received is None:
                 break
             datagram, source = received
-            engine.receive(datagram, source, now_ns, wall_ns, under_load=load.note(datagram, now_ns))
+            engine.receive(datagram, source, now_ns, wall_ns)
         self._send()
 
     def _send(self) -> None:
@@ -199,7 +203,8 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: As in ``sys.argv``; the second is the number of the control socket's file descriptor.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for control, whose end is ours.
+    for number in ENDING_SIGNALS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
     with socket.socket(fileno=int(arguments[1])) as control:
         control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IPC_SOCKET_BYTES)
         configure = _first_order(control)

@@ -147,13 +147,13 @@ class Relay:
         Nothing about the frame's size changes, so that a path's largest packet is the same at both ends.
         """
         holder, target = self._peers.get(forward.source), self._peers.get(forward.target)
-        if holder is None or holder.endpoint != source:
+        if holder is None or holder.where.endpoint != source:
             self._counters.drop("frame-source")
             return None
         if not is_authentic(frame, forward.key):
             self._counters.drop("frame-forged")
             return None
-        if target is None or target.endpoint is None:
+        if target is None or target.where.endpoint is None:
             self._counters.drop("endpoint-unknown")
             return None
         if not forward.meter.fits(len(frame), now_ns):
@@ -167,12 +167,12 @@ class Relay:
         forward.meter.take(len(frame), now_ns)
         self._budget.take(len(frame), now_ns)
         forward.forwarded_bytes += len(frame)
-        return target.endpoint, pack_frame(forward.out_label, forward.out_key, inner_of(frame))
+        return target.where.endpoint, pack_frame(forward.out_label, forward.out_key, inner_of(frame))
 
     def arrive(self, arrival: Arrival, frame: bytes, source: Endpoint) -> bytes | None:
         """Return the datagram in a frame for us; None: not from that relay, and counted."""
         relay = self._peers.get(arrival.relay)
-        if relay is None or relay.endpoint != source:
+        if relay is None or relay.where.endpoint != source:
             self._counters.drop("frame-source")
             return None
         if not is_authentic(frame, arrival.key):

@@ -10,13 +10,14 @@ from typing import Final, final
 
 from atoll.base.units import SECOND_NS
 from atoll.overlay.session.limits import (
+    HANDSHAKES_PER_S_MAX,
     HANDSHAKES_PER_SOURCE_BURST,
     HANDSHAKES_PER_SOURCE_PER_S,
     SOURCE_BYTES_MAX,
     SOURCES_MAX,
 )
 
-__all__ = ["Allowance", "SourceAllowances", "network_of"]
+__all__ = ["Allowance", "HandshakeLoad", "SourceAllowances", "network_of"]
 
 _PORT_BYTES: Final = 2
 _IPV6_BYTES: Final = 16
@@ -62,6 +63,32 @@ class Allowance:
     def is_full(self, now_ns: int) -> bool:
         """Return whether the whole burst is available, so that a fresh Allowance would behave the same."""
         return now_ns >= self._full_ns
+
+
+@final
+class HandshakeLoad:
+    """Whether so many initiations come, from those who know our public key, that each must show a cookie first.
+
+    They are counted in periods of a second. The load of a period lasts until the end of the next one, as WireGuard's
+    does, so that a flood in waves finds no gaps.
+    """
+
+    __slots__ = ("_count", "_start_ns", "_under_until_ns")
+
+    def __init__(self) -> None:
+        self._count, self._start_ns, self._under_until_ns = 0, 0, 0
+
+    def note(self, now_ns: int) -> None:
+        """Count one initiation. Call it only for one whose first MAC is right; that costs a stranger a hash."""
+        if now_ns - self._start_ns >= SECOND_NS:
+            self._count, self._start_ns = 0, now_ns
+        self._count += 1
+        if self._count > HANDSHAKES_PER_S_MAX:
+            self._under_until_ns = now_ns + SECOND_NS
+
+    def is_high(self, now_ns: int) -> bool:
+        """Return whether we are under load now."""
+        return now_ns < self._under_until_ns
 
 
 @final

@@ -10,6 +10,7 @@ __all__ = [
     "COOKIE_REPLY_BURST",
     "HANDSHAKES_PER_SOURCE_BURST",
     "HANDSHAKES_PER_SOURCE_PER_S",
+    "HANDSHAKES_PER_S_MAX",
     "INITIATION_INTERVAL_NS",
     "KEEPALIVE_S_MAX",
     "OUTBOX_MAX",
@@ -42,6 +43,10 @@ KEEPALIVE_S_MAX: Final = 3_600
 
 # 50 initiations a second and peer, as the WireGuard of Linux has it. Faster ones are dropped and counted.
 INITIATION_INTERVAL_NS: Final = SECOND_NS // 50
+
+# More initiations than this in a second, from those who know our key, and each must show a cookie first. At about
+# 0.3 ms each it is 3 % of a core.
+HANDSHAKES_PER_S_MAX: Final = 100
 
 # Under load, for each source that proved its address with a cookie; the numbers of Linux. Beyond: dropped and counted.
 HANDSHAKES_PER_SOURCE_PER_S: Final = 20

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from atoll.base.errors import LimitError, UsageError
 from atoll.base.ids import KEY_BYTES
 from atoll.base.units import SECOND_NS
-from atoll.overlay.session.admission import Allowance, SourceAllowances
+from atoll.overlay.session.admission import Allowance, HandshakeLoad, SourceAllowances
 from atoll.overlay.session.cookie import CookieGate
 from atoll.overlay.session.events import Counters, Data, Established, Outgoing, Received
 from atoll.overlay.session.keypair import NEVER_NS
@@ -79,6 +79,7 @@ class Sessions:
         "_cookie_replies",
         "_gate",
         "_keypairs",
+        "_load",
         "_local",
         "_now_ns",
         "_peers",
@@ -97,6 +98,7 @@ class Sessions:
         self._peers: Final[dict[bytes, Session]] = {}
         self._gate: Final = CookieGate(self.public_key, rng)
         self._sources: Final = SourceAllowances()
+        self._load: Final = HandshakeLoad()
         self._cookie_replies: Final = Allowance(per_s=COOKIE_REPLIES_PER_S, burst=COOKIE_REPLY_BURST)
         self._now_ns = now_ns
         self.outbox: Final[list[Outgoing]] = self._local.outbox
@@ -192,7 +194,7 @@ class Sessions:
             source: Where it came from: packed address and port. Only for cookies and rates.
             now_ns: Monotonic time.
             wall_ns: Time since 1970, in case a handshake starts.
-            under_load: Whether handshakes must show a cookie first.
+            under_load: Whether handshakes must show a cookie first though few come; the caller may be busy otherwise.
 
         Returns:
             What it was; None: nothing for the caller to act on (dropped and counted, or a step of a handshake).
@@ -264,19 +266,21 @@ class Sessions:
             self.counters.drop("malformed")
         elif kind == COOKIE_REPLY:
             self._receive_cookie(datagram, now_ns)
-        elif self._admit(datagram, source, now_ns, under_load=under_load):
+        elif self._admit(kind, datagram, source, now_ns, under_load=under_load):
             if kind == INITIATION:
                 self._receive_initiation(datagram, now_ns)
             else:
                 return self._receive_response(datagram, now_ns, wall_ns)
         return None
 
-    def _admit(self, datagram: bytes, source: bytes, now_ns: int, *, under_load: bool) -> bool:
+    def _admit(self, kind: int, datagram: bytes, source: bytes, now_ns: int, *, under_load: bool) -> bool:
         """Return whether a handshake message is worth key agreements; answer with a cookie where one is owed."""
         if not self._gate.is_addressed_to_us(datagram):
             self.counters.drop("mac1-wrong")
             return False
-        if not under_load:
+        if kind == INITIATION:
+            self._load.note(now_ns)
+        if not under_load and not self._load.is_high(now_ns):
             return True
         if self._gate.proves_source(datagram, source, now_ns):
             if self._sources.take(source, now_ns):

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides where a peer is: to which endpoint what goes directly is sent. Normative text: docs/spec/relay.md, section 5.
+
+Theory of operation. That an authentic datagram came from an address proves nothing: whoever relays it could have taken
+its frame off and sent it from his own. But each control message says, under the session's seal, whether it was *sent*
+directly (a *mark*). A mark goes to no relay. So who brings one from an address stands on the direct path, or is the
+peer itself.
+
+A peer that moves is heard from its new address while the old one falls silent. So a rival endpoint wins when
+``MARKS_TO_MOVE`` marks in a row came from it and none from the old one; until then the old one is kept, and from the
+second mark on what we say directly goes to both, so that the rival can be heard to answer. Marks must be fresh, that
+is, newer than all that came in the session: nobody can save them up.
+"""
+
+from typing import Final, final
+
+from atoll.base.ids import Endpoint
+
+__all__ = ["MARKS_TO_ASK", "MARKS_TO_MOVE", "Whereabouts"]
+
+MARKS_TO_MOVE: Final = 3  # An on-path thief of one packet moves nothing; a peer under suspicion sends 50 a second.
+MARKS_TO_ASK: Final = 2
+
+
+@final
+class Whereabouts:
+    """Where one peer is.
+
+    Attributes:
+        endpoint: Where to send; None: unknown.
+        proven: Whether a mark of the present session came from there; if not, the next mark decides.
+        listed: Where the peer says that it is, best first.
+        good: The last endpoint that was proven, in any session; None: none yet.
+        rival: Another place from which marks come; None: none.
+        rival_marks: How many came from it since the last one from ``endpoint``.
+    """
+
+    __slots__ = ("endpoint", "good", "listed", "proven", "rival", "rival_marks")
+
+    def __init__(self) -> None:
+        self.endpoint: Endpoint | None = None
+        self.good: Endpoint | None = None
+        self.rival: Endpoint | None = None
+        self.listed: tuple[Endpoint, ...] = ()
+        self.proven, self.rival_marks = False, 0
+
+    def list(self, listed: tuple[Endpoint, ...], *, up: bool) -> bool:
+        """Take what the peer now says about where it is; return whether that is news. A live session stays put."""
+        if listed == self.listed:
+            return False
+        self.listed = listed
+        if not up and listed:
+            self.endpoint, self.proven = listed[0], False
+        return True
+
+    def called(self, source: Endpoint) -> bool:
+        """Note an authentic and fresh call from there, not in a frame; return whether the endpoint changed.
+
+        It may have come through a relay that took its frame off, so it moves nothing that is known; but the peer may
+        have begun anew elsewhere, so its next mark decides.
+        """
+        if self.endpoint is None:
+            self.endpoint = source
+            return True
+        if source != self.endpoint:
+            self.proven = False
+        return False
+
+    def answered(self, source: Endpoint) -> bool:
+        """Note an answer to our call from there, not in a frame; return whether the endpoint changed.
+
+        One of the places where we called is a better guess than the first of the list.
+        """
+        if self.proven or source == self.endpoint or (self.endpoint is not None and source not in self.known()):
+            return False
+        self.endpoint = source
+        return True
+
+    def marked(self, source: Endpoint) -> bool:
+        """Note a fresh mark from there; return whether the endpoint is another one now, or was proven just now."""
+        if source == self.endpoint:
+            news = not self.proven
+        elif not self.proven:
+            news = True
+        else:
+            self.rival_marks = self.rival_marks + 1 if source == self.rival else 1
+            self.rival = source
+            news = self.rival_marks >= MARKS_TO_MOVE
+            if not news:
+                return False
+        self.endpoint = self.good = source
+        self.proven, self.rival, self.rival_marks = True, None, 0
+        return news
+
+    def asked(self) -> Endpoint | None:
+        """Return where direct control messages go as well; None: nowhere."""
+        return self.rival if self.rival_marks >= MARKS_TO_ASK else None
+
+    def known(self) -> tuple[Endpoint, ...]:
+        """Return all the places where it may be, best first, each once."""
+        return tuple(dict.fromkeys(one for one in (self.endpoint, self.good, *self.listed) if one is not None))

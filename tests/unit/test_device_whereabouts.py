@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a peer is, against docs/spec/relay.md, section 5."""
+
+from collections.abc import Callable
+
+import pytest
+
+from atoll.base.ids import Endpoint
+from atoll.device.nic.whereabouts import MARKS_TO_ASK, MARKS_TO_MOVE, Whereabouts
+
+HOME: Endpoint = ("192.0.2.1", 1)
+AWAY: Endpoint = ("192.0.2.2", 2)
+THIRD: Endpoint = ("192.0.2.3", 3)
+
+
+def proven(endpoint: Endpoint = HOME) -> Whereabouts:
+    where = Whereabouts()
+    assert where.list((endpoint,), up=False)
+    assert where.marked(endpoint)
+    return where
+
+
+def test_the_first_listed_place_is_a_guess() -> None:
+    where = Whereabouts()
+    assert where.known() == ()
+    assert where.list((HOME, AWAY), up=False)
+    assert not where.list((HOME, AWAY), up=False)
+    assert (where.endpoint, where.proven, where.known()) == (HOME, False, (HOME, AWAY))
+
+
+def test_a_list_moves_no_live_session() -> None:
+    where = proven()
+    assert where.list((AWAY,), up=True)
+    assert (where.endpoint, where.proven, where.known()) == (HOME, True, (HOME, AWAY))
+    assert where.list((THIRD,), up=False)
+    assert (where.endpoint, where.proven, where.known()) == (THIRD, False, (THIRD, HOME))
+    assert where.list((), up=False)
+    assert where.endpoint == THIRD, "an empty list says nothing"
+
+
+def test_a_call_gives_a_place_only_to_who_has_none() -> None:
+    where = Whereabouts()
+    assert where.called(AWAY)
+    assert (where.endpoint, where.proven) == (AWAY, False)
+    where = proven()
+    assert not where.called(HOME)
+    assert where.proven
+    assert not where.called(AWAY)
+    assert (where.endpoint, where.proven) == (HOME, False)
+
+
+@pytest.mark.parametrize(
+    ("source", "moves"), [(HOME, False), (AWAY, True), (THIRD, False)], ids=["first", "listed", "elsewhere"]
+)
+def test_an_answer_moves_a_guess_to_where_we_called(source: Endpoint, moves: bool) -> None:
+    where = Whereabouts()
+    where.list((HOME, AWAY), up=False)
+    assert where.answered(source) is moves
+    assert where.endpoint == (AWAY if moves else HOME)
+
+
+def test_an_answer_moves_nothing_that_is_proven() -> None:
+    where = proven()
+    where.list((AWAY,), up=True)
+    assert not where.answered(AWAY)
+    assert where.endpoint == HOME
+
+
+def test_an_answer_is_a_place_for_who_has_none() -> None:
+    where = Whereabouts()
+    assert where.answered(AWAY)
+    assert where.endpoint == AWAY
+
+
+def test_the_first_mark_decides_over_a_guess() -> None:
+    where = Whereabouts()
+    where.list((HOME,), up=False)
+    assert where.marked(AWAY)
+    assert (where.endpoint, where.good, where.proven) == (AWAY, AWAY, True)
+    assert not where.marked(AWAY), "no news"
+
+
+def test_marks_in_a_row_move_what_is_proven() -> None:
+    where = proven()
+    assert [where.marked(AWAY) for _ in range(MARKS_TO_MOVE)] == [False] * (MARKS_TO_MOVE - 1) + [True]
+    assert (where.endpoint, where.good, where.rival) == (AWAY, AWAY, None)
+
+
+@pytest.mark.parametrize("between", [HOME, THIRD], ids=["the old place", "yet another"])
+def test_a_mark_from_elsewhere_breaks_the_row(between: Endpoint) -> None:
+    where = proven()
+    for _ in range(10):
+        for _ in range(MARKS_TO_MOVE - 1):
+            assert not where.marked(AWAY)
+        assert not where.marked(between)
+    assert where.endpoint == HOME
+
+
+def test_a_rival_is_asked_from_its_second_mark_on() -> None:
+    where = proven()
+    asked: list[Endpoint | None] = []
+    for _ in range(MARKS_TO_ASK):
+        asked.append(where.asked())
+        where.marked(AWAY)
+    assert asked == [None] * MARKS_TO_ASK
+    assert where.asked() == AWAY
+    where.marked(HOME)
+    assert where.asked() is None
+
+
+def test_after_a_call_from_elsewhere_the_true_place_is_proven_again() -> None:
+    """A relay that takes the frame off a call makes one mark decide, and that is the peer's own."""
+    where = proven()
+    steps: list[Callable[[], bool]] = [lambda: where.called(AWAY), lambda: where.marked(HOME)]
+    for _ in range(5):
+        for step in steps:
+            step()
+        assert (where.endpoint, where.proven) == (HOME, True)
