@@ -23,7 +23,7 @@ import msgspec
 from atoll.base.errors import UserError
 from atoll.cli.api import Api
 from atoll.lab.live import free_port
-from atoll.node.launch import LaunchOptions
+from atoll.node.start import LaunchOptions
 from atoll.node.views import PeerView, PingView, Ready, StatusView
 
 WAIT_S = 20.0

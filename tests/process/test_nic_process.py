@@ -68,8 +68,8 @@ class Node:
         self.lost.append(reason)
         self.changed.set()
 
-    async def start(self, listen: tuple[str, int] = ("127.0.0.1", 0)) -> str:
-        listening = await self.client.start(Configure(GROUP, self.private_key, (listen,)))
+    async def start(self, listen: tuple[str, int] = ("127.0.0.1", 0), *, run_as_uid: int = 0) -> str:
+        listening = await self.client.start(Configure(GROUP, self.private_key, (listen,), run_as_uid=run_as_uid))
         if listening.endpoints:
             self.at = listening.endpoints[0]
         return listening.error
@@ -168,6 +168,31 @@ def test_two_devices_exchange_packets_and_control() -> None:
     run(scenario())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_device_of_root_gives_up_its_user_and_all_privileges_for_good() -> None:
+    async def scenario() -> None:
+        one, two = Node(1), Node(2)
+        try:
+            assert await one.start(run_as_uid=65_534) == ""
+            assert await two.start() == ""
+            for node, other in ((one, two), (two, one)):
+                node.client.order(AdmitPeer(other.public_key, (other.at,)))
+            await one.linked(two)
+            two.send(one, b"it works on")
+            await one.until(lambda: one.packets() == [b"it works on"])
+            status = Path(f"/proc/{one.client.pid}/status").read_text("ascii")
+            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            assert fields["Uid"].split() == fields["Gid"].split() == ["65534"] * 4
+            assert fields["Groups"].split() == []
+            assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+            assert fields["NoNewPrivs"] == "1"
+        finally:
+            await one.client.stop()
+            await two.client.stop()
+
+    run(scenario())
+
+
 def test_a_relay_carries_what_it_cannot_read() -> None:
     async def scenario() -> None:
         async with started(3) as (one, relay, two):
@@ -246,7 +271,7 @@ def test_a_device_is_deaf_to_signals_from_its_first_instruction(number: signal.S
         node = Node(1)
         starting = asyncio.create_task(node.start())
         async with asyncio.timeout(WAIT_S):
-            while node.client.pid is None:
+            while node.client.pid is None:  # noqa: ASYNC110 - what it waits for cannot signal it.
                 await asyncio.sleep(0)
         os.kill(node.client.pid, number)  # It has not even begun to load its modules.
         assert await starting == ""

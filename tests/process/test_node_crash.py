@@ -237,3 +237,21 @@ def test_down_answers_while_a_stream_of_pings_runs(world: Nodes) -> None:
     until(lambda: two.pid == 0, "the end of the process")
     with pytest.raises(UserError, match="A401"):  # Never taken for a stream that came to its end.
         list(pings)
+
+
+def test_a_member_that_joins_anew_keeps_what_only_it_knew(world: Nodes) -> None:
+    """It signed a removal that nobody heard; the roster that its inviter hands out must not make it forget that."""
+    one, two, three = world.group("one", "two", "three")
+    one.kill()
+    three.kill()
+    assert two.run("remove", "three").status == 0
+    two.kill()
+    one.again()
+    assert set(one.peers()) == {"two", "three"}
+    assert two.up(one.invite()).joined
+    assert set(two.peers()) == {"one"}, "still removed for itself"
+    until(lambda: set(one.peers()) == {"two"}, "and the others hear of it at last")
+    two.down()
+    until(lambda: two.pid == 0, "the end of the process")
+    two.again()
+    assert set(two.peers()) == {"one"}, "it is on its disk"

@@ -161,8 +161,11 @@ def test_a_disk_that_fills_up_does_not_stop_a_running_node(small_disk: Nodes) ->
     assert "journal suspended" in one.status().warnings[0]
     assert "warning: journal suspended" in one.run("status").err
     assert one.answered("two")
-    assert one.run("remove", "two").status == 0
-    until(lambda: any("roster" in warning for warning in one.status().warnings), "the roster is refused as well")
+    for command in (("invite",), ("remove", "two"), ("remove", "two"), ("invite",)):
+        said = one.run(*command)
+        assert (said.code, said.status, said.out) == ("A102", 1, ""), said.err
+        assert f"free some space for {one.state}" in said.field("fix")
+    assert any("roster" in warning for warning in one.status().warnings)
     assert set(one.peers()) == {"two"}, "what is not on disk does not count"
     assert two.is_running()
     assert one.identity() == key
@@ -170,6 +173,43 @@ def test_a_disk_that_fills_up_does_not_stop_a_running_node(small_disk: Nodes) ->
     ballast.unlink()
     until(lambda: one.peers() == {}, "it counts once it is on disk")
     until(lambda: not any("roster" in warning for warning in one.status().warnings), "no more warning about it")
+
+
+def test_a_roster_that_is_refused_is_told_and_counts_once_it_can_be_written(world: Nodes) -> None:
+    one, two = world.group("one", "two")
+    obstacle = one.state / "roster.new" / "in the way"
+    obstacle.mkdir(parents=True)
+    for command in (("invite",), ("remove", "two")):
+        said = one.run(*command)
+        assert (said.code, said.status, said.out) == ("A110", 1, ""), said.err
+        assert "does not count yet" in said.err
+        assert str(one.state) in said.field("fix")
+    assert set(one.peers()) == {"two"}
+    assert two.is_running()
+    obstacle.rmdir()
+    obstacle.parent.rmdir()
+    until(lambda: one.peers() == {}, "it counts now")
+    until(lambda: two.pid == 0, "the removed one hears of it")
+    assert one.status().warnings == ()
+    assert one.run("invite").status == 0
+
+
+def test_a_start_whose_news_are_refused_is_told_and_keeps_what_was(world: Nodes) -> None:
+    one = world.box("one")
+    one.up()
+    one.down()
+    until(lambda: one.pid == 0, "the end of the process")
+    roster = (one.state / "roster").read_bytes()
+    obstacle = one.state / "roster.new" / "in the way"
+    obstacle.mkdir(parents=True)
+    said = one.run("up", "--relay", "never")  # A new profile, which members must hear of.
+    assert (said.code, said.status, said.out) == ("A110", 1, ""), said.err
+    assert one.pid == 0
+    assert (one.state / "roster").read_bytes() == roster
+    obstacle.rmdir()
+    obstacle.parent.rmdir()
+    one.again()
+    assert (one.state / "roster").read_bytes() != roster
 
 
 def test_a_full_disk_at_a_later_start_keeps_identity_and_membership(small_disk: Nodes) -> None:

@@ -158,13 +158,32 @@ def test_what_is_no_whole_invitation_is_told_at_once(founder: Nodes, damage: str
 
 
 def test_a_member_of_one_group_is_not_drawn_into_another(founder: Nodes, world: Nodes) -> None:
-    settled = world.box("settled")
-    settled.up()
+    settled, _ = world.group("settled", "guest")
     settled.down()
     until(lambda: settled.pid == 0, "the end of the process")
     roster = (settled.state / "roster").read_bytes()
     refused(settled.try_up(founder.boxes[0].invite()), "A202", 6)
     assert (settled.state / "roster").read_bytes() == roster
+
+
+def test_who_founded_a_group_by_mistake_can_still_join_the_right_one(world: Nodes) -> None:
+    """The first ``up`` on the second machine came without the invitation."""
+    founder, hasty = world.box("founder"), world.box("hasty")
+    ours = founder.up()
+    wrong = hasty.up()
+    assert wrong.group != ours.group
+    refused(hasty.try_up(founder.invite()), "A103", 7)
+    hasty.down()
+    until(lambda: hasty.pid == 0, "the end of the process")
+    key, roster = hasty.identity(), (hasty.state / "roster").read_bytes()
+    used = founder.invite()
+    world.box("other").up(used)
+    refused(hasty.try_up(used), "A204", 6)
+    assert (hasty.state / "roster").read_bytes() == roster, "a join that failed changes nothing"
+    ready = hasty.up(founder.invite())
+    assert (ready.joined, ready.group) == (True, ours.group)
+    assert hasty.identity() == key
+    until(lambda: founder.sees("hasty", "other") and hasty.sees("founder", "other"), "all see each other")
 
 
 def test_a_taken_port_is_named_and_another_one_mends_it(world: Nodes) -> None:
@@ -350,5 +369,8 @@ def test_an_invitation_to_nobody_ends_in_bounded_time(strays: Mapping[str, Futur
 
 
 def test_an_invitation_that_was_never_issued_opens_nothing(founder: Nodes, strays: Mapping[str, Future[Said]]) -> None:
-    refused(strays["guess"].result(COMMAND_S), "A205", 5)
+    said = strays["guess"].result(COMMAND_S)
+    refused(said, "A205", 5)  # It is there, and it can be reached: what is said must be true of that as well.
+    assert said.err.startswith("error A205: no valid answer came from the inviting node\n")
+    assert "`atoll invite` anew there" in said.field("fix")
     assert founder.boxes[0].peers() == {}

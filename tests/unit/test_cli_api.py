@@ -117,3 +117,10 @@ def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         Api(tmp_path / ("x" * 120)).call("status")
     assert caught.value.code == "A109"
+
+
+def test_a_state_directory_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as caught:
+        Api(tmp_path / "file").call("status")
+    assert (caught.value.code, caught.value.where) == ("A110", f"{tmp_path}/file/control.sock: Not a directory")

@@ -19,6 +19,8 @@ from atoll import __version__
 from atoll.cli.api import socket_path
 from atoll.cli.app import atoll, run
 from atoll.cli.forwards import parse_local, parse_target
+from atoll.cli.node import advertised_of
+from atoll.cli.settings import Setting
 from atoll.node.views import ForwardView, PeerView, PingView, RelayView, StatusView, WhyView
 
 Captured = pytest.CaptureFixture[str]
@@ -163,7 +165,9 @@ def test_invite_prints_only_the_line_on_standard_output(tmp_path: Path, capsys: 
     assert capsys.readouterr() == ("atoll up atoll1-X\n", "valid 10 min, 1 use; paste it on the next machine\n")
 
 
-@pytest.mark.parametrize(("code", "status_code"), [("A210", 1), ("A406", 5), ("A405", 6), ("A208", 7), ("A999", 1)])
+@pytest.mark.parametrize(
+    ("code", "status_code"), [("A210", 1), ("A406", 5), ("A405", 6), ("A208", 7), ("A999", 1), ("A212", 2)]
+)
 def test_the_nodes_error_decides_the_exit_status(tmp_path: Path, capsys: Captured, code: str, status_code: int) -> None:
     line = json.dumps({"error": {"code": code, "sentence": "no", "where": "here", "fix": "that"}}).encode() + b"\n"
     with node(tmp_path, line):
@@ -224,6 +228,18 @@ def test_a_target_is_a_node_and_a_port(text: str) -> None:
         ["up", "--relay", "maybe"],
         ["why", "a", "--tag", "speed"],
         ["help", "A999"],
+        ["help", "nonsense"],
+        ["forward"],
+        ["config"],
+        ["status", "--plain", "--json"],
+        ["status", "--check", "--watch"],
+        ["forward", "list", "--plain", "--json"],
+        ["ping", "a\udcff"],
+        ["up", "--state", "/x\0y"],
+        ["logs", "--state", "/x\0y"],
+        ["up", "--listen", ""],
+        ["up", "--listen", "127.0.0.1:7,"],
+        ["up", "--advertise", "none,192.0.2.1:7"],
     ],
 )
 def test_a_wrong_command_line_exits_2_and_names_the_help(arguments: list[str], capsys: Captured) -> None:
@@ -232,6 +248,31 @@ def test_a_wrong_command_line_exits_2_and_names_the_help(arguments: list[str], c
     assert out == ""
     assert err.startswith("error A501: ")
     assert err.endswith("  more    atoll help A501\n")
+    assert "\n  fix     " in err
+    assert len(err.splitlines()) <= 4, "a sentence, not a page"
+
+
+@pytest.mark.parametrize(
+    ("given", "advertised"),
+    [
+        (None, None),
+        ("none", ()),
+        ("", ()),
+        ("192.0.2.1:7, [::1]:8", ("192.0.2.1:7", "[::1]:8")),
+    ],
+)
+def test_what_is_advertised_can_be_kept_set_and_taken_back(
+    given: str | None, advertised: tuple[str, ...] | None
+) -> None:
+    assert advertised_of(Setting("advertise", given, "flag --advertise")) == advertised
+
+
+def test_alone_it_lists_the_commands(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([]) == 0
+    listed = capsys.readouterr().out
+    assert "\n  why " in listed
+    assert "..." not in listed.partition("Commands:")[2], "nothing is cut off on a terminal of 80 columns"
 
 
 @pytest.mark.parametrize(("variable", "value"), [("ATOLL_RELAY", "maybe"), ("ATOLL_RELAY_BUDGET", "plenty")])
@@ -247,6 +288,11 @@ def test_a_wrong_value_in_the_environment_names_its_origin(
 def test_help_explains_a_code_offline(capsys: Captured) -> None:
     assert run(["help", "a203"]) == 0
     assert capsys.readouterr().out.startswith("A203: this invitation has expired\n")
+
+
+def test_help_explains_a_command(capsys: Captured) -> None:
+    assert run(["help", "why"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: atoll why [OPTIONS] A [B]\n")
 
 
 def test_help_without_a_code_lists_the_commands(capsys: Captured) -> None:

@@ -158,6 +158,25 @@ def test_why_gives_the_choice_its_rivals_and_the_history() -> None:
     )
 
 
+def test_why_in_the_word_of_another_says_so_first() -> None:
+    view = WhyView(
+        source="a",
+        target="b",
+        tag="latency",
+        path=("a", "b"),
+        since_s=3.0,
+        because="direct ok",
+        candidates=(),
+        history=(),
+        next="-",
+        told_by="a",
+    )
+    assert render.why(view) == (
+        "Told by   a: its own word, which nobody here can check\n"
+        "Path      a -> b   (chosen 3 s ago)\nBecause   direct ok\nNext      -\n"
+    )
+
+
 def test_why_without_a_path_or_numbers_prints_hyphens() -> None:
     unknown = CandidateView(
         via=None,

@@ -37,6 +37,52 @@ def test_an_empty_state_directory_is_not_the_current_one() -> None:
     assert caught.value.code == "A501"
 
 
+@pytest.mark.parametrize("how", ["flag", "environment", "file"])
+def test_a_tilde_is_written_out_wherever_the_state_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    flags = {"state": "~/x" if how == "flag" else None}
+    environment = {"ATOLL_STATE": "~/x"} if how == "environment" else {}
+    path = written(tmp_path, 'state = "~/x"\n' if how == "file" else "")
+    assert load(flags, environment, path)["state"].value == "/h/x"
+    assert load({"state": "./~", "name": "~"}, {}, path)["state"].value == "./~"
+    assert load({"name": "~"}, {}, path)["name"].value == "~"
+
+
+def test_a_tilde_is_written_out_in_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written(tmp_path, 'name = "fra"\n')
+    assert load({}, {"ATOLL_CONFIG": "~/atoll.toml"}, None)["name"].value == "fra"
+    assert load({}, {}, Path("~/atoll.toml"))["name"].value == "fra"
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        load({"state": "~no-such-user/x"}, {"ATOLL_CONFIG": "/dev/null"}, None)
+    assert (caught.value.code, caught.value.where) == ("A501", "flag --state: ~no-such-user/x")
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+@pytest.mark.parametrize("written_as", ["a\\u0000b", "a\\u001b[2Jb", "a\\nb"])
+def test_what_no_name_or_path_can_hold_is_refused_with_its_origin(tmp_path: Path, key: str, written_as: str) -> None:
+    path = written(tmp_path, f'{key} = "{written_as}"\n')
+    with pytest.raises(UserError) as caught:
+        load({}, {}, path)
+    assert caught.value.code == "A501"
+    assert caught.value.where.startswith(f"file {path}: 'a\\")
+    assert caught.value.where.isprintable()
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load({}, {"ATOLL_NAME": "a\udcff"}, written(tmp_path, ""))
+    assert (caught.value.code, caught.value.where) == ("A501", "environment ATOLL_NAME: 'a\\udcff'")
+    with pytest.raises(UserError) as caught:
+        load({}, {}, Path("/a\0b"))
+    assert (caught.value.code, caught.value.where) == ("A501", "flag --config: '/a\\x00b'")
+
+
 def test_every_key_has_an_environment_variable() -> None:
     assert environment_name("relay-budget") == "ATOLL_RELAY_BUDGET"
     for key in DEFAULTS:

@@ -2,16 +2,20 @@
 """Files that survive, keys that stay private, one process per state directory; refusals with their fix."""
 
 import errno
+import itertools
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from atoll.base.errors import LimitError, StorageError, UsageError, UserError
 from atoll.base.ports import Disk
+from atoll.host import files
 from atoll.host.files import (
     FileDisk,
     StateLock,
@@ -23,6 +27,9 @@ from atoll.host.files import (
     write_private,
 )
 from atoll.host.limits import PRIVATE_BYTES_MAX
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 
 def mode_of(path: Path) -> int:
@@ -60,6 +67,52 @@ def test_a_refused_replacement_leaves_the_old_content(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=re.escape(str(path))):
         write_atomic(path, b"new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["roster"]
+
+
+class Killed(BaseException):
+    """Nobody's to catch: after it no line of the code runs that would change a file."""
+
+
+def killed_at(line: int, path: Path) -> bool:
+    """Replace a file and be killed before line number ``line`` of our code is run; return whether it came to that."""
+    left = line
+
+    def step(frame: FrameType, event: str, _argument: object) -> "TraceFunction | None":
+        nonlocal left
+        if frame.f_code.co_filename != files.__file__:
+            return None
+        left -= event == "line"
+        if left == -1:
+            raise Killed
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        write_atomic(path, b"new" * 1000)
+    except Killed:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_a_crash_between_any_two_lines_leaves_the_old_content_or_the_new_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "roster"
+    found: list[bytes] = []
+    for line in itertools.count():
+        write_atomic(path, b"old")
+        was_killed = killed_at(line, path)
+        found.append(path.read_bytes())
+        if not was_killed:
+            break
+        write_atomic(path, b"next")  # What the crash left is in nobody's way.
+        assert path.read_bytes() == b"next"
+    assert len(found) > 15
+    changed = found.index(b"new" * 1000)
+    assert set(found[:changed]) == {b"old"}
+    assert set(found[changed:]) == {b"new" * 1000}
+    assert changed < len(found) - 1, "the directory is synced after it"
 
 
 def test_a_directory_is_made_with_its_parents_and_closed_to_others(tmp_path: Path) -> None:

@@ -31,3 +31,9 @@ def test_a_bad_name_is_told_with_one_that_would_do(name: str) -> None:
     assert refused.value.code == "A211"
     proposed = refused.value.fix.rpartition("--name ")[2]
     assert name_is_good(proposed)
+
+
+def test_a_bad_name_is_told_with_the_option_that_gave_it() -> None:
+    with pytest.raises(UserError) as refused:
+        checked_name("Blue Heron", "--group-name")
+    assert refused.value.fix == "choose for example: --group-name blue-heron"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the views say: names instead of ids, seconds instead of nanoseconds, None for what is not known."""
 
+from dataclasses import replace
+
 import msgspec
 
 from atoll.base.units import SECOND_NS
@@ -67,6 +69,12 @@ def test_a_healthy_group_is_all_ok_with_numbers() -> None:
         assert peer.last_heard_s < 3
     assert view.uptime_s == 90.0
     assert not view.address.endswith(view.peers[0].address)
+
+
+def test_a_warning_alone_is_degraded_enough_for_a_monitor() -> None:
+    around = around_of(running(20), 0)
+    assert not status_view(around).degraded
+    assert status_view(replace(around, warnings=("the roster cannot be written",))).degraded
 
 
 def test_why_tells_names_the_rejected_and_the_history_of_a_cut() -> None:

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a running node is made from: addresses as people write them, and its own record."""
 
-from pathlib import Path
-
 import pytest
 
 from atoll.base.errors import UserError
 from atoll.base.member import ENDPOINTS_MAX, RelayWill
 from atoll.lab.groups import identity_of
 from atoll.node.reporting import endpoint_text
-from atoll.node.service import everyone_may_read, own_member, parse_address, parse_endpoint
+from atoll.node.service import own_member, parse_address, parse_endpoint
 from atoll.node.state import Settings
 
 
@@ -95,16 +93,3 @@ def test_a_port_that_is_not_bound_yet_is_told_to_nobody() -> None:
 def test_no_more_addresses_are_told_than_a_record_holds() -> None:
     many = [f"192.0.2.{number}:1" for number in range(1, 20)]
     assert len(own_member(identity_of(1, 0), settings(*many), ()).endpoints) == ENDPOINTS_MAX
-
-
-def test_a_file_below_a_closed_directory_is_not_for_everyone(tmp_path: Path) -> None:
-    file = tmp_path / "inner" / "file"
-    file.parent.mkdir()
-    file.touch()
-    file.chmod(0o644)
-    for closed in (file, file.parent):
-        mode = closed.stat().st_mode
-        closed.chmod(0o700)
-        assert not everyone_may_read(file)
-        closed.chmod(mode)
-    assert everyone_may_read(Path("/etc/passwd"))

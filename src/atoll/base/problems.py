@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The catalogue of coded errors: what each means, what to do about it, and the exit status it gives.
 
-``atoll help CODE`` prints an entry offline, and docs/reference/errors.md is generated from here. Codes are never
-reused.
+``atoll help CODE`` prints an entry offline, and docs/reference/errors.md is generated from here. A test holds every
+entry to be raised somewhere. Codes are never reused; A402 is one that was taken out.
 A1: this machine and its files. A2: the group. A3: journals. A4: the running node and its traffic. A5: bugs and usage.
 """
 
@@ -49,9 +49,10 @@ _S = ExitStatus
 PROBLEMS: Final[dict[str, Explanation]] = {
     "A101": Explanation(
         _S.FAILURE,
-        "the identity file cannot be read",
-        "The file that holds this node's private keys exists, but it cannot be opened or does not hold keys. Atoll "
-        "never makes a new identity over an old one, because the group would see a stranger.",
+        "the identity file is missing, unreadable or damaged",
+        "The file that holds this node's private keys cannot be opened or does not hold keys, or it is gone while the "
+        "rest of the state is there. Atoll never makes a new identity over an old one, because the group would see a "
+        "stranger.",
         "Check the owner of the file, or restore it from a backup. To start over as a new machine, remove the old one "
         "on another member with `atoll remove NODE`, delete the state directory, and join with a new invitation.",
     ),
@@ -88,11 +89,13 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "Install the version that wrote them, or a newer one. Going back to an older one is not possible in place.",
     ),
     "A107": Explanation(
-        _S.FAILURE,
-        "the clock was stepped back",
-        "The wall clock shows an earlier time than it did before. Sessions and paths do not use it; invitations and "
-        "the roster's time stamps do, so an invitation may be valid for longer or shorter than it says.",
-        "Nothing is needed for traffic. Set the clock, ideally by a time service such as chrony.",
+        _S.DEGRADED,
+        "the clock was set back",
+        "A warning of `atoll status`, for ten minutes: the wall clock shows an earlier time than it did before, by a "
+        "minute or more. Sessions and paths do not use it, but invitations do: one that was made before may be "
+        "refused, or be valid for longer than it says.",
+        "Nothing is needed for traffic. Set the clock, ideally by a time service such as chrony, then `atoll invite` "
+        "again.",
     ),
     "A108": Explanation(
         _S.FAILURE,
@@ -104,13 +107,15 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     "A109": Explanation(
         _S.USAGE,
         "the path of the state directory is too long",
-        "The node's control socket lies in it, and the system limits the length of a socket's path to 107 bytes.",
+        "The node's control socket lies in it, and the system limits the length of a socket's path to 107 bytes, the "
+        "name of the socket included.",
         "Choose a shorter `--state DIR`.",
     ),
     "A110": Explanation(
         _S.FAILURE,
         "the state directory cannot be used",
-        "It cannot be made, entered or locked: wrong owner, wrong mode, or something else of that name in its place.",
+        "It cannot be made, entered, locked or written: wrong owner, wrong mode, a read-only or hanging disk, or "
+        "something else of that name in its place. What a running node was asked for counts once it can be written.",
         "Choose another with `--state DIR`, or give the directory to the user that runs atoll, with mode 700.",
     ),
     "A201": Explanation(
@@ -123,7 +128,8 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     "A202": Explanation(
         _S.REJECTED,
         "this machine belongs to another group",
-        "A state directory belongs to one group, and the invitation is for a different one.",
+        "A state directory belongs to one group, and the invitation is for a different one. (A group that nobody has "
+        "joined yet is simply given up.)",
         "To be in both, use a second `--state DIR` and another `--listen` port. To change groups, delete the state "
         "directory after `atoll remove NODE` in the old group.",
     ),
@@ -141,10 +147,12 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     ),
     "A205": Explanation(
         _S.UNREACHABLE,
-        "the inviting node cannot be reached",
-        "No answer came from any address in the invitation. The node may be down, or a firewall drops UDP to it.",
-        "Check `atoll status` there and that its UDP port is open to this machine; then run the same command again, "
-        "or ask for an invitation from another member.",
+        "no valid answer came from the inviting node",
+        "Nothing came back from any address in the invitation, or not the whole list of members, or not a valid one; "
+        "`where` says which. The node may be down, a firewall may drop UDP to it, or it may not know this invitation "
+        "any more: a node answers nobody whom it has not invited, so it cannot say so.",
+        "Check `atoll status` there, and that its UDP port is open to this machine. If both are well, run `atoll "
+        "invite` there, or on another member, and paste the new line here.",
     ),
     "A206": Explanation(
         _S.REJECTED,
@@ -174,15 +182,30 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     "A210": Explanation(
         _S.FAILURE,
         "no such node in this group",
-        "The name is not that of a member, as this node's roster knows it.",
-        "`atoll status` lists the members by name.",
+        "The name is not that of a member, as the roster of the node that was asked knows it.",
+        "`atoll status` lists the members by name. One that has just joined is known to all within seconds.",
     ),
     "A211": Explanation(
         _S.REJECTED,
-        "the name is taken or is not a name",
-        "Names of machines are made of a to z, 0 to 9 and hyphens, at most 32 characters, and each is used once in a "
-        "group.",
-        "Choose another with `--name NAME`.",
+        "this cannot be a name",
+        "Names of machines and groups are made of a to z, 0 to 9 and inner hyphens, at most 32 characters. One that "
+        "another machine of the group has already is no error: the newcomer is shown with a number behind it.",
+        "Choose another with `--name NAME`, or `--group-name NAME` for a group.",
+    ),
+    "A212": Explanation(
+        _S.USAGE,
+        "another member must be named",
+        "A path, a ping or a forward leads from one member to another one; the name is that of this node, or the same "
+        "was given twice.",
+        "Name another member; `atoll status` lists them. A program on this machine is reached at 127.0.0.1.",
+    ),
+    "A213": Explanation(
+        _S.UNREACHABLE,
+        "this node has no address to invite to",
+        "An invitation names the addresses at which the new machine calls this node. It advertises none, and it found "
+        "none on this machine's network interfaces.",
+        "Connect the machine to a network, or say where it can be reached: `atoll down`, then `atoll up --advertise "
+        "HOST:PORT`.",
     ),
     "A301": Explanation(
         _S.CONFLICT,
@@ -216,12 +239,6 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "Nothing answers at the control socket of the state directory.",
         "Start it with `atoll up`; if it uses another state directory, name it with `--state DIR`.",
     ),
-    "A402": Explanation(
-        _S.CONFLICT,
-        "the node is running already",
-        "A state directory runs one node at a time.",
-        "See it with `atoll status`; to change its options, run `atoll down` and then `atoll up`.",
-    ),
     "A403": Explanation(
         _S.FAILURE,
         "the node did not start",
@@ -236,15 +253,24 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     ),
     "A405": Explanation(
         _S.REJECTED,
-        "the far end refused",
-        "The far node was reached, but nothing listens on that port of its loopback, or it does not allow the port.",
-        "Start the program there, on 127.0.0.1 and that port.",
+        "another member refused to answer",
+        "The member was reached, but it does not know this node as a member, or was asked more than four times within "
+        "a second.",
+        "Wait a second and ask again; a member that has just joined is known to all within seconds. Or run the command "
+        "on that machine.",
     ),
     "A406": Explanation(
         _S.UNREACHABLE,
         "no answer in time",
         "Neither the direct path nor any path through another member brought an answer.",
         "`atoll status` shows when the node was last heard, and `atoll why NODE` what was tried.",
+    ),
+    "A407": Explanation(
+        _S.FAILURE,
+        "no such forward",
+        "No forward of this node has that number. Forwards end with the node, and a number is not used again while it "
+        "runs.",
+        "`atoll forward list` shows them.",
     ),
     "A499": Explanation(
         _S.FAILURE,

@@ -2,6 +2,7 @@
 """Commands that need no running node: help, config, replay."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,23 +13,35 @@ from atoll.cli.options import as_json, node_options, settings
 
 __all__ = ["config", "explain", "replay"]
 
+AGAIN: Final = "copy the journal again from its machine; or stop before the damage: atoll replay JOURNAL --until N"
 
-@click.command("help")
+
+@click.command("help", short_help="Explain an error or a command, offline.")
 @click.argument("code", required=False)
 @click.pass_context
 def explain(context: click.Context, *, code: str | None) -> None:
-    """Explain an error CODE such as A203, offline; without one, list the commands."""
+    """Explain an error CODE such as A203, or a command, offline; without one, list the commands."""
+    assert context.parent is not None
+    assert isinstance(context.parent.command, click.Group)
     if code is None:
-        assert context.parent is not None
         click.echo(context.parent.get_help())
+        return
+    command = context.parent.command.get_command(context.parent, code)
+    if command is not None:
+        click.echo(command.get_help(click.Context(command, context.parent, info_name=code)))
         return
     wanted = code.upper()
     if wanted not in PROBLEMS:
-        raise UserError("A501", f"no error has the code {code!r}", fix=f"codes: {', '.join(PROBLEMS)}")
+        raise UserError(
+            "A501",
+            f"{code!r} is neither an error nor a command",
+            where=f"errors: {', '.join(PROBLEMS)}",
+            fix="the commands: atoll help",
+        )
     click.echo(render.explanation(wanted), nl=False)
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def config() -> None:
     """Show the settings and where they come from."""
 
@@ -43,7 +56,7 @@ def show(*, origin: bool, state: str | None, config: Path | None) -> None:
         click.echo(f"{setting.key}\t{value}\t{setting.origin}" if origin else f"{setting.key}\t{value}")
 
 
-@click.command()
+@click.command(short_help="Re-run a node's decisions from its JOURNAL.")
 @click.argument("journal", type=click.Path(path_type=Path))
 @click.option("--until", metavar="N", type=click.IntRange(min=0), help="Stop after input N.")
 @click.option("--show", is_flag=True, help="Print every input and the effects it had.")
@@ -68,7 +81,7 @@ def replay(*, journal: Path, until: int | None, show: bool, as_json: bool) -> No
             "A303", f"the replay differs at {error}", where=str(journal), fix="compare the versions; else report it"
         ) from error
     except CorruptError as error:
-        raise UserError("A302", f"the journal is damaged: {error}", where=str(journal), fix="--until N") from error
+        raise UserError("A302", f"the journal is damaged: {error}", where=str(journal), fix=AGAIN) from error
     if as_json:
         click.echo(msgspec.json.encode(summary).decode())
         return

@@ -72,7 +72,8 @@ class Api:
         """Call a method with one answer; return its JSON as it came.
 
         Raises:
-            UserError: A401, no node runs here; A406, no answer in time; or the node's own error.
+            UserError: A401, no node runs here; A406, no answer in time; A109 or A110, no socket can be there; or the
+                node's own error.
         """
         for answer in self.stream(method, params):
             return answer
@@ -107,9 +108,13 @@ class Api:
                 where=str(self._path),
                 fix="look at `atoll logs`; if it hangs, end its process and run `atoll up`",
             ) from error
-        except OSError as error:  # "AF_UNIX path too long" comes as a bare OSError.
+        except OSError as error:
+            if error.errno is None:  # "AF_UNIX path too long" comes as a bare OSError.
+                fix = "choose a shorter path: --state DIR"
+                raise UserError("A109", str(error), where=str(self._path), fix=fix) from error
+            reason = f"{self._path}: {error.strerror}"
             raise UserError(
-                "A109", f"cannot open the control socket: {error}", where=str(self._path), fix="check --state DIR"
+                "A110", "the state directory cannot be used", where=reason, fix="check --state DIR"
             ) from error
 
     def _lines(self, connection: socket.socket) -> Iterator[bytes]:

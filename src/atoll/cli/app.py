@@ -41,7 +41,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit status. Prints everything that a person should see."""
     is_debug = "--debug" in arguments or os.environ.get("ATOLL_DEBUG", "") not in {"", "0"}
     try:
-        outcome = atoll.main(list(arguments), prog_name="atoll", standalone_mode=False)
+        _check_text(arguments)
+        # Alone, it shows what there is: nobody means anything else by it.
+        outcome = atoll.main(list(arguments) or ["--help"], prog_name="atoll", standalone_mode=False)
         return outcome if isinstance(outcome, int) else ExitStatus.OK
     except (click.Abort, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED
@@ -54,6 +56,19 @@ def run(arguments: Sequence[str]) -> int:
         problem = _as_problem(error)
         click.echo(render.error(problem), err=True, nl=False)
         return exit_status(problem.code)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are no UTF-8: they could neither travel to a node nor be shown.
+
+    Raises:
+        UserError: A501, with the argument.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UserError("A501", "an argument is not UTF-8", where=ascii(argument), fix="write it anew") from error
 
 
 def _as_problem(error: Exception) -> UserError:

@@ -10,7 +10,7 @@ import msgspec
 from atoll.cli import render
 from atoll.cli.api import Api, view
 from atoll.cli.node import TAGS
-from atoll.cli.options import as_json, node_options, state_of
+from atoll.cli.options import as_json, node_options, one_of, state_of
 from atoll.node.views import ForwardView
 
 __all__ = ["forward", "parse_local", "parse_target"]
@@ -43,7 +43,7 @@ def parse_target(text: str) -> tuple[str, int]:
     return matched[1], int(matched[2])
 
 
-@click.group()
+@click.group(no_args_is_help=False, short_help="Make a port of another machine appear on this one.")
 def forward() -> None:
     """Make a port of another machine appear on this one, over the best path, for unmodified programs."""
 
@@ -64,7 +64,7 @@ def _add(  # tidy: allow parameters, one for each option of both commands.
 _tag = click.option("--tag", type=click.Choice(TAGS), default=TAGS[0], show_default=True, help="What the path is for.")
 
 
-@forward.command()
+@forward.command(short_help="Forward TCP connections.")
 @click.argument("local")
 @click.argument("target", metavar="NODE:PORT")
 @_tag
@@ -75,7 +75,7 @@ def tcp(*, local: str, target: str, tag: str, as_json: bool, state: str | None, 
     _add("tcp", local, target, tag, as_json=as_json, state=state_of(state, config))
 
 
-@forward.command()
+@forward.command(short_help="Forward UDP datagrams, and the answers back.")
 @click.argument("local")
 @click.argument("target", metavar="NODE:PORT")
 @_tag
@@ -92,6 +92,7 @@ def udp(*, local: str, target: str, tag: str, as_json: bool, state: str | None, 
 @node_options
 def list_(*, plain: bool, as_json: bool, state: str | None, config: Path | None) -> None:
     """List the forwards of this node."""
+    one_of({"--plain": plain, "--json": as_json})
     raw = Api(state_of(state, config)).call("forward.list")
     if as_json:
         for one in view(raw, list[msgspec.Raw]):  # A stream of objects, each with its own schema.

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +13,11 @@ from atoll.base.errors import UserError
 from atoll.base.problems import ExitStatus
 from atoll.cli import render
 from atoll.cli.api import Api, socket_path, view
-from atoll.cli.options import as_json, colours_wanted, is_terminal, node_options, settings, state_of
+from atoll.cli.options import as_json, colours_wanted, is_terminal, node_options, one_of, settings, state_of
 from atoll.cli.settings import Setting
 from atoll.node.views import InviteView, PingView, Ready, StatusView, WhyView
 
-__all__ = ["TAGS", "down", "invite", "logs", "ping", "remove", "status", "up", "why"]
+__all__ = ["TAGS", "advertised_of", "down", "invite", "logs", "ping", "remove", "status", "up", "why"]
 
 TAGS: Final = ("latency", "direct", "throughput", "loss")  # Names of policy tags 0 to 3.
 DOWN_TIMEOUT_S: Final = 10.0  # Limit. The node ends its streams and writes its journal; then the socket is gone.
@@ -24,15 +25,20 @@ WATCH_INTERVAL_S: Final = 1.0
 FOLLOW_INTERVAL_S: Final = 0.2
 PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
 PING_COUNT_MAX: Final = 10_000
-LOG_TAIL_BYTES: Final = 256 * 1024  # Limit. Read from the end of the log to find the last lines.
+ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised.
 _BYTES_PER_MBIT: Final = 125_000
 
 
-@click.command()
+@click.command(short_help="Start the node: found a group, join one, or go on.")
 @click.argument("invitation", metavar="[INVITE]", required=False)
 @click.option("--name", help="Name of this machine in the group.")
 @click.option("--listen", metavar="HOST:PORT", help="Address of the UDP socket.")
-@click.option("--advertise", metavar="HOST:PORT", multiple=True, help="Where members should call this machine.")
+@click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="Where members should call this machine; `none`: where it finds itself, as if never given.",
+)
 @click.option("--relay", type=click.Choice(["never", "metered", "yes"]), help="Forward for others?")
 @click.option("--relay-budget", metavar="MBIT", type=click.FloatRange(min=0), help="At most this many Mbit/s.")
 @click.option("--group-name", help="Name of a new group.")
@@ -60,13 +66,14 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     import msgspec  # noqa: PLC0415 -- with the rest of the node.
 
     from atoll.base.member import RelayWill  # noqa: PLC0415
-    from atoll.node.launch import LaunchOptions, launch, stay  # noqa: PLC0415 -- nothing else needs the node's code.
+    from atoll.node.launch import launch, stay  # noqa: PLC0415 -- nothing else needs the node's code.
+    from atoll.node.start import LaunchOptions  # noqa: PLC0415
 
     flags = {
         "state": state,
         "name": name,
         "listen": listen,
-        "advertise": ",".join(advertise) or None,
+        "advertise": ",".join(advertise) if advertise else None,
         "relay": relay,
         "relay-budget": relay_budget,
         "group-name": group_name,
@@ -77,8 +84,8 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         state=str(Path(chosen["state"].value or "").absolute()),
         invite=invitation,
         name=chosen["name"].value,
-        listen=chosen["listen"].value,
-        advertise=tuple(part for part in (chosen["advertise"].value or "").split(",") if part),
+        listen=_listen(chosen["listen"]),
+        advertise=advertised_of(chosen["advertise"]),
         relay=None if will is None else RelayWill(will),
         relay_bytes_s=_budget(chosen["relay-budget"]),
         group_name=chosen["group-name"].value,
@@ -109,14 +116,16 @@ def down(*, state: str | None, config: Path | None) -> None:
     click.echo("the node has ended", err=True)
 
 
-@click.command()
+@click.command(short_help="Show every other machine, and the path to it.")
 @click.option("--plain", is_flag=True, help="Tab-separated columns that never change their order.")
-@click.option("--check", is_flag=True, help="Exit with status 4 when anything is degraded.")
+@click.option("--check", is_flag=True, help="Exit with status 4 when a member is not ok, or at a warning.")
 @click.option("--watch", is_flag=True, help="Show it again every second until interrupted.")
 @as_json
 @node_options
 def status(*, plain: bool, check: bool, watch: bool, as_json: bool, state: str | None, config: Path | None) -> int:
     """Show every other machine: its state, the path in use, round trip, loss, and why."""
+    one_of({"--plain": plain, "--json": as_json})
+    one_of({"--check": check, "--watch": watch})
     api = Api(state_of(state, config))
     shown = _status_text(api, plain=plain, as_json=as_json)
     if watch and is_terminal() and not (plain or as_json):
@@ -131,14 +140,17 @@ def status(*, plain: bool, check: bool, watch: bool, as_json: bool, state: str |
         time.sleep(WATCH_INTERVAL_S)
 
 
-@click.command()
+@click.command(short_help="Explain the path from A to B.")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="[B]", required=False)
 @click.option("--tag", type=click.Choice(TAGS), default=TAGS[0], show_default=True, help="Whose table of routes.")
 @as_json
 @node_options
 def why(*, first: str, second: str | None, tag: str, as_json: bool, state: str | None, config: Path | None) -> None:
-    """Explain the path from A to B (from this machine, with one name): the choice, its rivals, the numbers."""
+    """Explain the path from A to B (from this machine, with one name): the choice, its rivals, the numbers.
+
+    Another machine's path is told by that machine, in its own word.
+    """
     target = first if second is None else second
     params = {"target": target, "tag": tag} if second is None else {"source": first, "target": target, "tag": tag}
     raw = Api(state_of(state, config)).call("why", params)
@@ -163,7 +175,7 @@ def ping(*, node: str, count: int, as_json: bool, state: str | None, config: Pat
     return ExitStatus.OK if answered else ExitStatus.UNREACHABLE
 
 
-@click.command()
+@click.command(short_help="Print the line that brings one more machine in.")
 @as_json
 @node_options
 def invite(*, as_json: bool, state: str | None, config: Path | None) -> None:
@@ -191,21 +203,19 @@ def remove(*, node: str, state: str | None, config: Path | None) -> None:
 @node_options
 def logs(*, follow: bool, lines: int, state: str | None, config: Path | None) -> None:
     """Print the end of the node's log."""
+    from atoll.host.log_files import LogReader  # noqa: PLC0415 -- nothing else here needs the host's files.
+
     path = state_of(state, config) / "node.log"
     try:
-        opened = path.open("rb")
+        log = LogReader(path)
     except OSError as error:
         raise UserError("A401", "there is no log here", where=f"{path}: {error.strerror}", fix="atoll up") from error
-    with opened:
-        size = opened.seek(0, 2)
-        opened.seek(max(0, size - LOG_TAIL_BYTES))
-        kept = opened.read().splitlines(keepends=True)
-        click.echo(b"".join(kept[len(kept) - lines :] if lines else []), nl=False)
+    with closing(log):
+        click.echo(log.tail(lines), nl=False)
         while follow:
-            if added := opened.read():
-                click.echo(added, nl=False)
-            else:
-                time.sleep(FOLLOW_INTERVAL_S)
+            for piece in log.added():
+                click.echo(piece, nl=False)
+            time.sleep(FOLLOW_INTERVAL_S)
 
 
 def _status_text(api: Api, *, plain: bool, as_json: bool) -> Iterator[tuple[str, StatusView]]:
@@ -247,6 +257,25 @@ def _one_of(setting: Setting, choices: tuple[str, ...]) -> str | None:
     if setting.value is not None and setting.value not in choices:
         raise _wrong(setting, f"one of {', '.join(choices)}")
     return setting.value
+
+
+def _listen(setting: Setting) -> str | None:
+    parts = [part.strip() for part in (setting.value or "").split(",")]
+    if setting.value is not None and not all(parts):
+        raise _wrong(setting, "HOST:PORT, or several with commas")
+    return ",".join(parts) or None
+
+
+def advertised_of(setting: Setting) -> tuple[str, ...] | None:
+    """Return the addresses to advertise; none of them: the detected ones again; None: as before."""
+    if setting.value is None:
+        return None
+    parts = tuple(part.strip() for part in setting.value.split(",") if part.strip())
+    if parts == (ADVERTISE_NONE,):
+        return ()
+    if ADVERTISE_NONE in parts:
+        raise _wrong(setting, f"either {ADVERTISE_NONE!r} or addresses HOST:PORT with commas")
+    return parts
 
 
 def _budget(setting: Setting) -> int | None:

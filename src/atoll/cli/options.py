@@ -11,7 +11,7 @@ import click
 
 from atoll.cli.settings import Setting, load
 
-__all__ = ["as_json", "colours_wanted", "is_terminal", "node_options", "settings", "state_of"]
+__all__ = ["as_json", "colours_wanted", "is_terminal", "node_options", "one_of", "settings", "state_of"]
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -24,6 +24,17 @@ def node_options(command: Callable[Args, Result]) -> Callable[Args, Result]:
     state = click.option("--state", metavar="DIR", help="State directory of the node.")
     config = click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Use this atoll.toml.")
     return state(config(command))
+
+
+def one_of(given: Mapping[str, bool]) -> None:
+    """Refuse options that exclude each other, rather than let one of them win unseen.
+
+    Raises:
+        click.UsageError: More than one is given.
+    """
+    names = [name for name, is_given in given.items() if is_given]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} exclude each other", click.get_current_context())
 
 
 def settings(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Setting]:

@@ -121,7 +121,8 @@ def status_plain(view: StatusView) -> str:
 def why(view: WhyView) -> str:
     """Return the explanation of ``atoll why``."""
     chosen = f"   (chosen {ago(view.since_s)} ago)" if view.since_s is not None else ""
-    lines = [f"Path      {' -> '.join(view.path) or '-'}{chosen}", f"Because   {view.because}"]
+    lines = [] if view.told_by is None else [f"Told by   {view.told_by}: its own word, which nobody here can check"]
+    lines += [f"Path      {' -> '.join(view.path) or '-'}{chosen}", f"Because   {view.because}"]
     label = "Would be"
     for candidate in sorted(view.candidates, key=lambda one: not one.chosen):
         lines.append(f"{label:<10}{_candidate(candidate)}")

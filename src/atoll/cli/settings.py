@@ -5,8 +5,9 @@ Each key has one name in three spellings: ``relay-budget`` (flag and file) and `
 not known is refused with the nearest one that is.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,11 @@ DEFAULTS: Final[dict[str, str | None]] = {
     "group-name": None,
 }
 """Every key with its default; None: the node decides (what it kept, or its own default)."""
+
+PATHS: Final = frozenset({"state", "config"})  # Here ``~`` is written out.
+
+UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and what Python makes of bytes that are no UTF-8: they cannot travel to the node or be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +72,15 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], config
         config: The file named on the command line; None: ATOLL_CONFIG, or the default place if there is one.
 
     Raises:
-        UserError: A501, the file cannot be read, or it has an unknown key or a value of a wrong type.
+        UserError: A501, the file cannot be read, has an unknown key or a value of a wrong type; or a value holds what
+            no name or path can.
     """
     path, must_exist = config, config is not None
     if path is None:
         named = environment.get("ATOLL_CONFIG")
         path, must_exist = (Path(named), True) if named else (default_config(), False)
+    named_by = "flag --config" if config is not None else "environment ATOLL_CONFIG"
+    path = Path(_usable(Setting("config", str(path), named_by)).value or "")
     written = _file(path, must_exist=must_exist)
     settings: dict[str, Setting] = {}
     for key, default in DEFAULTS.items():
@@ -84,11 +93,39 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], config
             settings[key] = Setting(key, written[key], f"file {path}")
         else:
             settings[key] = Setting(key, default, "default")
+        settings[key] = _usable(settings[key])
     if settings["state"].value == "":  # An unset variable of a script; the current directory is not what it meant.
         raise UserError("A501", "the state directory has no name", where=settings["state"].origin, fix="--state DIR")
     if settings["state"].value is None:
         settings["state"] = Setting("state", str(default_state()), "default")
     return settings
+
+
+def _usable(setting: Setting) -> Setting:
+    """Return a setting as it can be used: ``~`` in a path is written out, as no shell does in a file or a unit.
+
+    Raises:
+        UserError: A501, it holds a character that no path, name or address can, or a home that there is not.
+    """
+    value = setting.value or ""
+    if UNUSABLE.search(value):
+        raise UserError(
+            "A501",
+            f"the value of {setting.key} holds a character that is not text",
+            where=f"{setting.origin}: {value!a}",
+            fix="write it anew, without control characters and in UTF-8",
+        )
+    if setting.key not in PATHS or not value.startswith("~"):
+        return setting
+    try:
+        return replace(setting, value=str(Path(value).expanduser()))
+    except RuntimeError as error:
+        raise UserError(
+            "A501",
+            f"the value of {setting.key} begins with the home of somebody who has none here",
+            where=f"{setting.origin}: {value}",
+            fix="write the directory out",
+        ) from error
 
 
 def _file(path: Path, *, must_exist: bool) -> dict[str, str]:

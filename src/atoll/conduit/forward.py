@@ -70,6 +70,13 @@ class TcpForward:
             self._server = await asyncio.start_server(self._accepted, host, port, limit=READ_BYTES_MAX)
         except OSError as error:
             raise local_port_taken("tcp", f"{host}:{port}", error) from error
+        if not self._server.sockets:  # asyncio leaves out a socket that cannot be made, and does not say why.
+            raise UserError(
+                "A404",
+                f"cannot listen on tcp {host}:{port}",
+                where="no socket can be opened: this machine lacks the address family, or the node has no file left",
+                fix="choose another address, or end some forwards: atoll forward list",
+            )
         name = self._server.sockets[0].getsockname()
         return str(name[0]), int(name[1])
 

@@ -16,7 +16,8 @@ from atoll.conduit.forward import Allow, TcpForward, TcpService
 from atoll.conduit.forward_udp import FLOW_PORT, Flows, UdpForward
 from atoll.conduit.limits import ECHO_WAITERS_MAX
 from atoll.conduit.packets import EchoPacket, UdpPacket, build_echo, parse
-from atoll.conduit.streams import SendPacket, StreamHost
+from atoll.conduit.stream import Kind, Reason, Service, Stream
+from atoll.conduit.streams import SendPacket, Serve, StreamHost
 
 __all__ = ["Stack", "allow_all"]
 
@@ -51,7 +52,9 @@ class Stack:
     ) -> None:
         self._group, self._send, self._clock = group, send, clock
         self._own_address = packed_address_of(group, own)
-        self.streams: Final = StreamHost(group=group, own=own, send=send, serve=TcpService(allow).serve, clock=clock)
+        self._tcp = TcpService(allow)
+        self._answer: Serve | None = None
+        self.streams: Final = StreamHost(group=group, own=own, send=send, serve=self._serve, clock=clock)
         self.flows: Final = Flows(group=group, own=own, send=send, allow=allow, clock=clock)
         self._echoes: dict[tuple[NodeId, int, int], asyncio.Future[float]] = {}
         self._identifier = secrets.randbits(16)
@@ -85,6 +88,18 @@ class Stack:
                 waiter = self._echoes.pop((node, parsed.identifier, parsed.sequence), None)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(self._clock())
+
+    def answer_questions(self, answer: Serve) -> None:
+        """Hand the questions of members to ``answer``; until then they are refused, as by a node that knows none."""
+        self._answer = answer
+
+    async def _serve(self, stream: Stream, service: Service) -> None:
+        if service.kind is not Kind.QUESTION:
+            await self._tcp.serve(stream, service)
+        elif self._answer is None:
+            stream.refuse(Reason.NO_SERVICE)
+        else:
+            await self._answer(stream, service)
 
     def nudge(self, node: NodeId) -> None:
         """Say that the overlay has just left a bad path to this member; see ``StreamHost.nudge``."""

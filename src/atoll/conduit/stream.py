@@ -29,6 +29,7 @@ class Kind(IntEnum):
 
     TCP = 1  # A connection to a loopback port of the far machine.
     ECHO = 2  # The same bytes back.
+    QUESTION = 3  # One question to the node itself, and its answer.
 
 
 class Reason(IntEnum):

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # What an owner can mend.
 _TEMPORARY: Final = ".new"  # Behind the name of a file that is being replaced; a leftover is overwritten next time.
 
 
@@ -50,11 +51,12 @@ def explain(error: StorageError, path: Path) -> UserError:
             where=str(error),
             fix=f"free some space for {path.parent}, or choose another directory with --state",
         )
+    elsewhere = "choose another directory with --state DIR"
     return UserError(
         "A110",
         f"cannot use {path}",
         where=str(error),
-        fix=f"make {path.parent} writable for this user, or choose another directory with --state",
+        fix=f"make {path.parent} writable for this user, or {elsewhere}" if number in _REFUSED else elsewhere,
     )
 
 

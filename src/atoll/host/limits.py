@@ -9,6 +9,9 @@ __all__ = [
     "FLUSH_BYTES_MAX",
     "FLUSH_NS_MAX",
     "JOURNAL_BYTES_MAX",
+    "LOG_BYTES_MAX",
+    "LOG_FILES_MAX",
+    "LOG_TAIL_BYTES_MAX",
     "PRIVATE_BYTES_MAX",
     "RETRY_NS",
     "SEGMENTS_MAX",
@@ -31,3 +34,12 @@ FLUSH_NS_MAX: Final = SECOND_NS
 
 RETRY_NS: Final = 30 * SECOND_NS
 """Pause before journalling is tried again after the disk refused."""
+
+LOG_BYTES_MAX: Final = 4 * MIB
+"""One file of a node's log, some 30,000 lines: weeks of a group whose paths change now and then. Then it is rotated."""
+
+LOG_FILES_MAX: Final = 4
+"""Files of a node's log, the one being written included: 16 MiB in all. The oldest goes."""
+
+LOG_TAIL_BYTES_MAX: Final = 256 * KIB
+"""Read at a time from a log, and from its end to find the last lines."""

@@ -3,24 +3,25 @@
 
 One request a line, ``{"method": ..., "params": {...}}``; each answer line is ``{"ok": ...}`` or ``{"error": ...}``.
 A streaming method sends several ``ok`` lines and then ``{"end": true}``. Normative text: docs/reference/api.md.
+
+A connection may stay open as long as nobody else needs its place. At CLIENTS_MAX the one that has been idle longest is
+closed, so that programs that forgot theirs lock nobody out; only if all wait for answers is a new one turned away.
 """
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import msgspec
 
 from atoll.base.errors import ProjectError, UserError
-from atoll.node.launch import Problem
+from atoll.node.limits import ANSWER_BYTES_MAX, ANSWER_TAKEN_S_MAX, CLIENTS_MAX, REQUEST_BYTES_MAX
+from atoll.node.views import Problem
 
 __all__ = ["Answer", "Method", "Request", "call", "check_path", "serve"]
 
-REQUEST_BYTES_MAX: Final = 64 * 1024  # Limit. The longest request, an invitation, is below 1 KiB.
-ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. A status of 50 members is below 40 KiB.
-CLIENTS_MAX: Final = 32  # Limit. Shells, dashboards and cron jobs of one person.
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path on Linux, less its final zero.
 
 
@@ -64,29 +65,84 @@ async def serve(path: Path, methods: Mapping[str, Method]) -> asyncio.AbstractSe
     """
     check_path(path)
     path.unlink(missing_ok=True)
-    clients = 0
+    server = await _listen(_Clients(methods).serve, path)
+    path.chmod(0o600)
+    return server
 
-    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal clients
-        if clients >= CLIENTS_MAX:
+
+@final
+class _Clients:
+    """The connections that are open.
+
+    Args:
+        methods: What they may call.
+    """
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self._methods = methods
+        self._idle_since: dict[asyncio.StreamWriter, float | None] = {}  # None: it waits for an answer.
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        if len(self._idle_since) >= CLIENTS_MAX and not self._make_room():
             fix = "end one of the programs that hold a connection to it"
-            _say_problem(writer, Problem("A499", f"{CLIENTS_MAX} clients speak with this node already", fix=fix))
-            writer.close()
+            _say_problem(writer, Problem("A499", f"{CLIENTS_MAX} clients wait for this node already", fix=fix))
+            _leave(writer)
             return
-        clients += 1
         try:
-            await _converse(reader, writer, methods)
+            await self._converse(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The client went away; nothing of the node's hangs on it.
+        except TimeoutError:
+            writer.transport.abort()  # It does not read: what is left would wait for it for ever.
         except asyncio.CancelledError:
             pass  # The node ends. Nobody waits for this task, and asyncio would log its cancellation as an error.
         finally:
-            clients -= 1
-            writer.close()
+            self._idle_since.pop(writer, None)
+            _leave(writer)
 
-    server = await _listen(client, path)
-    path.chmod(0o600)
-    return server
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; return False when all wait for answers."""
+        idle = {writer: since for writer, since in self._idle_since.items() if since is not None}
+        if not idle:
+            return False
+        longest = min(idle, key=lambda writer: idle[writer])
+        del self._idle_since[longest]
+        sentence = "this connection was idle longest, and made room for another client"
+        _say_problem(longest, Problem("A499", sentence, fix="connect again when there is something to ask"))
+        _leave(longest)
+        return True
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while not writer.is_closing():
+            self._idle_since[writer] = loop.time()
+            try:
+                line = await reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError:
+                _say_problem(writer, Problem("A501", "the request is too long", fix="send one JSON object a line"))
+                return
+            if writer.is_closing():  # It made room while its request was on the way.
+                return
+            self._idle_since[writer] = None
+            await _answer(line, writer, self._methods)
+            await _taken(writer)
+
+
+async def _taken(writer: asyncio.StreamWriter) -> None:
+    """Wait until the client has taken most of what it was told.
+
+    Raises:
+        TimeoutError: It reads nothing.
+    """
+    async with asyncio.timeout(ANSWER_TAKEN_S_MAX):
+        await writer.drain()
+
+
+def _leave(writer: asyncio.StreamWriter) -> None:
+    """Close a connection once its last line is taken, or soon."""
+    writer.close()
+    asyncio.get_running_loop().call_later(ANSWER_TAKEN_S_MAX, writer.transport.abort)
 
 
 async def _listen(client: _Client, path: Path) -> asyncio.AbstractServer:
@@ -94,19 +150,6 @@ async def _listen(client: _Client, path: Path) -> asyncio.AbstractServer:
         # The file stays until the node has ended: that it is gone tells `atoll down` so.
         return await asyncio.start_unix_server(client, path, limit=REQUEST_BYTES_MAX, cleanup_socket=False)
     return await asyncio.start_unix_server(client, path, limit=REQUEST_BYTES_MAX)
-
-
-async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, methods: Mapping[str, Method]) -> None:
-    while True:
-        try:
-            line = await reader.readuntil(b"\n")
-        except asyncio.IncompleteReadError:
-            return
-        except asyncio.LimitOverrunError:
-            _say_problem(writer, Problem("A501", "the request is too long", fix="send one JSON object a line"))
-            return
-        await _answer(line, writer, methods)
-        await writer.drain()
 
 
 async def _answer(line: bytes, writer: asyncio.StreamWriter, methods: Mapping[str, Method]) -> None:
@@ -119,7 +162,7 @@ async def _answer(line: bytes, writer: asyncio.StreamWriter, methods: Mapping[st
         if isinstance(result, AsyncIterator):
             async for item in result:
                 writer.write(_encode({"ok": item}) + b"\n")
-                await writer.drain()
+                await _taken(writer)
             writer.write(b'{"end":true}\n')
         else:
             writer.write(_encode({"ok": result}) + b"\n")

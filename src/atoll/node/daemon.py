@@ -7,11 +7,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -19,22 +18,28 @@ from atoll import __version__
 from atoll.base.errors import CorruptError, LinkError, StorageError, UserError
 from atoll.base.ids import Endpoint, address_of
 from atoll.base.units import SECOND_NS
+from atoll.conduit.limits import CONNECTIONS_MAX, FLOWS_MAX, FORWARD_CONNECTIONS_MAX, STREAMS_MAX
 from atoll.core.entropy import Draws
-from atoll.group.identity import founding_roster, name_from
-from atoll.group.invite import check_usable, decode_invitation
+from atoll.group.identity import Identity, founding_roster, name_from
+from atoll.group.invite import GROUP_PREFIX_BYTES, check_usable, decode_invitation
 from atoll.group.roster import Roster
+from atoll.group.statement import Admit, Profile
 from atoll.host.clock import SystemClock
+from atoll.host.descriptors import descriptors_allowed
 from atoll.host.files import explain
+from atoll.host.log_files import log_to_stderr, rotate_log
 from atoll.host.udp import UdpSocket
-from atoll.node.api import check_path, serve
+from atoll.node.api import Answer, Method, check_path, serve
 from atoll.node.joining import join
-from atoll.node.launch import LaunchAnswer, LaunchOptions, Problem, log_to_stderr
-from atoll.node.methods import Methods
+from atoll.node.limits import CLIENTS_MAX, DESCRIPTORS_SPARE
+from atoll.node.methods import FORWARDS_MAX, Methods
 from atoll.node.naming import checked_name, group_name
 from atoll.node.reporting import endpoint_text
 from atoll.node.service import Node, Plan, own_member, parse_address
+from atoll.node.start import LaunchAnswer, LaunchOptions
 from atoll.node.state import SOCKET_NAME, Settings, StateDirectory
-from atoll.node.views import Ready
+from atoll.node.supervisor import Supervisor
+from atoll.node.views import Problem, Ready
 
 __all__ = ["live", "main", "run"]
 
@@ -42,6 +47,14 @@ log: Final = logging.getLogger("atoll.node")
 
 DEFAULT_PORT: Final = 7747
 OPTIONS_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON below 1 KiB.
+# What may be open at once when every limit is reached: the API, forwards, streams and flows that are served, the rest.
+DESCRIPTORS_WANTED: Final = (
+    CLIENTS_MAX
+    + FORWARDS_MAX * (1 + FORWARD_CONNECTIONS_MAX)
+    + CONNECTIONS_MAX * STREAMS_MAX
+    + FLOWS_MAX
+    + DESCRIPTORS_SPARE
+)
 
 Say = Callable[[LaunchAnswer], None]
 
@@ -89,6 +102,9 @@ def run(options: LaunchOptions, say: Say) -> int:
         log.error("%s (%s) fix: %s", error, error.where, error.fix)  # noqa: TRY400 - the sentence is the message.
         tell(LaunchAnswer(error=Problem(error.code, error.sentence, error.where, error.fix)))
         return 1
+    except KeyboardInterrupt:  # As SIGTERM. In the foreground it is the command line's to tell.
+        log.error("interrupted before the node had started")  # noqa: TRY400 - the sentence is the message.
+        return 1
     return 0
 
 
@@ -100,8 +116,11 @@ def live(options: LaunchOptions, tell: Say) -> None:
     """
     try:
         asyncio.run(_live(options, tell))
+    except asyncio.CancelledError as error:
+        raise UserError(
+            "A403", "the node was told to end before it had started", where=options.state, fix="atoll up"
+        ) from error
     except LinkError as error:
-        log.exception("the node did not start")
         raise UserError("A403", str(error), where=options.state, fix="read the node's log: atoll logs") from error
 
 
@@ -109,17 +128,26 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
     check_path(Path(options.state) / SOCKET_NAME)  # Before anything is kept, or an invitation is used up.
     state = StateDirectory(Path(options.state))
     try:
+        rotate_log(state.log)
+        task = asyncio.current_task()
+        assert task is not None
+        # Until the node has started there is nothing to end in order; what was begun is undone on the way out.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        if (allowed := descriptors_allowed(DESCRIPTORS_WANTED)) < DESCRIPTORS_WANTED:
+            log.info("at most %d files and sockets can be open; new connections beyond that will wait", allowed)
         clock = SystemClock()
         began_ns = clock.monotonic_ns()
         plan, joined = await _plan(options, state, clock)
         node = Node(plan)
         methods = Methods(node)
-        _guard(node)
+        asyncio.get_running_loop().set_exception_handler(Supervisor(node.fail).judge)
         try:
             await node.start()
+            await node.confirm()  # A new name or address, say: nothing is called ready that the disk refused.
             if node.ended.done() and (error := node.ended.result()) is not None:
                 raise error  # The stored roster says that we were removed: it must not be called a start.
-            server = await serve(state.socket, methods.table())
+            _guard(node)
+            server = await serve(state.socket, _table(node, methods))
             try:
                 tell(LaunchAnswer(ok=_ready(node, methods, joined=joined, began_ns=began_ns)))
                 if (error := await node.ended) is not None:
@@ -134,27 +162,26 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
         state.close()
 
 
+def _table(node: Node, methods: Methods) -> Mapping[str, Method]:
+    """Return the API's methods; those that touch the roster answer when the disk has it, or say that it refused."""
+
+    async def invite(params: dict[str, Any]) -> Answer:
+        await node.prove_disk()
+        return await methods.invite(params)
+
+    async def remove(params: dict[str, Any]) -> Answer:
+        answer = await methods.remove(params)
+        await node.confirm()
+        return answer
+
+    return {**methods.table(), "invite": invite, "remove": remove}
+
+
 def _guard(node: Node) -> None:
-    """Make signals end the node in order, and bugs end it at all."""
+    """Make signals end a node in order that has started."""
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(partial(_bug, node))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.end_soon)
-
-
-def _bug(node: Node, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """End the node at an exception that nobody expected: what it decides after that could not be trusted."""
-    loop.default_exception_handler(context)
-    error = context.get("exception")
-    if isinstance(error, Exception) and not isinstance(error, OSError):
-        node.fail(
-            UserError(
-                "A500",
-                "this node met a bug of its own and ended",
-                where=f"{type(error).__name__}: {error}",
-                fix="start it again with atoll up; and please report it with the log and the journal",
-            )
-        )
 
 
 def _ready(node: Node, methods: Methods, *, joined: bool, began_ns: int) -> Ready:
@@ -187,6 +214,11 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
     if options.invite is not None:
         invitation = decode_invitation(options.invite)
         held = None if stored is None else _decoded(state, stored).group
+        if held is not None and held[:GROUP_PREFIX_BYTES] != invitation.group_prefix and _is_alone(state, identity):
+            # Somebody ran ``up`` here first, without the invitation. That group is nobody's but ours; it goes if the
+            # join succeeds.
+            stored = held = None
+            settings = msgspec.structs.replace(settings, group_name=options.group_name or "")
         check_usable(invitation, now_s=clock.wall_ns() // SECOND_NS, group=held)
         listen = tuple(parse_address(text) for text in settings.listen.split(","))
         member = own_member(identity, settings, listen)
@@ -202,6 +234,17 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
         settings = msgspec.structs.replace(settings, group_name=group_name(Draws(group)))
         state.keep_settings(settings)
     return Plan(state, identity, settings, group, stored, clock, options.journal), joined
+
+
+def _is_alone(state: StateDirectory, identity: Identity) -> bool:
+    """Tell whether the group here was founded here, and nobody was ever admitted to it or removed from it."""
+    roster = state.roster()
+    return roster is not None and all(
+        statement.issuer == identity.signing_key
+        and isinstance(statement.body, Admit | Profile)
+        and statement.body.member.signing_key == identity.signing_key
+        for statement in _decoded(state, roster).statements()
+    )
 
 
 def _merged(state: StateDirectory, joined: bytes, stored: bytes | None) -> bytes:
@@ -234,17 +277,17 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
         kept = Settings(
             name=name_from(socket.gethostname()),
             # Empty: ``_plan`` gives it one, when it knows the group.
-            group_name=checked_name(options.group_name) if options.group_name else "",
+            group_name=checked_name(options.group_name, "--group-name") if options.group_name else "",
             listen=options.listen or _free_default(),
         )
     changed = {
         "name": None if options.name is None else checked_name(options.name),
         "listen": options.listen,
-        "advertise": options.advertise or None,
+        "advertise": options.advertise,
         "relay": options.relay,
         "relay_bytes_s": options.relay_bytes_s,
     }
-    for text in (*(options.listen or "").split(","), *options.advertise):
+    for text in (*(options.listen or "").split(","), *(options.advertise or ())):
         if text:
             parse_address(text)
     return msgspec.structs.replace(kept, **{name: value for name, value in changed.items() if value is not None})

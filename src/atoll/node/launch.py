@@ -5,7 +5,6 @@ The daemon is ``python -m atoll.node``. Its options travel as one JSON line on s
 can be read by every user of the machine; its first line of output is the answer: a ``Ready`` or a coded error.
 """
 
-import logging
 import os
 import select
 import subprocess
@@ -18,65 +17,20 @@ from typing import IO, Final
 import msgspec
 
 from atoll.base.errors import StorageError, UserError
-from atoll.base.member import RelayWill
 from atoll.base.units import SECOND_NS
 from atoll.group.limits import JOIN_NS_MAX
 from atoll.host.files import explain, make_private_directory, storage_error
-from atoll.node.state import STATE_SIGNS
+from atoll.host.log_files import log_to_stderr
+from atoll.node.start import LaunchAnswer, LaunchOptions
+from atoll.node.state import LOG_NAME, STATE_SIGNS
 from atoll.node.views import Ready
 
-__all__ = ["ANSWER_BYTES_MAX", "LaunchAnswer", "LaunchOptions", "Problem", "launch", "log_to_stderr", "stay"]
+__all__ = ["ANSWER_BYTES_MAX", "launch", "stay"]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON; a Ready is below 1 KiB.
 # Limit. Longer than any join, so that a join that fails says itself why; and two starts of the packet device.
 READY_TIMEOUT_S: Final = JOIN_NS_MAX / SECOND_NS + 45.0
 ENDING_TIMEOUT_S: Final = 10.0  # Limit. For a daemon that has said why it does not start, or was told to end.
-
-
-class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``atoll up`` asks for.
-
-    Attributes:
-        state: The node's state directory.
-        invite: Invitation to join a group with; None: start, or found a group where there is none yet.
-        name: Name of this node, a DNS label; None: the kept one, or the host's.
-        listen: ``HOST:PORT`` of the underlay socket; None: the kept one, or all addresses on the default port.
-        advertise: ``HOST:PORT`` addresses to tell the members instead of the detected ones (port forwarding, labs).
-        relay: Whether to forward for others; None: the kept one, or yes.
-        relay_bytes_s: Budget for forwarding, bytes per second.
-        group_name: Name of a new group; None: two random words.
-        journal: Keep the journal of decisions.
-    """
-
-    state: str
-    invite: str | None = None
-    name: str | None = None
-    listen: str | None = None
-    advertise: tuple[str, ...] = ()
-    relay: RelayWill | None = None
-    relay_bytes_s: int | None = None
-    group_name: str | None = None
-    journal: bool = True
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """A ``UserError`` on its way between processes."""
-
-    code: str
-    sentence: str
-    where: str = ""
-    fix: str = ""
-
-    def error(self) -> UserError:
-        """Return the exception that this describes."""
-        return UserError(self.code, self.sentence, where=self.where, fix=self.fix)
-
-
-class LaunchAnswer(msgspec.Struct, frozen=True):
-    """The daemon's first line: exactly one of the two is set."""
-
-    ok: Ready | None = None
-    error: Problem | None = None
 
 
 def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None) -> Ready:
@@ -109,7 +63,7 @@ def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None)
                 daemon.stdin.close()
             ready, _, _ = select.select([daemon.stdout], [], [], READY_TIMEOUT_S)
         except KeyboardInterrupt:
-            daemon.terminate()  # It has a session of its own, so Ctrl-C did not reach it.
+            _end(daemon)  # It has a session of its own, so Ctrl-C did not reach it.
             raise
         line = daemon.stdout.readline(ANSWER_BYTES_MAX) if ready else b""
     try:
@@ -117,23 +71,33 @@ def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None)
     except (msgspec.DecodeError, UnicodeDecodeError):
         answer = LaunchAnswer()
     if answer.error is not None:
-        daemon.wait(timeout=ENDING_TIMEOUT_S)
+        with suppress(subprocess.TimeoutExpired):  # It has said why; that it takes long to end is not the answer.
+            daemon.wait(timeout=ENDING_TIMEOUT_S)
         raise answer.error.error()
     if answer.ok is None:
-        if daemon.poll() is None:
-            daemon.terminate()
+        _end(daemon)
         raise UserError(
             "A403",
             "the node ended before it was ready" if ready else "the node was not ready in time, and was ended",
-            where=f"{options.state}/node.log",
-            fix=f"read the last lines of {options.state}/node.log",
+            where=f"{options.state}/{LOG_NAME}",
+            fix=f"read the last lines of {options.state}/{LOG_NAME}",
         )
     return answer.ok
 
 
+def _end(daemon: "subprocess.Popen[bytes]") -> None:
+    """End a daemon that has not become ready, kindly and then not, so that the state directory is free again."""
+    daemon.terminate()
+    try:
+        daemon.wait(timeout=ENDING_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+
+
 def _log_of(state: Path) -> IO[bytes]:
     """Make the state directory if need be, and open the log in it."""
-    path = state / "node.log"
+    path = state / LOG_NAME
     try:
         make_private_directory(state, signs=STATE_SIGNS)
         try:
@@ -146,12 +110,6 @@ def _log_of(state: Path) -> IO[bytes]:
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def log_to_stderr() -> None:
-    """Send the log of this process to its standard error: for a node's process, once."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("quic").setLevel(logging.WARNING)  # It tells of every connection.
 
 
 def stay(options: LaunchOptions, announce: Callable[[Ready], None]) -> None:

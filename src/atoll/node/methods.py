@@ -6,6 +6,7 @@ Normative text: docs/reference/api.md.
 
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Final, TypeVar, final
 
 import msgspec
@@ -26,6 +27,8 @@ from atoll.group.invite import (
 )
 from atoll.group.limits import INVITE_VALID_S
 from atoll.node.api import Answer, Method
+from atoll.node.asking import Answerer, Asked, Failure, ask_why, pathless
+from atoll.node.clockwatch import ClockWatch
 from atoll.node.reporting import TAG_NAMES, name_of, status_view, why_view
 from atoll.node.service import PORT_MAX, Node, parse_endpoint
 from atoll.node.views import ForwardView, InviteView, PingView, StatusView, WhyView
@@ -91,6 +94,9 @@ class Methods:
         self._node = node
         self._forwards: dict[int, tuple[ForwardView, TcpForward | UdpForward]] = {}
         self._next_id = 1
+        clock = node.plan.clock
+        self._watch = ClockWatch(clock.wall_ns(), clock.monotonic_ns())
+        node.stack.answer_questions(Answerer(self._is_member, self._explained, node.loop_time).serve)
 
     def table(self) -> Mapping[str, Method]:
         """Return the methods by name."""
@@ -115,27 +121,42 @@ class Methods:
     async def status(self, params: dict[str, Any]) -> StatusView:
         """Return how every member stands."""
         _params(params, _Nothing)
-        return status_view(self._node.around())
+        clock, around = self._node.plan.clock, self._node.around()
+        warning = self._watch.warning(clock.wall_ns(), clock.monotonic_ns())
+        return status_view(around if warning is None else replace(around, warnings=(*around.warnings, warning)))
 
     async def why(self, params: dict[str, Any]) -> WhyView:
-        """Explain the path from this node to a member."""
+        """Explain the path from this node to a member, or ask another member about one of its own."""
         asked = _params(params, _Target)
-        control = self._node.control
-        own = control.group.own
-        if asked.source is not None and asked.source != own.name:
-            self._find(asked.source)
+        tag = _tag(asked.tag)
+        source = self._node.control.group.own.name if asked.source is None else asked.source
+        target = self._find(asked.target, or_self=source != self._node.control.group.own.name)
+        if asked.target == source:
             raise UserError(
-                "A210",
-                f"this node does not know why {asked.source} chooses its paths",
-                where=f"only {asked.source} keeps that evidence",
-                fix=f"on {asked.source} run:  atoll why {asked.target}",
+                "A212", f"there is no path from {source} to itself", where=self._others(), fix="name two members"
             )
-        view = why_view(self._node.around(), self._find(asked.target), _tag(asked.tag))
+        if source != self._node.control.group.own.name:
+            member = self._find(source)
+            report = self._node.control.mesh.peer_report(member, self._node.around().now_ns)
+            standing = "no session with it" if report is None else f"it is {report.state}: {report.why}"
+            return await ask_why(
+                self._node.stack.streams, member, Asked(source, target, asked.target, asked.tag, standing)
+            )
+        view = why_view(self._node.around(), target, tag)
         if view is None:
-            raise UserError(
-                "A406", f"{asked.target} has no path yet", where="it joined a moment ago", fix="try again in a second"
-            )
+            raise pathless(source, asked.target)
         return view
+
+    def _is_member(self, node: NodeId) -> bool:
+        return self._node.control.group.roster.find(node) is not None
+
+    def _explained(self, target: NodeId, tag: str) -> WhyView | Failure:
+        """Answer another member that asks why our packets go the way they go."""
+        if tag not in TAG_NAMES:
+            return Failure("question")
+        if target == self._node.control.group.own.node or not self._is_member(target):
+            return Failure("target")
+        return why_view(self._node.around(), target, TAG_NAMES.index(tag)) or Failure("path")
 
     async def ping(self, params: dict[str, Any]) -> AsyncIterator[msgspec.Struct]:
         """Send echoes through the overlay, one a second."""
@@ -170,13 +191,13 @@ class Methods:
         """Make an invitation; its secret is in the answer and nowhere else.
 
         Raises:
-            UserError: A205, this node has no address that another machine could call.
+            UserError: A213, this node has no address that another machine could call.
         """
         node = self._node
         endpoints = node.endpoints[:INVITE_ENDPOINTS_MAX]
         if not endpoints:
             raise UserError(
-                "A205",
+                "A213",
                 "this node knows no address at which another machine could reach it",
                 where="no route to other networks",
                 fix="say it: atoll down; atoll up --advertise HOST:PORT",
@@ -200,7 +221,7 @@ class Methods:
         """Make a local port that comes out at a member."""
         asked = _params(params, _Forward)
         if len(self._forwards) >= FORWARDS_MAX:
-            raise UserError("A404", f"there are {FORWARDS_MAX} forwards already", fix="end one: atoll forward rm ID")
+            raise UserError("A499", f"there are {FORWARDS_MAX} forwards already", fix="end one: atoll forward rm ID")
         node, tag = self._find(asked.node), _tag(asked.tag)
         host, port = parse_endpoint(asked.local)
         forward: TcpForward | UdpForward
@@ -238,7 +259,7 @@ class Methods:
         number = _params(params, _Id).id
         found = self._forwards.pop(number, None)
         if found is None:
-            raise UserError("A404", f"there is no forward {number}", fix="see: atoll forward list")
+            raise UserError("A407", f"there is no forward {number}", fix="see: atoll forward list")
         await found[1].close()
         return Done()
 
@@ -253,17 +274,14 @@ class Methods:
         for member in group.roster.members():
             if member.name == name and (or_self or member.node != group.own.node):
                 return member.node
-        names = sorted(m.name for m in group.roster.members() if m.node != group.own.node)
         if name == group.own.name:
-            raise UserError(
-                "A210", f"{name} is this node", where=f"members: {', '.join(names)}", fix="name another one"
-            )
-        raise UserError(
-            "A210",
-            f"the group has no member {name!r}",
-            where=f"members: {', '.join(names) or 'none yet'}",
-            fix="see: atoll status",
-        )
+            raise UserError("A212", f"{name} is this node itself", where=self._others(), fix="name another member")
+        raise UserError("A210", f"the group has no member {name!r}", where=self._others(), fix="see: atoll status")
+
+    def _others(self) -> str:
+        group = self._node.control.group
+        names = sorted(member.name for member in group.roster.members() if member.node != group.own.node)
+        return f"other members: {', '.join(names) or 'none yet'}"
 
 
 def _params(params: dict[str, Any], kind: type[Params]) -> Params:

@@ -28,8 +28,8 @@ def group_name(entropy: Entropy) -> str:
     return f"{colours[colour % len(colours)]}-{birds[bird % len(birds)]}"
 
 
-def checked_name(name: str) -> str:
-    """Return the name if a node or a group may have it.
+def checked_name(name: str, option: str = "--name") -> str:
+    """Return the name if a node or a group may have it; ``option`` is where it was given.
 
     Raises:
         UserError: A211, with the rule.
@@ -39,6 +39,6 @@ def checked_name(name: str) -> str:
             "A211",
             f"{name!r} cannot be a name here",
             where=f"a name has 1 to {NAME_CHARS_MAX} of a-z, 0-9 and inner hyphens",
-            fix=f"choose for example: --name {name_from(name)}",
+            fix=f"choose for example: {option} {name_from(name)}",
         )
     return name

@@ -2,8 +2,13 @@
 """Does what the control machine decided: orders to the packet device, signatures, the roster file, notices in the log.
 
 The only door to the machine while a node runs: ``feed`` hands it an input, records it, and performs the effects in
-order. An effect that answers with an input (a signature, a stored roster) feeds it in the same turn, after the effects
-before it: so the machine never sees an answer to a question that was not performed.
+order. An effect that answers with an input (a signature) feeds it in the same turn, after the effects before it: so the
+machine never sees an answer to a question that was not performed.
+
+A roster is written in the background, and its outcome comes back by ``stored``. Until then everything that would tell
+others of it waits (``withheld.py``), and all else goes on: a slow disk must not look like a lost path. A disk that
+refuses ends the waiting as well: what the machine issued itself counts only once it hears ``Stored``, and what waited
+are statements of others, which they have on their own disks.
 """
 
 import logging
@@ -21,14 +26,13 @@ from atoll.group.events import DuplicateIdentity, GroupNotice, Removed, Sign, Si
 from atoll.group.identity import Identity
 from atoll.host.journal_files import JournalFiles
 from atoll.node.control import ControlEffect, ControlInput
-from atoll.node.state import StateDirectory
+from atoll.node.limits import TURN_INPUTS_MAX
+from atoll.node.withheld import Withheld
 from atoll.overlay.orders import RouteNotice, SetRoute
 
 __all__ = ["Listener", "Performer"]
 
 log: Final = logging.getLogger("atoll.node")
-
-TURN_INPUTS_MAX: Final = 1000  # Limit. Answers within one turn; more would mean that the machine talks to itself.
 
 
 class Listener(Protocol):
@@ -59,11 +63,15 @@ class Performer:
         recorder: The machine, recorded.
         clock: The same clock as the packet device's.
         identity: For signatures.
-        state: For the roster.
+        store: Begins to write a roster durably; tells the outcome by ``stored``, unless a newer one replaced it.
         order: Takes orders for the packet device.
         name_of: Names a node for the log.
         listener: Hears of routes and of the end.
         journal: Where the recording goes; None: nowhere.
+
+    Attributes:
+        refusal: Why the disk refused the newest roster, until it takes one; None: it did not refuse.
+        unanswered: Answers within a turn that were lost at TURN_INPUTS_MAX: a bug of a machine, if there is any.
     """
 
     def __init__(
@@ -72,22 +80,32 @@ class Performer:
         *,
         clock: Clock,
         identity: Identity,
-        state: StateDirectory,
+        store: Callable[[StoreRoster], None],
         order: Callable[[Order], None],
         name_of: Callable[[bytes], str],
         listener: Listener,
         journal: JournalFiles | None,
     ) -> None:
-        self._recorder, self._clock, self._identity, self._state = recorder, clock, identity, state
+        self._recorder, self._clock, self._identity, self._write = recorder, clock, identity, store
         self._order, self._name_of, self._listener, self._journal = order, name_of, listener, journal
-        self.warning: str | None = None  # A sentence while the roster is not kept.
-        self._unstored: StoreRoster | None = None  # The newest roster that the disk refused; tried again by ``keep``.
+        self._withheld: Final = Withheld()
+        self._storing: StoreRoster | None = None  # The newest roster, while it is being written.
+        self._unstored: StoreRoster | None = None  # The newest one, when the disk refused it; tried again by ``keep``.
+        self._dropped = 0  # Of those withheld, as last told.
+        self.refusal: StorageError | None = None
+        self.unanswered = 0
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences for ``status``, while something is not kept."""
-        kept = (self.warning, None if self._journal is None else self._journal.warning)
+        refusal = None if self.refusal is None else f"the roster cannot be written: {self.refusal}"
+        kept = (refusal, None if self._journal is None else self._journal.warning)
         return tuple(warning for warning in kept if warning is not None)
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether a roster is being written, so that it is not known yet whether the disk takes it."""
+        return self._storing is not None
 
     @property
     def deadline_ns(self) -> int | None:
@@ -109,6 +127,10 @@ class Performer:
                     waiting.append(answer)
             if not waiting:
                 break
+        else:
+            if not self.unanswered:
+                log.error("the machine answers itself more than %d times in a turn; the rest is lost", TURN_INPUTS_MAX)
+            self.unanswered += len(waiting)
         self._keep(now_ns)
 
     def begin(self, effects: list[ControlEffect]) -> None:
@@ -128,10 +150,45 @@ class Performer:
             log.warning("the end of the journal is lost: %s", error)
 
     def keep(self) -> None:
-        """Write what the journal has buffered long enough, and a roster that was refused; call once a second."""
-        if self._unstored is not None and (answer := self._store(self._unstored)) is not None:
-            self.feed(answer)
+        """Write what the journal has buffered long enough, and try a roster again that was refused; once a second."""
+        if self._unstored is not None and self._storing is None:
+            self._store(self._unstored)
         self._keep(self._clock.monotonic_ns())
+
+    def prove(self, roster: bytes) -> None:
+        """Learn whether the disk still takes a roster, by writing the one that is there once more.
+
+        Args:
+            roster: As it is on disk. Not used while another one is being written, or was refused.
+        """
+        if self._storing is None and self._unstored is None:
+            self._store(StoreRoster(0, roster))
+
+    def stored(self, effect: StoreRoster, refused: StorageError | None) -> None:
+        """Take the outcome of a write that ``store`` began.
+
+        Args:
+            effect: What was to be written.
+            refused: Why the disk did not take it; None: it is there, for good.
+        """
+        if effect is not self._storing:  # A newer one is on its way and will say more.
+            if refused is None:
+                self.feed(Stored(effect.version))
+            return
+        self._storing = None
+        if refused is None:
+            self._unstored = self.refusal = None
+        else:
+            if self._unstored is None:
+                log.warning("the roster cannot be written: %s", refused)
+            self._unstored, self.refusal = effect, refused
+        for waiting in self._withheld.release():
+            self._perform(waiting)
+        if self._withheld.dropped > self._dropped:
+            self._dropped = self._withheld.dropped
+            log.warning("the disk was so slow that %d messages about members are lost so far", self._dropped)
+        if refused is None:
+            self.feed(Stored(effect.version))
 
     def _keep(self, now_ns: int) -> None:
         if self._journal is None:
@@ -143,13 +200,16 @@ class Performer:
             log.warning("the journal is suspended, the node goes on: %s", error)
 
     def _perform(self, effect: ControlEffect) -> ControlInput | None:
+        if self._storing is not None and self._withheld.take(effect):
+            return None
+        self._withheld.note(effect)
         match effect:
             case RouteNotice():
                 self._route_changed(effect)
             case Sign(request_id, payload):
                 return Signed(request_id, self._identity.sign(payload))
             case StoreRoster():
-                return self._store(effect)
+                self._store(effect)
             case Removed():
                 self._listener.removed(effect)
             case DuplicateIdentity():
@@ -183,17 +243,9 @@ class Performer:
     def _via_name(self, via: bytes) -> str:
         return "direct" if via == DIRECT else f"via {self._name_of(via)}"
 
-    def _store(self, effect: StoreRoster) -> Stored | None:
-        try:
-            self._state.keep_roster(effect.roster)
-        except StorageError as error:
-            # The machine hears nothing, so nobody is told of a statement that a crash could take back.
-            self._unstored = effect
-            self.warning = f"the roster cannot be written: {error}"
-            log.warning("%s", self.warning)
-            return None
-        self._unstored = self.warning = None
-        return Stored(effect.version)
+    def _store(self, effect: StoreRoster) -> None:
+        self._storing = effect  # It holds all that one before it holds, so only the newest is waited for.
+        self._write(effect)
 
 
 def _told(notice: GroupNotice) -> str:

@@ -105,7 +105,7 @@ def status_view(around: Around) -> StatusView:
             pairs=-(-around.meter.labels(around.now_ns) // 2),
             forwarded_bytes=around.meter.forwarded_bytes,
         ),
-        degraded=any(peer.state != "ok" for peer in peers),
+        degraded=bool(around.warnings) or any(peer.state != "ok" for peer in peers),
         warnings=around.warnings,
     )
 

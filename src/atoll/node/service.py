@@ -8,12 +8,11 @@ machine must know goes through ``Performer.feed``; everything that it wants done
 import asyncio
 import ipaddress
 import logging
-import os
 import re
 import secrets
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, final
 
 import msgspec
@@ -39,12 +38,15 @@ from atoll.device.nic.messages import (
     SendPacket,
     Timestamp,
 )
-from atoll.group.events import DuplicateIdentity, Removed, WallClock
+from atoll.group.events import DuplicateIdentity, Removed, StoreRoster, WallClock
 from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
 from atoll.host.addresses import reachable_endpoints
 from atoll.host.journal_files import JournalFiles
+from atoll.host.writer import NewestWriter
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
+from atoll.node.keeping import RosterKeeper
+from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
 from atoll.node.reporting import Around, RelayMeter, endpoint_text, name_of
 from atoll.node.state import Settings, StateDirectory
@@ -82,7 +84,7 @@ def parse_endpoint(text: str) -> Endpoint:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) > PORT_MAX:
-        raise UserError("A501", f"{text!r} is not HOST:PORT", fix="for example: --listen 0.0.0.0:7747")
+        raise UserError("A501", f"{text!r} is not HOST:PORT", fix="for example: 0.0.0.0:7747 or [::1]:7747")
     return host, int(port)
 
 
@@ -100,18 +102,8 @@ def parse_address(text: str) -> Endpoint:
             "A501",
             f"{text!r} is not an IP address and a port",
             where=f"{host!r} is not numeric",
-            fix="give the address itself, for example: --listen 0.0.0.0:7747",
+            fix="give the address itself, for example: 192.0.2.1:7747",
         ) from error
-
-
-def everyone_may_read(path: Path) -> bool:
-    """Tell whether any user of this machine could read a file, by the mode bits of it and of all above it.
-
-    An interpreter in a home directory (pyenv) cannot be read by ``nobody``, and Python imports as it goes: a device
-    that gave up its user could not go on.
-    """
-    resolved = path.resolve()
-    return bool(resolved.stat().st_mode & 0o004) and all(one.stat().st_mode & 0o001 for one in resolved.parents)
 
 
 async def started(nic: NicClient, configure: Configure) -> tuple[Endpoint, ...]:
@@ -138,6 +130,11 @@ async def started(nic: NicClient, configure: Configure) -> tuple[Endpoint, ...]:
         where=listening.error,
         fix="choose an address of this machine: --listen HOST:PORT",
     )
+
+
+def _stamp_ended(refused: StorageError | None) -> None:
+    if refused is not None:
+        log.warning("the handshake timestamp cannot be kept: %s", refused)
 
 
 def own_member(identity: Identity, settings: Settings, listen: tuple[Endpoint, ...]) -> Member:
@@ -197,6 +194,9 @@ class Node:
         self._listen: tuple[Endpoint, ...] = ()
         self._control: Control | None = None
         self._performer: Performer | None = None
+        self._keeper = RosterKeeper(plan.state, plan.roster, self._roster_ended)
+        self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
+        self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
 
     # Life.
@@ -250,7 +250,7 @@ class Node:
             recorder,
             clock=self._clock,
             identity=self._plan.identity,
-            state=self._plan.state,
+            store=self._keeper.store,
             order=self._order,
             name_of=lambda node: name_of(control, node),
             listener=self,
@@ -267,10 +267,14 @@ class Node:
             return None
 
     async def stop(self) -> None:
-        """End the conduits, the device and the journal, in this order. Twice is harmless."""
+        """Let the disk finish, then end the conduits, the device and the journal, in this order. Twice is harmless."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(TimeoutError):  # What a roster lets us say is said while the device is still there.
+            async with asyncio.timeout(STORE_S_MAX):
+                await self._keeper.settled()
+                await self._stamp_writer.settled()
         await self.stack.close()
         await asyncio.sleep(0)  # The orders of the last streams leave in this turn.
         if self._timer is not None:
@@ -333,6 +337,31 @@ class Node:
         self._performer.feed(event)
         self._arm()
 
+    # The roster and the disk.
+
+    async def confirm(self) -> None:
+        """Return when everything that this node has stated so far is on disk, and so counts.
+
+        Raises:
+            UserError: A102 or A110, see ``RosterKeeper.confirm``.
+        """
+        await self._keeper.confirm()
+
+    async def prove_disk(self) -> None:
+        """Return when the disk has shown that it takes a roster: whoever is invited must be written into it.
+
+        Raises:
+            UserError: As ``confirm``.
+        """
+        assert self._performer is not None, "the node has not started"
+        self._performer.prove(self._keeper.on_disk)
+        await self._keeper.confirm()
+
+    def _roster_ended(self, effect: StoreRoster, refused: StorageError | None) -> None:
+        assert self._performer is not None
+        self._performer.stored(effect, refused)
+        self._arm()
+
     # The device.
 
     def _configure(self, listen: tuple[Endpoint, ...]) -> Configure:
@@ -341,9 +370,9 @@ class Node:
             plan.group,
             plan.identity.exchange_secret,
             listen,
-            wall_floor_ns=plan.state.timestamp_ns(),
+            wall_floor_ns=self._stamp_ns,  # Not from the disk: it may be behind, and this device's elder was not.
             relay_bytes_s=plan.settings.relay_bytes_s,
-            run_as_uid=NOBODY if everyone_may_read(Path(os.__file__)) else 0,
+            run_as_uid=NOBODY,
         )
 
     def _wanted_listen(self) -> tuple[Endpoint, ...]:
@@ -381,10 +410,9 @@ class Node:
         self._arm()
 
     def _keep_timestamp(self, wall_ns: int) -> None:
-        try:
-            self._plan.state.keep_timestamp(wall_ns)
-        except StorageError as error:
-            log.warning("the handshake timestamp cannot be kept: %s", error)
+        """Have it stored soon: the device reserves it half a minute ahead of its use."""
+        self._stamp_ns = max(self._stamp_ns, wall_ns)
+        self._stamp_writer.put(self._stamp_ns, _stamp_ended)
 
     def _nic_lost(self, reason: str) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -403,6 +431,7 @@ class Node:
         except (LinkError, OSError) as error:  # OSError: no more file descriptors, say. Without a device it is no node.
             self._end(UserError("A403", str(error), fix="read the node's log: atoll logs"))
         else:
+            log.info("the packet device is back")
             self.feed(NicRestarted())
 
     # Time.

@@ -24,10 +24,12 @@ from atoll.host.files import (
     write_private,
 )
 
-__all__ = ["SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory"]
+__all__ = ["LOG_NAME", "ROSTER_NAME", "SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory"]
 
 STATE_FORMAT: Final = 1
 SOCKET_NAME: Final = "control.sock"
+LOG_NAME: Final = "node.log"
+ROSTER_NAME: Final = "roster"
 STATE_SIGNS: Final = ("lock", "identity")  # Files by which a state directory is known.
 SETTINGS_BYTES_MAX: Final = 64 * 1024  # Limit. A settings file is below 1 KiB.
 ROSTER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. The roster's own limits keep it far below.
@@ -89,6 +91,11 @@ class StateDirectory:
         return self.path / SOCKET_NAME
 
     @property
+    def log(self) -> Path:
+        """The log of a node in the background; older parts are beside it, numbered."""
+        return self.path / LOG_NAME
+
+    @property
     def journal(self) -> Path:
         """Directory of the journal's segments."""
         return self.path / "journal"
@@ -101,7 +108,7 @@ class StateDirectory:
         """
         path = self.path / "identity"
         if not path.exists():
-            if (self.path / "roster").exists():  # The group would see a stranger, and this node no member in itself.
+            if (self.path / ROSTER_NAME).exists():  # The group would see a stranger, and this node no member in itself.
                 raise UserError(
                     "A101",
                     f"the key file {path} is missing",
@@ -163,7 +170,7 @@ class StateDirectory:
         Raises:
             UserError: A108, it cannot be read.
         """
-        return self._read("roster", ROSTER_BYTES_MAX)
+        return self._read(ROSTER_NAME, ROSTER_BYTES_MAX)
 
     def keep_roster(self, roster: bytes) -> None:
         """Replace the stored roster, durably.
@@ -171,7 +178,7 @@ class StateDirectory:
         Raises:
             StorageError: The disk refused; the version before is still there.
         """
-        write_atomic(self.path / "roster", roster)
+        write_atomic(self.path / ROSTER_NAME, roster)
 
     def timestamp_ns(self) -> int:
         """Return the last handshake timestamp known to be used, ns since 1970; 0: none.
@@ -194,7 +201,7 @@ class StateDirectory:
 
     def damaged_roster(self, error: CorruptError) -> UserError:
         """Return what to tell a person whose roster does not decode."""
-        return self._damaged("roster", str(error))
+        return self._damaged(ROSTER_NAME, str(error))
 
     def _read(self, name: str, bytes_max: int) -> bytes | None:
         path = self.path / name

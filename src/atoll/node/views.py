@@ -8,12 +8,15 @@ from typing import Final
 
 import msgspec
 
+from atoll.base.errors import UserError
+
 __all__ = [
     "CandidateView",
     "ForwardView",
     "InviteView",
     "PeerView",
     "PingView",
+    "Problem",
     "Ready",
     "RelayView",
     "StatusView",
@@ -27,6 +30,19 @@ PING_SCHEMA: Final = "atoll.ping/1"
 INVITE_SCHEMA: Final = "atoll.invite/1"
 FORWARD_SCHEMA: Final = "atoll.forward/1"
 READY_SCHEMA: Final = "atoll.ready/1"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A ``UserError`` on its way between processes."""
+
+    code: str
+    sentence: str
+    where: str = ""
+    fix: str = ""
+
+    def error(self) -> UserError:
+        """Return the exception that this describes."""
+        return UserError(self.code, self.sentence, where=self.where, fix=self.fix)
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +93,10 @@ class RelayView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of ``status``. ``degraded`` decides ``--check``'s exit status 4; ``warnings`` are sentences."""
+    """Answer of ``status``. ``degraded`` decides ``--check``'s exit status 4: a peer that is not ok, or a warning.
+
+    ``warnings`` are sentences; one that begins with a code has an entry in the catalogue.
+    """
 
     schema: str = STATUS_SCHEMA
     version: str
@@ -120,7 +139,10 @@ class SwitchView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WhyView(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of ``why A B``: chosen, rejected, numbers, since when."""
+    """Answer of ``why A B``: chosen, rejected, numbers, since when.
+
+    ``told_by`` is None when this node knows it itself, else the member whose own word it is, unchecked.
+    """
 
     schema: str = WHY_SCHEMA
     source: str
@@ -132,6 +154,7 @@ class WhyView(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[CandidateView, ...]
     history: tuple[SwitchView, ...]
     next: str
+    told_by: str | None = None
 
 
 class PingView(msgspec.Struct, frozen=True, kw_only=True):

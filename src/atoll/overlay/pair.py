@@ -49,6 +49,7 @@ SHUN_NS: Final = 60 * SECOND_NS  # A relay that failed end to end is not propose
 YOUNG_NS: Final = MINUTE_NS  # So long a pair is young.
 CONNECT_NS: Final = 3 * SECOND_NS  # A member without a session for so long gets relays, so that it can be reached.
 PROVE: Final = 8  # Questions that a new standby path begins with ...
+GREET: Final = 2  # ... and a direct path: so that it is known a round trip after the session, not a second.
 PROVE_GAP_NS: Final = 50 * MILLISECOND_NS
 UNUSED_NS: Final = 10 * SECOND_NS  # A path that nobody wants is forgotten after this.
 MISSING_DATA_MIN: Final = 2  # Data packets missing between two probes ...
@@ -281,8 +282,7 @@ class Pair(msgspec.Struct):
         if path is None:
             path = self._made(via, now_ns)
             path.want(around.config.paces.idle_ns, self._floor_ns(around), now_ns)
-            if via:
-                path.ask(PROVE, PROVE_GAP_NS, now_ns)
+            path.ask(PROVE if via else GREET, PROVE_GAP_NS, now_ns)
         return path
 
     def _floor_ns(self, around: Surroundings) -> int:

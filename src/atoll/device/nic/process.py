@@ -204,7 +204,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: As in ``sys.argv``; the second is the number of the control socket's file descriptor.
     """
     for number in ENDING_SIGNALS:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
+        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=int(arguments[1])) as control:
         control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IPC_SOCKET_BYTES)
         configure = _first_order(control)
@@ -213,8 +213,8 @@ def main(arguments: Sequence[str]) -> int:
         sockets: list[UdpSocket] = []
         try:
             sockets.extend(UdpSocket(endpoint) for endpoint in configure.listen)
+            engine = _engine(configure)  # It loads what it needs, which another user may not be able to read.
             confine(configure.run_as_uid)
-            engine = _engine(configure)
         except (LinkError, OSError, UsageError) as error:
             _say(control, Listening((), str(error) or "EIO"))
             return EXIT_NOT_LISTENING

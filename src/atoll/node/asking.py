@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions between members: "why do your packets to that member go the way they go?", asked and answered.
+
+One stream carries one question and one answer (docs/spec/streams.md). Who may ask what, and why: ADR 0013. The asker
+believes nothing that the answer could lie about: who was asked, and about whom, it fills in from what it asked.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import UserError, WireError
+from atoll.base.ids import NODE_ID_BYTES, NodeId
+from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
+from atoll.conduit.streams import StreamHost
+from atoll.group.limits import MEMBERS_MAX
+from atoll.node.views import WHY_SCHEMA, WhyView
+
+__all__ = [
+    "ASK_TIMEOUT_S",
+    "Answer",
+    "Answerer",
+    "Asked",
+    "Failure",
+    "Question",
+    "ask_why",
+    "decode_answer",
+    "decode_question",
+    "pathless",
+]
+
+ASK_TIMEOUT_S: Final = 5.0  # Limit. Connecting, asking, answering; the command line waits for 10 s.
+QUESTION_TIMEOUT_S: Final = 5.0  # Limit. From the header of a stream to the end of its question.
+QUESTION_BYTES_MAX: Final = 1024  # Limit. A question of today has 70.
+ANSWER_BYTES_MAX: Final = 128 * 1024  # Limit. 64 members with full histories are below 32 KiB.
+QUESTIONS_MAX: Final = 4  # Limit. Of one member within QUESTIONS_S: a person asks one, and an answer costs about 1 ms.
+QUESTIONS_S: Final = 1.0
+TEXT_CHARS_MAX: Final = 1000  # Limit. Of one text in an answer; the longest evidence of today has 150.
+WAYS_MAX: Final = MEMBERS_MAX + 1  # Limit. The direct path and each member.
+CHANGES_MAX: Final = 64  # Limit. Nodes of today keep 16.
+NUMBER_MAX: Final = 1e12  # Limit. In any unit of an answer; a number is shown with all its digits.
+
+
+@final
+class Question(msgspec.Struct, frozen=True):
+    """What one member asks another: ``ask`` is "why", ``target`` a node id in hex, ``tag`` a policy tag's name."""
+
+    ask: str
+    target: str
+    tag: str
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An answer that is none: ``failure`` is "question", "target" or "path"."""
+
+    failure: str
+
+
+@final
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """On the wire; exactly one of the two is set."""
+
+    why: WhyView | None = None
+    failure: str | None = None
+
+
+Explain = Callable[[NodeId, str], WhyView | Failure]
+"""Explain this node's path to a member (id, name of the tag)."""
+
+_question_decoder: Final = msgspec.json.Decoder(Question)
+_answer_decoder: Final = msgspec.json.Decoder(Answer)
+
+
+def decode_question(data: bytes) -> tuple[Question, NodeId]:
+    """Return a question and the id in it.
+
+    Raises:
+        WireError: It is none that we know.
+    """
+    try:
+        question = _question_decoder.decode(data)
+        target = bytes.fromhex(question.target)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise WireError("question") from error
+    if question.ask != "why" or len(target) != NODE_ID_BYTES:
+        raise WireError("question")
+    return question, NodeId(target)
+
+
+def decode_answer(data: bytes) -> WhyView | Failure:
+    """Return an answer that is fit to be shown: bounded, and all of its text prints.
+
+    Raises:
+        WireError: It is no answer of this version.
+    """
+    try:
+        answer = _answer_decoder.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise WireError("answer") from error
+    if answer.failure is not None and answer.why is None:
+        return Failure(answer.failure)
+    why = answer.why
+    if why is None or answer.failure is not None or why.schema != WHY_SCHEMA:
+        raise WireError("answer")
+    if len(why.path) > MEMBERS_MAX or len(why.candidates) > WAYS_MAX or len(why.history) > CHANGES_MAX:
+        raise WireError("answer size")
+    parts = (why, *why.candidates, *why.history)
+    values = (value for part in parts for value in msgspec.structs.astuple(part))
+    if not all(_is_fit(value) for value in (*why.path, *values)):
+        raise WireError("answer text")
+    return why
+
+
+def _is_fit(value: object) -> bool:
+    match value:
+        case str():  # Control characters would move a terminal's cursor, and write there what they like.
+            return len(value) <= TEXT_CHARS_MAX and value.isprintable()
+        case float() | int():
+            return abs(value) <= NUMBER_MAX
+        case _:
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What this node wants to know of another member.
+
+    Attributes:
+        source: Name of the member that is asked.
+        target: The member at the other end of the path.
+        target_name: Its name.
+        tag: Name of the policy tag.
+        standing: How the asked member stands with us, for people.
+    """
+
+    source: str
+    target: NodeId
+    target_name: str
+    tag: str
+    standing: str
+
+
+async def ask_why(streams: StreamHost, member: NodeId, asked: Asked) -> WhyView:
+    """Ask a member why its packets go the way they go; wait at most ASK_TIMEOUT_S.
+
+    Raises:
+        UserError: A208, it speaks another version; A210, it knows no such member; A405, it refused; A406, no answer.
+        LimitError: This node has no more streams.
+    """
+    question = Question("why", asked.target.hex(), asked.tag)
+    try:
+        answer = await _ask(streams, member, question)
+    except TimeoutError as error:
+        raise _unanswered(asked, Reason.UNREACHABLE) from error
+    except BrokenStreamError as error:
+        raise _unanswered(asked, error.reason) from error
+    except WireError as error:
+        raise _unanswered(asked, Reason.NO_SERVICE) from error
+    match answer:
+        case WhyView():
+            told = {"source": asked.source, "target": asked.target_name, "tag": asked.tag, "told_by": asked.source}
+            return msgspec.structs.replace(answer, **told)
+        case Failure("path"):
+            raise pathless(asked.source, asked.target_name)
+        case Failure("target"):
+            raise UserError(
+                "A210",
+                f"{asked.source} knows no member {asked.target_name!r}",
+                where=f"told by {asked.source}",
+                fix="if one of them joined a moment ago, try again in a minute",
+            )
+        case Failure():
+            raise _unanswered(asked, Reason.NO_SERVICE)
+
+
+def pathless(source: str, target: str) -> UserError:
+    """Return the error of a pair that has not measured anything yet."""
+    where = "one of them joined a moment ago"
+    return UserError("A406", f"{source} has no path to {target} yet", where=where, fix="try again in a second")
+
+
+def _unanswered(asked: Asked, reason: Reason) -> UserError:
+    there = f"on {asked.source} run:  atoll why {asked.target_name}"
+    match reason:
+        case Reason.NO_SERVICE:
+            return UserError(
+                "A208",
+                f"{asked.source} runs a version that cannot be asked",
+                where="it does not know the question, or answers in another form",
+                fix=f"upgrade atoll there; or {there}",
+            )
+        case Reason.FORBIDDEN | Reason.LIMIT | Reason.REFUSED:
+            where = "this node asked too often" if reason is Reason.LIMIT else "it does not know this node as a member"
+            return UserError("A405", f"{asked.source} refused to answer", where=where, fix=f"wait a second; or {there}")
+        case Reason.UNREACHABLE | Reason.RESET:
+            return UserError(
+                "A406",
+                f"{asked.source} did not answer",
+                where=f"waited at most {ASK_TIMEOUT_S:g} s; {asked.standing}",
+                fix=f"see: atoll status; or {there}",
+            )
+
+
+async def _ask(streams: StreamHost, node: NodeId, question: Question) -> WhyView | Failure:
+    async with asyncio.timeout(ASK_TIMEOUT_S):
+        stream = streams.open(node, 0, Service(Kind.QUESTION))
+        try:
+            await stream.write(msgspec.json.encode(question))
+            stream.write_end()
+            return decode_answer(await _read_all(stream, ANSWER_BYTES_MAX))
+        finally:
+            stream.close()
+
+
+@final
+class Answerer:
+    """Answers the questions of members, and of nobody else.
+
+    Args:
+        is_member: Says whether a node is a member now: an invited machine has a session, too.
+        explain: Answers "why".
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, is_member: Callable[[NodeId], bool], explain: Explain, clock: Callable[[], float]) -> None:
+        self._is_member, self._explain, self._clock = is_member, explain, clock
+        self._recent: deque[tuple[float, NodeId]] = deque()  # At most QUESTIONS_MAX of each member.
+
+    async def serve(self, stream: Stream, _: Service) -> None:
+        """Answer the question of one stream.
+
+        Raises:
+            BrokenStreamError: The asker went away.
+            TimeoutError: It did not finish its question.
+            WireError: Its question is too long.
+        """
+        if not self._is_member(stream.node):
+            stream.refuse(Reason.FORBIDDEN)
+            return
+        if not self._takes(stream.node):
+            stream.refuse(Reason.LIMIT)
+            return
+        async with asyncio.timeout(QUESTION_TIMEOUT_S):
+            data = await _read_all(stream, QUESTION_BYTES_MAX)
+        stream.accept()
+        await stream.write(msgspec.json.encode(self._answered(data)))
+        stream.write_end()
+
+    def _takes(self, node: NodeId) -> bool:
+        now = self._clock()
+        while self._recent and now - self._recent[0][0] >= QUESTIONS_S:
+            self._recent.popleft()
+        if sum(asker == node for _, asker in self._recent) >= QUESTIONS_MAX:
+            return False
+        self._recent.append((now, node))
+        return True
+
+    def _answered(self, data: bytes) -> Answer:
+        try:
+            question, target = decode_question(data)
+        except WireError:
+            return Answer(failure="question")
+        answer = self._explain(target, question.tag)
+        return Answer(failure=answer.failure) if isinstance(answer, Failure) else Answer(why=answer)
+
+
+async def _read_all(stream: Stream, size_max: int) -> bytes:
+    data = b""
+    while chunk := await stream.read(size_max + 1 - len(data)):
+        data += chunk
+        if len(data) > size_max:
+            raise WireError("too long")
+    return data

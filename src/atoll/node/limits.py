@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits of the running node: its local API, its turns, its disk. Each says why, and what happens at it."""
+
+from typing import Final
+
+from atoll.base.units import KIB, MIB
+
+__all__ = [
+    "ANSWER_BYTES_MAX",
+    "ANSWER_TAKEN_S_MAX",
+    "CLIENTS_MAX",
+    "DESCRIPTORS_SPARE",
+    "REQUEST_BYTES_MAX",
+    "STORE_S_MAX",
+    "TURN_INPUTS_MAX",
+    "WITHHELD_MESSAGES_MAX",
+]
+
+# The local API.
+REQUEST_BYTES_MAX: Final = 64 * KIB  # Requests are below 1 KiB. Longer: an error, and the connection ends.
+ANSWER_BYTES_MAX: Final = 4 * MIB  # A status of 50 members is below 40 KiB. For clients; longer: the call fails.
+CLIENTS_MAX: Final = 32  # Shells, dashboards and cron jobs of one person. One more: the longest idle one is closed.
+ANSWER_TAKEN_S_MAX: Final = 30  # A client that does not read its answers for so long is gone; it is closed.
+
+# Deciding and storing.
+TURN_INPUTS_MAX: Final = 1000  # Answers within one turn; more would mean that the machine talks to itself. Rest: lost.
+WITHHELD_MESSAGES_MAX: Final = 4096  # Messages that wait for a slow disk: a minute of a busy group. Newest is lost.
+STORE_S_MAX: Final = 8  # A person waits so long for the disk: less than the command line's 10 s. Then it is an error.
+
+# Open files besides what has a limit of its own: the journal, the log, the lock, libraries, and files being replaced.
+DESCRIPTORS_SPARE: Final = 256
