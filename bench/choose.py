@@ -195,7 +195,7 @@ def main() -> None:
             Figure(f"{series.name}, most switches of a pair in a slice", "switches", 1, ours.switches_max, peer=1),
         ]
         switches[series.name] = {"atoll": ours.switch_share, "peer": plain.switch_share}
-    report("choose", rows, {"switches per slice and pair": switches})
+    report("choose", rows, {"switches per slice and pair": switches, "slices": options.slices})
 
 
 if __name__ == "__main__":

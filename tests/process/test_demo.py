@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -17,32 +18,42 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(150)]
 
 SEED = 7
 DEMO_S = 120
+MARK = "ATOLL_TEST_MARK"
 PLAY = "import sys; from atoll.lab.twin import play; sys.stdout.write(play(int(sys.argv[1])).trace)"
 
 
-def run(*command: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+def run(*command: str, hash_seed: str = "random", mark: str = "") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONHASHSEED": hash_seed, MARK: mark}
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=DEMO_S, check=False, env=environment
     )
 
 
-def left_over() -> list[str]:
-    """Return the command lines of this package's processes that no demo may leave behind."""
+def left_over(mark: str) -> list[str]:
+    """Return the command lines of all processes that inherited this mark: a demo leaves none behind."""
     found: list[str] = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # It has ended, or is another user's.
             continue
-        if "atoll.lab.emulator_process" in command:
+        if f"{MARK}={mark}".encode() in environment:
             found.append(command)
     return found
 
 
+def test_the_left_over_check_sees_what_a_demo_starts() -> None:
+    mark = uuid4().hex
+    waiting = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, env=os.environ | {MARK: mark}):
+        assert len(left_over(mark)) == 1
+    assert left_over(mark) == []
+
+
 def test_the_demo_keeps_every_promise_and_its_trace_does_not_depend_on_hashing() -> None:
-    before = left_over()
-    done = run("-m", "atoll.cli", "demo", "--json", "--seed", str(SEED), hash_seed="1")
+    mark = uuid4().hex
+    done = run("-m", "atoll.cli", "demo", "--json", "--seed", str(SEED), hash_seed="1", mark=mark)
     assert done.stderr == ""
     report = msgspec.json.decode(done.stdout, type=DemoReport)
     told = json.dumps(json.loads(done.stdout), indent=1)
@@ -57,7 +68,7 @@ def test_the_demo_keeps_every_promise_and_its_trace_does_not_depend_on_hashing()
     assert blackhole.control_silence_s > blackhole.silence_s, "the direct way is dead all the while"
     assert "->" in blackhole.route
     assert report.simulated.trace == run("-c", PLAY, str(SEED), hash_seed="2").stdout
-    assert left_over() == before
+    assert left_over(mark) == []
 
 
 def test_another_seed_is_another_script() -> None:

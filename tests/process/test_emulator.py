@@ -3,15 +3,17 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from statistics import median
 from time import monotonic
 
+import msgspec
 import pytest
 
 from atoll.base.errors import UsageError
-from atoll.lab.emulator import EmulatorClient
+from atoll.lab.emulator import COMMAND_BYTES_MAX, Answer, EmulatorClient
 
 pytestmark = pytest.mark.process
 
@@ -181,3 +183,75 @@ def test_a_node_that_moves_to_another_port_keeps_its_face() -> None:
         moved.transport.close()
 
     run(scenario)
+
+
+class Commands:
+    """The emulator's process, spoken to in lines."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def ask(self, line: bytes) -> Answer:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line)
+        async with asyncio.timeout(WAIT_S):
+            return msgspec.json.decode(await self.process.stdout.readline(), type=Answer)
+
+
+async def emulator_process(*arguments: str) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "atoll.lab.emulator_process", *arguments)
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, bytes]:
+    """Close the commands; return the exit status, and what was said on standard error."""
+    async with asyncio.timeout(WAIT_S):
+        _, said = await process.communicate(b"")
+    return process.returncode, said
+
+
+def test_a_wrong_line_is_answered_with_a_code_and_the_next_one_is_obeyed() -> None:
+    async def scenario() -> None:
+        process = await emulator_process("1")
+        commands = Commands(process)
+        padding = b"x" * (COMMAND_BYTES_MAX + 1)
+        deep = b'{"type":"Count","more":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
+        for line, expected in (
+            (padding + b"\n", "more than"),
+            (padding * 5 + b"\n", "more than"),
+            (b"\n", "not a command"),
+            (b"\xff\n", "not a command"),
+            (deep + b"\n", "not a command"),
+            (b'{"type":"AddNode","name":"a","port":70000}\n', "65535"),
+            (b'{"type":"SetLink","source":"a","target":"b"}\n', "no link"),
+        ):
+            answer = await commands.ask(line)
+            assert (answer.code, expected in answer.error) == ("A501", True), answer
+        assert (await commands.ask(b'{"type":"AddNode","name":"a","port":4000}\n')).face is not None
+        answer = await commands.ask(b'{"type":"AddNode","name":"b","port":4000}\n')
+        assert (answer.code, answer.error) == ("A501", "port 4000 is that of 'a'")
+        assert (await commands.ask(b'{"type":"Count"}\n')).error == ""
+        assert await ended(process) == (0, b"")
+
+    asyncio.run(scenario())
+
+
+def test_commands_that_end_in_the_midst_of_a_line_end_the_emulator() -> None:
+    async def scenario() -> None:
+        process = await emulator_process()
+        assert process.stdin is not None
+        process.stdin.write(b"x" * (COMMAND_BYTES_MAX + 10))
+        assert await ended(process) == (0, b"")
+
+    asyncio.run(scenario())
+
+
+def test_a_seed_that_is_no_number_is_a_coded_error() -> None:
+    async def scenario() -> None:
+        status, said = await ended(await emulator_process("many"))
+        assert (status, said.startswith(b"error A501: 'many'")) == (2, True)
+        assert b"Traceback" not in said
+
+    asyncio.run(scenario())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The emulator's pure half: links, faults, order, counters."""
 
+import msgspec
 import pytest
 
 from atoll.base.errors import LimitError, UsageError
@@ -99,6 +100,16 @@ def test_what_is_in_flight_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(net.due(100)) == 10
 
 
+def test_faults_on_one_link_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulator, "IMPAIRMENTS_MAX", 2)
+    net = fabric()
+    for key in ("one", "two", "two"):
+        net.impair("a", "b", key, LinkSpec(loss=1))
+    with pytest.raises(LimitError, match="IMPAIRMENTS_MAX"):
+        net.impair("a", "b", "three", LinkSpec(loss=1))
+    net.impair("b", "a", "three", LinkSpec(loss=1))
+
+
 def test_an_unknown_link_or_a_node_too_many_is_refused() -> None:
     net = fabric()
     net.offer("a", "a", b"to oneself", 0)
@@ -111,3 +122,27 @@ def test_an_unknown_link_or_a_node_too_many_is_refused() -> None:
         net.add(f"n{number}")
     with pytest.raises(LimitError):
         net.add("one too many")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        b'{"type":"AddNode","name":"a","port":0}',
+        b'{"type":"AddNode","name":"a","port":65536}',
+        b'{"type":"AddNode","name":"a","port":-1}',
+        b'{"type":"AddNode","name":"a","port":"4000"}',
+        b'{"type":"AddNode","name":"%s","port":4000}' % (b"a" * (emulator.NAME_BYTES_MAX + 1)),
+        b'{"type":"Impair","source":"a","target":"b","key":"%s"}' % (b"k" * (emulator.NAME_BYTES_MAX + 1)),
+    ],
+)
+def test_a_port_or_name_out_of_range_is_no_command(command: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(command, type=emulator.Command)
+
+
+def test_the_longest_answer_fits_its_limit() -> None:
+    counts = tuple(
+        emulator.LinkCount("s" * emulator.NAME_BYTES_MAX, "t" * emulator.NAME_BYTES_MAX, 2**32, 2**32, 2**42)
+        for _ in range(emulator.NODES_MAX * (emulator.NODES_MAX - 1))
+    )
+    assert len(msgspec.json.encode(emulator.Answer(counts=counts))) < emulator.ANSWER_BYTES_MAX

@@ -221,7 +221,8 @@ def test_direct_is_taken_again_after_a_clean_minute() -> None:
 
 def test_a_relay_that_is_clearly_better_is_kept_though_direct_is_clean() -> None:
     assert chosen(used(R, 0, 0), way(rtt_ms=100), way(R, 80)) == (R, "keep")
-    assert chosen(used(R, 0, 0), way(rtt_ms=100), Candidate(R, 0, 99_100, 0, 0, 0)) == (b"", "recovered")
+    assert chosen(used(R, 0, 0), way(rtt_ms=100), Candidate(R, 0, 99_900, 0, 0, 0)) == (R, "keep")
+    assert chosen(used(R, 0, 0), way(rtt_ms=100), Candidate(R, 0, 100_000, 0, 0, 0)) == (b"", "recovered")
 
 
 def test_from_a_relay_that_is_not_worth_it_to_one_that_is_or_else_to_direct() -> None:

@@ -173,9 +173,9 @@ class _Stage:
         atoll, control = pair.atoll.waits(onset_s, end_s), pair.control.waits(onset_s, end_s)
         pair.atoll.ask_to_stop()
         pair.control.ask_to_stop()
-        report = _told(phase, atoll, control, _Healing.of(why, asyncio.get_running_loop().time() - onset_s))
-        if faults and struck_s is None:  # A trouble that did not come proves nothing.
-            report = msgspec.structs.replace(report, kept=False)
+        healing = Healing.of(why, asyncio.get_running_loop().time() - onset_s)
+        # A trouble that did not come proves nothing.
+        report = told(phase, atoll, control, healing, came=not faults or struck_s is not None)
         row.state, row.route = "kept" if report.kept else "MISSED", report.route
         row.waits = lambda: (report.control_silence_s, report.silence_s)
         self._shown.say(_line(report))
@@ -213,7 +213,7 @@ def _silences(pair: _Pair, onset_s: float, now_s: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Healing:
+class Healing:
     """What the overlay did about a trouble: its first change of route since, as a later one answers a later trouble."""
 
     route: str
@@ -221,15 +221,18 @@ class _Healing:
     took_s: float | None = None
 
     @staticmethod
-    def of(why: WhyView, since_s: float) -> "_Healing":
-        switch = next((s for s in why.history if s.cause != "start" and s.ago_s <= since_s), None)
-        if switch is None:
-            return _Healing("->".join(why.path))
-        relays = () if switch.after is None else (switch.after,)
-        return _Healing("->".join((why.source, *relays, why.target)), switch.cause, switch.took_s)
+    def of(why: WhyView, since_s: float) -> "Healing":
+        """Return it from a node's own history, whatever its order; ``since_s``: how long ago the trouble began."""
+        since = [switch for switch in why.history if switch.cause != "start" and switch.ago_s <= since_s]
+        if not since:
+            return Healing("->".join(why.path))
+        first = max(since, key=lambda switch: switch.ago_s)
+        relays = () if first.after is None else (first.after,)
+        return Healing("->".join((why.source, *relays, why.target)), first.cause, first.took_s)
 
 
-def _told(phase: Phase, atoll: Waits, control: Waits, healing: _Healing) -> PhaseReport:
+def told(phase: Phase, atoll: Waits, control: Waits, healing: Healing, *, came: bool) -> PhaseReport:
+    """Return what a trouble did to both clients; the promise is kept only if it ``came`` and somebody was there."""
     promised_s = phase.silence_max_ms / 1000 + atoll.usual_s
     return PhaseReport(
         trouble=phase.trouble.value,
@@ -249,7 +252,7 @@ def _told(phase: Phase, atoll: Waits, control: Waits, healing: _Healing) -> Phas
         control_failed=control.failed,
         control_late=control.late,
         control_silence_s=control.silence_s,
-        kept=atoll.requests > 0 and atoll.failed == 0 and atoll.silence_s <= promised_s,
+        kept=came and atoll.requests > 0 and atoll.failed == 0 and atoll.silence_s <= promised_s,
     )
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from hashlib import blake2s
 from random import Random
 from time import monotonic_ns
-from typing import Final, final
+from typing import Annotated, Final, final
 
 import msgspec
 
@@ -50,21 +50,29 @@ NODES_MAX: Final = 64  # Limit. Twice what one machine can run as real processes
 IN_FLIGHT_MAX: Final = 1 << 16  # Limit. Datagrams on their way: 16 seconds of the busiest demo; then they are lost.
 SOCKET_BUFFER_BYTES: Final = 4 * MIB  # What the kernel holds while Python is busy elsewhere.
 BATCH_MAX: Final = 64  # Limit. Datagrams read from one face before the others and the timers have their turn.
-LINE_BYTES_MAX: Final = 64 * 1024  # Limit. One command or answer; counters of 64 nodes are the longest.
+COMMAND_BYTES_MAX: Final = 64 * 1024  # Limit. One command, a line of JSON; all are below 1 KiB.
+ANSWER_BYTES_MAX: Final = MIB  # Limit. One answer; the counters of 64 nodes with the longest names are half of it.
+NAME_BYTES_MAX: Final = 63  # Limit. Of a node, and of the key of a fault; a DNS label.
+IMPAIRMENTS_MAX: Final = 64  # Limit. Faults on one directed link: more keys than any script has.
 ANSWER_TIMEOUT_S: Final = 10.0  # The emulator's process starts in well under one second.
 OVERHEAD_BYTES: Final = 28  # IPv4 and UDP headers, which a rate limit counts.
 DATAGRAM_BYTES_MAX: Final = 65_535
 
+WRONG: Final = "A501"  # Codes of ``base.problems``.
+REFUSED: Final = "A499"
 _LOOPBACK: Final = "127.0.0.1"
 # SO_SNDBUFFORCE and SO_RCVBUFFORCE: beyond the system's bound, because what the kernel drops here no link model lost.
 _FORCING_OPTIONS: Final = (32, 33) if sys.platform == "linux" else ()
 
 
+Name = Annotated[str, msgspec.Meta(max_length=NAME_BYTES_MAX)]
+
+
 class _Impairment(msgspec.Struct, frozen=True, kw_only=True):
     """Behaviour of one direction, in the units of the wire: integers, microseconds, 1/10000."""
 
-    source: str
-    target: str
+    source: Name
+    target: Name
     delay_us: int = 0
     jitter_us: int = 0
     loss: int = 0
@@ -86,8 +94,8 @@ class _Impairment(msgspec.Struct, frozen=True, kw_only=True):
 class AddNode(msgspec.Struct, frozen=True, tag=True):
     """A node that will send from 127.0.0.1:``port``; the answer names its face. Again with another port: it moved."""
 
-    name: str
-    port: int
+    name: Name
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
 class SetLink(_Impairment, frozen=True, tag=True):
@@ -97,7 +105,7 @@ class SetLink(_Impairment, frozen=True, tag=True):
 class Impair(_Impairment, frozen=True, tag=True, kw_only=True):
     """Lay a fault on one direction, under a key; the same key replaces it. Jitter is uniform."""
 
-    key: str
+    key: Name
 
 
 class Mend(msgspec.Struct, frozen=True, tag=True):
@@ -124,7 +132,11 @@ class LinkCount(msgspec.Struct, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """To each command, in order. ``at_ns``: when it took effect, on this machine's monotonic clock."""
+    """To each command, in order. ``at_ns``: when it took effect, on this machine's monotonic clock.
+
+    What could not be done has an ``error``, a sentence, and its ``code`` in the catalogue of errors: A501, the command
+    is wrong; A499, a limit or the machine refused.
+    """
 
     at_ns: int = 0
     face: tuple[str, int] | None = None
@@ -132,6 +144,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     strangers: int = 0
     overrun: int = 0
     error: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -204,8 +217,12 @@ class Fabric:
 
         Raises:
             UsageError: There is no such link.
+            LimitError: IMPAIRMENTS_MAX faults lie on it.
         """
-        self._link(source, target).impair(key, spec)
+        link = self._link(source, target)
+        if key not in link.impairments and len(link.impairments) >= IMPAIRMENTS_MAX:
+            raise LimitError("IMPAIRMENTS_MAX", IMPAIRMENTS_MAX)
+        link.impair(key, spec)
 
     def mend(self, key: str) -> None:
         """Take the fault of that key away wherever it lies; an empty key takes away all faults."""
@@ -277,8 +294,10 @@ class Emulator:
         """Carry out one command; what it cannot do comes back as ``Answer.error``."""
         try:
             return self._obey(command)
-        except (UsageError, LimitError, OSError) as error:
-            return Answer(at_ns=monotonic_ns(), error=str(error))
+        except UsageError as error:
+            return Answer(at_ns=monotonic_ns(), error=str(error), code=WRONG)
+        except (LimitError, OSError) as error:
+            return Answer(at_ns=monotonic_ns(), error=str(error), code=REFUSED)
 
     def close(self) -> None:
         """Give the sockets back; what is on its way is lost."""
@@ -307,6 +326,9 @@ class Emulator:
         return Answer(at_ns=monotonic_ns(), face=face, counts=counts, strangers=self.strangers, overrun=overrun)
 
     def _add(self, name: str, port: int) -> tuple[str, int]:
+        holder = self._names_by_port.get(port, name)
+        if holder != name:
+            raise UsageError(f"port {port} is that of {holder!r}")
         self.fabric.add(name)
         self._names_by_port.pop(self._ports.get(name, 0), None)
         self._ports[name], self._names_by_port[port] = port, name
@@ -363,14 +385,37 @@ async def serve(seed: int, reader: asyncio.StreamReader, answer: Callable[[bytes
     """Obey JSON lines until their end, answering each with one; then give everything back."""
     decoder, emulator = msgspec.json.Decoder(Command), Emulator(seed)
     try:
-        while line := await reader.readline():
-            try:
-                reply = emulator.obey(decoder.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                reply = Answer(error=f"not a command: {error}")
+        while (line := await _next_line(reader)) != b"":
+            if line is None:
+                reply = Answer(error=f"a command of more than {COMMAND_BYTES_MAX} bytes", code=WRONG)
+            else:
+                try:
+                    reply = emulator.obey(decoder.decode(line))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    reply = Answer(error=f"not a command: {error}", code=WRONG)
             answer(msgspec.json.encode(reply) + b"\n")
     finally:
         emulator.close()
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes | None:
+    """Return the next line; empty: there is none. None: it was longer than the reader's limit, and is skipped whole."""
+    try:
+        return await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    except asyncio.LimitOverrunError as overrun:
+        consumed = overrun.consumed
+    while True:  # Ends with the line: each turn takes what the reader holds, which is bounded.
+        try:
+            await reader.readexactly(consumed)
+            await reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError:
+            return None
+        except asyncio.LimitOverrunError as overrun:
+            consumed = overrun.consumed
+        else:
+            return None
 
 
 def precise_loop() -> asyncio.SelectorEventLoop:
@@ -399,7 +444,7 @@ class EmulatorClient:
             str(seed),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES_MAX,
+            limit=ANSWER_BYTES_MAX,
         )
         assert process.stdin is not None
         try:
@@ -456,7 +501,7 @@ class EmulatorClient:
             raise LinkError("the emulator has ended")
         answer = self._decoder.decode(line)
         if answer.error:
-            raise UsageError(answer.error)
+            raise UsageError(f"{answer.code}: {answer.error}")
         return answer
 
     async def _fault(self, fault: Impair, *, both: bool) -> int:

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Final
 
-from atoll.lab.emulator import LINE_BYTES_MAX, precise_loop, serve
+from atoll.lab.emulator import COMMAND_BYTES_MAX, WRONG, precise_loop, serve
 
 __all__ = ["main"]
 
@@ -18,7 +18,7 @@ NICENESS: Final = -10
 
 
 async def _serve_standard_streams(seed: int) -> None:
-    reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
+    reader = asyncio.StreamReader(limit=COMMAND_BYTES_MAX)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
 
     def answer(line: bytes) -> None:
@@ -29,12 +29,15 @@ async def _serve_standard_streams(seed: int) -> None:
 
 
 def main() -> int:
-    """Serve until the end of the commands; return the exit status."""
+    """Serve until the end of the commands; return the exit status: 2 if the seed is no number."""
+    text = sys.argv[1] if len(sys.argv) > 1 else "1"
+    if not (text.isascii() and text.isdigit()):
+        sys.stderr.write(f"error {WRONG}: {text!r} is no seed\n  fix     use a number, 0 or more\n")
+        return 2
     with contextlib.suppress(OSError):  # Allowed to root only. The network should not wait for the busy nodes on it.
         os.nice(NICENESS)
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), asyncio.Runner(loop_factory=precise_loop) as runner:
-        runner.run(_serve_standard_streams(seed))
+        runner.run(_serve_standard_streams(int(text)))
     return 0
 
 

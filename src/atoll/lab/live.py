@@ -7,6 +7,7 @@ link to whom it is for. So every process runs exactly the code that it runs on t
 
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -19,7 +20,8 @@ import msgspec
 from atoll.base.errors import UserError
 from atoll.lab.emulator import EmulatorClient
 from atoll.node.api import call
-from atoll.node.launch import LaunchOptions, launch
+from atoll.node.launch import launch
+from atoll.node.start import LaunchOptions
 from atoll.node.views import ForwardView, InviteView, StatusView, WhyView
 from atoll.sim import Topology
 
@@ -39,6 +41,39 @@ def free_port(kind: int = socket.SOCK_DGRAM) -> int:
 
 
 @final
+class Process:
+    """One process, whoever has its number after it. Close it.
+
+    A number alone would be wrong: the kernel gives it to another process as soon as this one was waited for, and a lab
+    that ends a node late would then kill a stranger.
+
+    Args:
+        number: Of a process that runs now.
+
+    Raises:
+        ProcessLookupError: It does not.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._handle = os.pidfd_open(number)
+
+    def has_ended(self) -> bool:
+        """Return whether it has ended."""
+        waiting = select.poll()
+        waiting.register(self._handle, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def kill(self) -> None:
+        """End it at once; nothing happens if it has ended."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Give the handle back."""
+        os.close(self._handle)
+
+
+@final
 class LiveGroup:
     """Nodes of one group and the emulator between them. Made by ``LiveGroup.running``.
 
@@ -51,7 +86,7 @@ class LiveGroup:
         self.names: Final = tuple(names)
         self.emulator: Final = emulator
         self._directory = directory
-        self._killed: set[str] = set()
+        self._processes: dict[str, Process] = {}
 
     @staticmethod
     @asynccontextmanager
@@ -101,17 +136,13 @@ class LiveGroup:
 
     def kill(self, name: str) -> None:
         """Kill a node's control process as a power cut would; its packet device ends with it."""
-        self._killed.add(name)
-        pid = self._pid(name)
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if name in self._processes:
+            self._processes[name].kill()
 
-    def _pid(self, name: str) -> int | None:
-        try:
-            return int((self.state(name) / "lock").read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None
+    def _hold(self, name: str) -> None:
+        """Take hold of the process of a node that has just started; it may be gone already."""
+        with suppress(OSError, ValueError):
+            self._processes[name] = Process(int((self.state(name) / "lock").read_text(encoding="ascii")))
 
     async def _start(self, topology: Topology) -> None:
         ports = {name: free_port() for name in self.names}
@@ -156,6 +187,8 @@ class LiveGroup:
             with suppress(UserError):
                 await starting  # A thread cannot be cancelled, and a node half started cannot be ended.
             raise
+        finally:
+            self._hold(name)
 
     async def _until_all_see_all(self) -> None:
         missing: dict[str, list[str]] = {}
@@ -172,17 +205,16 @@ class LiveGroup:
         raise UserError("A406", "the nodes do not see each other", where=str(missing), fix=f"read {self._directory}")
 
     async def _end(self) -> None:
-        await asyncio.gather(*(self._down(name) for name in self.names if name not in self._killed))
+        await asyncio.gather(*(self._down(name, process) for name, process in self._processes.items()))
 
-    async def _down(self, name: str) -> None:
-        pid = self._pid(name)
-        with suppress(UserError):
-            await self.call(name, "down")
-        if pid is None:
-            return
+    async def _down(self, name: str, process: Process) -> None:
+        if not process.has_ended():
+            with suppress(UserError):
+                await self.call(name, "down")
         give_up_at = asyncio.get_running_loop().time() + DOWN_TIMEOUT_S
-        while (self.state(name) / "control.sock").exists():
+        while not process.has_ended():
             if asyncio.get_running_loop().time() > give_up_at:
-                self.kill(name)
-                return
+                process.kill()
+                break
             await asyncio.sleep(POLL_S)
+        process.close()

@@ -26,9 +26,13 @@ AFTER_NS: Final = SECOND_NS
 
 
 class PhaseTwin(msgspec.Struct, frozen=True, kw_only=True):
-    """One phase in simulation; seconds. ``silence_s``: longest time without an answer; losses are shares."""
+    """One phase in simulation; seconds. ``silence_s``: longest time without an answer; losses are shares.
+
+    ``came`` is false where there was nothing to break: no relay to kill, because the path was direct.
+    """
 
     trouble: str
+    came: bool
     silence_s: float
     loss: float
     control_silence_s: float
@@ -43,11 +47,12 @@ class Twin(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[PhaseTwin, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Clients:
     phase: Phase
     healed: Exchange
     control: Exchange
+    came: bool = False
 
 
 def play(seed: int, *, faults: bool = True) -> Twin:
@@ -58,7 +63,7 @@ def play(seed: int, *, faults: bool = True) -> Twin:
     clients = [_begin(traffic, phase) for phase in phases(seed)]
     if faults:
         for one in clients:
-            _strike(world, one.phase)
+            _strike(world, one)
     end_ns = max(_at(one.phase.end_ms) for one in clients) + AFTER_NS
     world.start_all()
     world.run(end_ns)
@@ -77,16 +82,22 @@ def _begin(traffic: Traffic, phase: Phase) -> _Clients:
     return _Clients(phase, healed, control)
 
 
-def _strike(world: World[SimulatedNode], phase: Phase) -> None:
+def _strike(world: World[SimulatedNode], clients: _Clients) -> None:
+    phase = clients.phase
     source, target = SITES.index(phase.source), SITES.index(phase.target)
     key = phase.trouble.value
     if phase.trouble is Trouble.RELAY_KILLED:
-        world.at(_at(phase.begin_ms), lambda: _kill_relay(world, source, target))
+
+        def kill() -> None:
+            clients.came = _kill_relay(world, source, target)
+
+        world.at(_at(phase.begin_ms), kill)
         return
     ways = ((source, target),) if phase.trouble is Trouble.ONE_WAY_LOSS else ((source, target), (target, source))
     spec = LinkSpec(blackhole=True) if phase.trouble is Trouble.BLACKHOLE else LinkSpec(loss=phase.loss)
 
     def begin() -> None:
+        clients.came = True
         for one, other in ways:
             world.impair(one, other, key, spec)
 
@@ -98,7 +109,8 @@ def _strike(world: World[SimulatedNode], phase: Phase) -> None:
     world.at(_at(phase.end_ms), end)
 
 
-def _kill_relay(world: World[SimulatedNode], source: int, target: int) -> None:
+def _kill_relay(world: World[SimulatedNode], source: int, target: int) -> bool:
+    """Kill the relay between two nodes; return whether there was one."""
     node, far = world.program(source), world.program(target)
     assert node is not None, "nobody else is killed"
     assert far is not None, "nobody else is killed"
@@ -107,7 +119,8 @@ def _kill_relay(world: World[SimulatedNode], source: int, target: int) -> None:
         relay = world.program(index)
         if relay is not None and relay.node == via:
             world.kill(index)
-            return
+            return True
+    return False
 
 
 def _told(one: _Clients) -> PhaseTwin:
@@ -115,6 +128,7 @@ def _told(one: _Clients) -> PhaseTwin:
     settled_ns = end_ns - SECOND_NS  # The last requests may still be on their way when the world ends.
     return PhaseTwin(
         trouble=one.phase.trouble.value,
+        came=one.came,
         silence_s=one.healed.silence_ns(begin_ns, end_ns) / SECOND_NS,
         loss=one.healed.loss(begin_ns, settled_ns),
         control_silence_s=one.control.silence_ns(begin_ns, end_ns) / SECOND_NS,

@@ -392,8 +392,8 @@ def _home(current: _Rated, usable: Sequence[_Rated], incumbent: Incumbent, now_n
     home = next((one for one in usable if not one.via), None)
     if not current.via or home is None or home.rank > _RANK_OK or not 0 <= incumbent.clean_ns <= now_ns - CLEAN_NS:
         return None
-    # Half the margin that took us away: between the two lies the band in which nothing moves.
-    worth_it = not current.reserve and current.score_us + _margin_us(home, current) // 2 <= home.score_us
+    # It took a margin to leave; to come back it takes none. Between the two lies the band in which nothing moves.
+    worth_it = not current.reserve and current.score_us < home.score_us
     return None if worth_it else home
 
 

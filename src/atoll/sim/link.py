@@ -24,6 +24,7 @@ __all__ = ["CLEAR", "QUEUE_BYTES", "WHOLE", "Burst", "Jitter", "Link", "LinkSpec
 
 WHOLE: Final = 10_000  # All of it: shares are in 1/10000.
 QUEUE_BYTES: Final = 64 * 1024  # Default queue before a rate limit: about 0.5 s at 1 Mbit/s, as in cheap routers.
+_NEVER_NS: Final = 1 << 63
 _HELD_BACK_NS: Final = 5 * MILLISECOND_NS  # A reordered or duplicated datagram comes up to this much later.
 _DRAW_BITS: Final = 32
 
@@ -168,6 +169,7 @@ class Link:
         "_rate_bytes_s",
         "_reorder",
         "_rng",
+        "_series_due_ns",
         "_series_index",
         "blackholed",
         "corrupts",
@@ -179,6 +181,7 @@ class Link:
         self._bursts: dict[str, _Bursts] = {}
         self._last_ns = self._busy_until_ns = 0
         self._series_index = -1
+        self._series_due_ns = base.series[0][0] if base.series else _NEVER_NS  # When the delay changes next.
         self.blackholed = False  # Nothing passes at present. Read only.
         self.corrupts = False  # The caller must pass each arrival through ``corrupted``. Read only.
         self._fold()
@@ -228,6 +231,8 @@ class Link:
         Returns:
             Empty: lost. Two: duplicated. Each at least ``now_ns`` plus the link's delay.
         """
+        if now_ns >= self._series_due_ns:
+            self._follow_series(now_ns)
         if not self._plain:
             return self._offer_impaired(size_bytes, now_ns)
         at_ns = now_ns + self._delay_ns
@@ -249,8 +254,6 @@ class Link:
         return bytes(copy)
 
     def _offer_impaired(self, size_bytes: int, now_ns: int) -> tuple[int, ...]:
-        if self._base.series:
-            self._follow_series(now_ns)
         if self.blackholed or self._lost(now_ns):
             return ()
         at_ns = now_ns
@@ -286,9 +289,9 @@ class Link:
         series, index = self._base.series, self._series_index
         while index + 1 < len(series) and series[index + 1][0] <= now_ns:  # Amortised: the index only rises.
             index += 1
-        if index != self._series_index:
-            self._series_index = index
-            self._delay_ns = self._summed_delay_ns()
+        self._series_index = index
+        self._series_due_ns = series[index + 1][0] if index + 1 < len(series) else _NEVER_NS
+        self._delay_ns = self._summed_delay_ns()
 
     def _summed_delay_ns(self) -> int:
         index = self._series_index
@@ -319,13 +322,7 @@ class Link:
                 known = before.get(key)
                 self._bursts[key] = known if known and known.spec == layer.burst else _Bursts(layer.burst)
         self._plain = not (
-            self._base.series
-            or self.blackholed
-            or self._loss
-            or self._bursts
-            or self._rate_bytes_s
-            or self._reorder
-            or self._duplicate
+            self.blackholed or self._loss or self._bursts or self._rate_bytes_s or self._reorder or self._duplicate
         )
 
     def _below(self, bound: int) -> int:

@@ -267,7 +267,7 @@ class World(Generic[ProgramT]):
         waiting, node.backlog = node.backlog, []
         for datagram, source, peer in waiting:
             self._deliver(node, datagram, source, peer)
-        self._arm(node)
+        self._rearm(node)
 
     def step_wall(self, index: int, by_ns: int) -> None:
         """Step a node's wall clock."""
@@ -280,7 +280,7 @@ class World(Generic[ProgramT]):
         node = self._nodes[index]
         node.clock.set_drift(drift_ppm)
         node.armed_ns = None
-        self._arm(node)
+        self._rearm(node)
 
     def impair(self, source: int, target: int, key: str, impairment: LinkSpec) -> None:
         """Lay an impairment on one direction, under a key."""
@@ -362,43 +362,49 @@ class World(Generic[ProgramT]):
         node.armed_ns = None
         if node.paused:
             return
-        deadline_ns, monotonic_ns = program.deadline_ns, node.clock.monotonic_at(self.now_ns)
+        deadline_ns, clock = program.deadline_ns, node.clock
         if deadline_ns is None:
             return
+        monotonic_ns = clock.monotonic_at(self.now_ns)
         if deadline_ns > monotonic_ns:
-            self._arm(node)
+            self._arm(node, deadline_ns)
             return
         self.stats.ticks += 1
         self.trace.add(self.now_ns, node.index, WORLD, Kind.TICK, b"")
-        self._call(node, program, program.tick, monotonic_ns, monotonic_ns + node.clock.wall_ahead_ns)
-        if program.deadline_ns is None or program.deadline_ns > monotonic_ns:
+        deadline_ns = self._call(node, program, program.tick, monotonic_ns, monotonic_ns + clock.wall_ahead_ns)
+        if deadline_ns is None or deadline_ns > monotonic_ns:
             node.stuck = 0
             return
         node.stuck += 1
         if node.stuck > STUCK_TICKS_MAX:
-            raise self.failure("a tick moves the deadline", f"node {node.index} stays at {program.deadline_ns} ns")
+            raise self.failure("a tick moves the deadline", f"node {node.index} stays at {deadline_ns} ns")
 
-    def _call(self, node: Station[ProgramT], program: ProgramT, method: Callable[..., object], *args: object) -> None:
-        """Call into a program, then send what it left and note its deadline."""
+    def _call(
+        self, node: Station[ProgramT], program: ProgramT, method: Callable[..., object], *args: object
+    ) -> int | None:
+        """Call into a program, then send what it left; arm the deadline that it has now, and return it."""
         try:
             method(*args)
         except PowerCut:
             self.crash(node.index)  # What was in the outbox had not left yet.
-            return
+            return None
         except Exception as error:
             raise self.failure("no program raises", f"node {node.index}: {error!r}") from error
         outbox = program.outbox
         if outbox:
             self._send(node, outbox)
-        self._arm(node)
+        deadline_ns = program.deadline_ns  # Read once: a program may have to compute it.
+        if deadline_ns is not None and node.program is program:
+            self._arm(node, deadline_ns)
+        return deadline_ns
 
-    def _arm(self, node: Station[ProgramT]) -> None:
+    def _rearm(self, node: Station[ProgramT]) -> None:
+        """Arm the deadline of a node whose clock or state changed."""
         program = node.program
-        if program is None or node.paused:
-            return
-        deadline_ns = program.deadline_ns
-        if deadline_ns is None:
-            return
+        if program is not None and not node.paused and (deadline_ns := program.deadline_ns) is not None:
+            self._arm(node, deadline_ns)
+
+    def _arm(self, node: Station[ProgramT], deadline_ns: int) -> None:
         shift_ns, now_ns, armed_ns = node.clock.shift_ns, self.now_ns, node.armed_ns
         at_ns = node.clock.world_at(deadline_ns) if shift_ns is None else deadline_ns - shift_ns
         at_ns = max(at_ns, now_ns)
