@@ -28,7 +28,7 @@ import numpy.typing as npt
 from figures import Figure, report
 
 from atoll.base.units import MINUTE_NS
-from atoll.overlay.choice import Candidate, Incumbent, PathState, decide, direct, through
+from atoll.overlay.choice import EVEN_NS, Candidate, Incumbent, PathState, decide, direct, through
 from atoll.overlay.estimate import Latency
 from atoll.overlay.messages import Link
 from atoll.overlay.policy import Metric, Rule
@@ -120,7 +120,8 @@ def product(rtt_ms: Matrix) -> Outcome:
                     if source != target:
                         candidates = _candidates(links, source, target)
                         incumbent = incumbents[source][target]
-                        incumbent.watch(candidates, now_ns)
+                        for seen_ns in (now_ns - EVEN_NS, now_ns):  # The slice's numbers stand for a minute or more.
+                            incumbent.watch(candidates, rule, seen_ns)
                         pair_key = ids[source] + ids[target]
                         incumbent.take(decide(incumbent, candidates, rule, pair_key, now_ns), now_ns)
                         via[source, target] = index[incumbent.via]

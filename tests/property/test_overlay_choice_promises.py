@@ -117,7 +117,7 @@ def test_noise_alone_moves_a_pair_at_most_away_and_back(seed: int, metric: Metri
             estimate.add(round(rng.gauss(50_000, 500 * jitter)), now_ns)
         if second % 10 == 0:
             group = [Candidate(via, 0, one.predicted_us, one.deviation_us, 0, 0) for via, one in estimates.items()]
-            incumbent.watch(group, now_ns)
+            incumbent.watch(group, rule, now_ns)
             switches += incumbent.take(decide(incumbent, group, rule, b"pair", now_ns), now_ns)
     assert switches <= 2  # Without hysteresis it is up to 19, one a minute.
 
@@ -130,7 +130,7 @@ def test_at_most_one_switch_a_minute_unless_the_way_fails(
     incumbent, switched_ns = Incumbent(b"", 0), -HOLD_NS
     for step, group in enumerate(groups):
         now_ns = step * 11 * SECOND_NS
-        incumbent.watch(group, now_ns)
+        incumbent.watch(group, rule, now_ns)
         decision = decide(incumbent, group, rule, key, now_ns)
         if incumbent.take(decision, now_ns):
             if decision.cause in {"better", "slow", "recovered"}:

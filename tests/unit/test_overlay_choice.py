@@ -7,6 +7,7 @@ import pytest
 from atoll.base.units import SECOND_NS
 from atoll.overlay.choice import (
     CLEAN_NS,
+    EVEN_NS,
     HOLD_NS,
     LOAD_FULL,
     WILL_METERED,
@@ -45,8 +46,8 @@ def way(
     return Candidate(via, int(state), rtt_ms * 1_000, deviation_us, loss, loss_in, load, will)
 
 
-def used(via: bytes = b"", since_ns: int = 0, clean_ns: int = 0) -> Incumbent:
-    return Incumbent(via, since_ns, since_ns, clean_ns)
+def used(via: bytes = b"", since_ns: int = 0, clean_ns: int = 0, even_ns: int = 0) -> Incumbent:
+    return Incumbent(via, since_ns, since_ns, clean_ns, even_ns=even_ns)
 
 
 def chosen(incumbent: Incumbent | None, *candidates: Candidate, rule: Rule = LATENCY) -> tuple[bytes, str]:
@@ -220,9 +221,24 @@ def test_direct_is_taken_again_after_a_clean_minute() -> None:
 
 
 def test_a_relay_that_is_clearly_better_is_kept_though_direct_is_clean() -> None:
-    assert chosen(used(R, 0, 0), way(rtt_ms=100), way(R, 80)) == (R, "keep")
-    assert chosen(used(R, 0, 0), way(rtt_ms=100), Candidate(R, 0, 99_900, 0, 0, 0)) == (R, "keep")
-    assert chosen(used(R, 0, 0), way(rtt_ms=100), Candidate(R, 0, 100_000, 0, 0, 0)) == (b"", "recovered")
+    """Away takes a margin; back takes a minute of costing no more, without a margin."""
+    for relay_us, expected in ((80_000, (R, "keep")), (99_900, (R, "keep")), (100_000, (b"", "recovered"))):
+        incumbent = used(R, 0, 0, -1)
+        ways = way(rtt_ms=100), Candidate(R, 0, relay_us, 0, 0, 0)
+        for now_ns in (NOW_NS - EVEN_NS, NOW_NS):
+            incumbent.watch(ways, LATENCY, now_ns)
+        assert chosen(incumbent, *ways) == expected
+
+
+def test_one_chance_measurement_does_not_bring_direct_back() -> None:
+    incumbent = used(R, 0, 0, -1)
+    even, better = (way(rtt_ms=100), way(R, 100)), (way(rtt_ms=100), way(R, 99))
+    for now_ns, ways, even_ns in ((1, even, 1), (2, even, 1), (3, better, -1), (4, even, 4)):
+        incumbent.watch(ways, LATENCY, now_ns)
+        assert incumbent.even_ns == even_ns
+    incumbent.watch(even, LATENCY, NOW_NS - EVEN_NS + 1)
+    incumbent.even_ns = NOW_NS - EVEN_NS + 1
+    assert chosen(incumbent, *even) == (R, "keep")
 
 
 def test_from_a_relay_that_is_not_worth_it_to_one_that_is_or_else_to_direct() -> None:
@@ -252,7 +268,7 @@ def test_a_direct_path_is_sound_while_it_works() -> None:
         (3, way(state=PathState.SUSPECT), -1),
         (4, way(), 4),
     ):
-        incumbent.watch([candidate], now_ns)
+        incumbent.watch([candidate], LATENCY, now_ns)
         assert incumbent.sound_ns == sound_ns
 
 
@@ -271,7 +287,7 @@ def test_watch_keeps_since_when_direct_is_clean() -> None:
         (6, way(R, state=FAILED), 5),
         (7, way(state=SUSPECT), -1),
     ):
-        incumbent.watch([candidate], now_ns)
+        incumbent.watch([candidate], LATENCY, now_ns)
         assert incumbent.clean_ns == expected
 
 

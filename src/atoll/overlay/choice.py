@@ -8,7 +8,7 @@ Rules of this file, in the order in which they bind:
 3. A way in use that failed, vanished or loses a tenth of its packets is left at once. Nothing else is urgent.
 4. Anything else waits until the way in use has been used for a minute, and must then be better by a clear margin.
 5. Among relays that are about equally good each pair takes its own, so that not all pairs load the same one; and the
-   direct path is taken again when a relay is no longer clearly better.
+   direct path is taken again when it has cost no more than the relay for a minute.
 
 Every function is pure. What must be remembered between two decisions is in ``Incumbent``.
 """
@@ -64,6 +64,7 @@ MARGIN_US_MIN: Final = 1_000  # ... by at least this (loopback and LAN paths dif
 MARGIN_SIGMA_PARTS: Final = 6  # ... and by a sixth of the two paths' common deviation.
 MARGIN_SIGMA_SHARE: Final = 20  # ... of which more than 5 % of the score is not asked: such a gain is worth a try.
 MARGIN_PARTS_THROUGHPUT: Final = 5  # The TCP model multiplies errors of loss and latency; RON waited for half.
+EVEN_NS: Final = 60 * SECOND_NS  # So long a direct path must have cost no more than the relay in use.
 FAR_BETTER: Final = 2  # A direct path that is never clean is taken again if it costs half of the way in use.
 NEAR_PARTS: Final = 200  # Relays within 0.5 % of the best score are equals ...
 NEAR_US_MIN: Final = 500
@@ -161,6 +162,7 @@ class Incumbent(msgspec.Struct):
         clean_ns: Since when the direct path has been ok and below 1 % loss; -1: it is not. Kept by ``watch``.
         score_us: Its score when it was chosen; tells a path that became slow from a rival that became better.
         sound_ns: Since when the direct path has been ok, whatever its loss; -1: it is not.
+        even_ns: Since when the direct path has cost no more than the way in use; -1: it costs more.
     """
 
     via: bytes
@@ -169,19 +171,20 @@ class Incumbent(msgspec.Struct):
     clean_ns: int = -1
     score_us: int = 0
     sound_ns: int = -1
+    even_ns: int = -1
 
-    def watch(self, candidates: Sequence[Candidate], now_ns: int) -> None:
-        """Note whether the direct path is clean; call it before each ``decide``, and whenever its state changes."""
-        for candidate in candidates:
-            if not candidate.via:
-                if candidate.state != PathState.OK:
-                    self.sound_ns = -1
-                elif self.sound_ns < 0:
-                    self.sound_ns = now_ns
-                if candidate.state != PathState.OK or max(candidate.loss_out, candidate.loss_in) >= CLEAN_LOSS_MAX:
-                    self.clean_ns = -1
-                elif self.clean_ns < 0:
-                    self.clean_ns = now_ns
+    def watch(self, candidates: Sequence[Candidate], rule: Rule, now_ns: int) -> None:
+        """Note how the direct path is; call it before each ``decide``, and whenever its state changes."""
+        home = next((one for one in candidates if not one.via), None)
+        if home is None:
+            return
+        current = next((one for one in candidates if one.via == self.via), home)
+        sound = home.state == PathState.OK
+        clean = sound and _loss(home) < CLEAN_LOSS_MAX
+        even = score_us(home, rule.metric) <= score_us(current, rule.metric)
+        self.sound_ns = _since(self.sound_ns, now_ns, holds=sound)
+        self.clean_ns = _since(self.clean_ns, now_ns, holds=clean)
+        self.even_ns = _since(self.even_ns, now_ns, holds=even)
 
     def take(self, decision: Decision, now_ns: int) -> bool:
         """Follow a decision; return True when the way in use changed."""
@@ -190,8 +193,14 @@ class Incumbent(msgspec.Struct):
                 self.score_us = ranked.score_us
         if decision.via == self.via:
             return False
-        self.via, self.since_ns, self.switched_ns = decision.via, now_ns, now_ns
+        self.via, self.since_ns, self.switched_ns, self.even_ns = decision.via, now_ns, now_ns, -1
         return True
+
+
+def _since(since_ns: int, now_ns: int, *, holds: bool) -> int:
+    if not holds:
+        return -1
+    return now_ns if since_ns < 0 else since_ns
 
 
 def direct(link: Link) -> Candidate:
@@ -392,8 +401,9 @@ def _home(current: _Rated, usable: Sequence[_Rated], incumbent: Incumbent, now_n
     home = next((one for one in usable if not one.via), None)
     if not current.via or home is None or home.rank > _RANK_OK or not 0 <= incumbent.clean_ns <= now_ns - CLEAN_NS:
         return None
-    # It took a margin to leave; to come back it takes none. Between the two lies the band in which nothing moves.
-    worth_it = not current.reserve and current.score_us < home.score_us
+    # It took a margin to leave. To come back it takes a minute of costing no more, so that no chance measurement ends
+    # what is better. Between the two lies the band in which nothing moves.
+    worth_it = not current.reserve and not 0 <= incumbent.even_ns <= now_ns - EVEN_NS
     return None if worth_it else home
 
 

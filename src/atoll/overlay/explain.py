@@ -59,8 +59,9 @@ def explain(pair: Pair, around: Surroundings, tag: int, now_ns: int) -> Explanat
         return None
     incumbent = msgspec.structs.replace(route.incumbent)  # ``watch`` notes; a read must not.
     candidates = pair.candidates(around, now_ns)
-    incumbent.watch(candidates, now_ns)
-    decision = decide(incumbent, candidates, around.config.policy.rule(tag), pair.key, now_ns)
+    rule = around.config.policy.rule(tag)
+    incumbent.watch(candidates, rule, now_ns)
+    decision = decide(incumbent, candidates, rule, pair.key, now_ns)
     usable = around.usable(pair.node, now_ns)
     reports = tuple(_candidate(pair, one, incumbent.via, usable, now_ns) for one in decision.ranked)
     return Explanation(

@@ -434,7 +434,7 @@ class Pair(msgspec.Struct):
             if route.fixed:
                 continue
             rule = config.policy.rule(tag)
-            route.incumbent.watch(candidates, now_ns)
+            route.incumbent.watch(candidates, rule, now_ns)
             decision = decide(route.incumbent, candidates, rule, self.key, now_ns)
             ranking = ranking or decision
             if decision.via != route.incumbent.via and not self.ready(decision.via, usable, now_ns):
