@@ -59,6 +59,7 @@ class Process:
         self.log: list[GroupEffect | JoiningEffect] = []
         self.disk = b""
         self.disk_works = True
+        self.writes_left = 1_000_000  # Then the disk refuses.
         self.decided: tuple[Member, ...] = ()
 
     @property
@@ -81,6 +82,7 @@ class World:
 
     def __init__(self) -> None:
         self.now_ns = 0
+        self.wall_off_s = 0  # By how much wall clocks are wrong.
         self.processes: dict[str, Process] = {}
         self.wire: deque[tuple[Process, Process, bytes]] = deque()
         self.lost: Callable[[Process, Process, bytes], bool] = lambda _from, _to, _payload: False
@@ -91,7 +93,7 @@ class World:
         self, name: str, seed: int, roster: Roster | bytes, *, boot: int = 0, member: Member | None = None
     ) -> Process:
         stored = roster if isinstance(roster, bytes) else roster.encode()
-        started_s = WALL_S + self.now_ns // SECOND_NS
+        started_s = WALL_S + self.now_ns // SECOND_NS + self.wall_off_s
         options = GroupOptions(
             stored, member or record(seed), boot or 1000 + seed, started_s, "0.1.0", bytes([seed]) * 32
         )
@@ -101,6 +103,13 @@ class World:
         self.processes[name] = process
         self.perform(process, group.start(self.now_ns))
         return process
+
+    def restart(self, process: Process) -> Process:
+        """Start again from the disk, as after a crash: whatever was not written is lost, sessions too."""
+        self.wire = deque(item for item in self.wire if process not in item[:2])
+        for other in self.processes.values():
+            other.sessions = {node: p for node, p in other.sessions.items() if p is not process}
+        return self.start(process.name, process.seed, process.disk, boot=process.seed + 5000 + self.now_ns)
 
     def found(self, *seeds: int) -> list[Process]:
         """Start a group of the founder (seed 0) and these, all linked and in agreement."""
@@ -159,7 +168,8 @@ class World:
                         self.wire.append((process, other, payload))
                 case Sign(request_id, payload):
                     self.give(process, Signed(request_id, identity(process.seed).sign(payload)))
-                case StoreRoster(version, roster) if process.disk_works:
+                case StoreRoster(version, roster) if process.disk_works and process.writes_left > 0:
+                    process.writes_left -= 1
                     process.disk = roster
                     self.give(process, Stored(version))
                 case MembersDecided(members):

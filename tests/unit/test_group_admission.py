@@ -17,6 +17,7 @@ from atoll.group import (
     SendGroup,
     Sign,
     Stored,
+    StoreRoster,
     UninvitePeer,
     WallClock,
     founding_roster,
@@ -36,7 +37,7 @@ from atoll.group.messages import (
     encode,
 )
 from atoll.group.statement import Admit, Remove, signed
-from tests.unit.group_world import WALL_S, World, identity, record
+from tests.unit.group_world import WALL_S, Process, World, identity, record
 
 
 def settle(world: World) -> None:
@@ -225,3 +226,221 @@ def test_invitations_are_bounded() -> None:
         world.now_ns += SECOND_NS
         world.give(founder, InviteIssued(number.to_bytes(32, "big"), WALL_S + 10_000))
     assert founder.said(UninvitePeer) == [UninvitePeer(number.to_bytes(32, "big")) for number in range(3)]
+
+
+# From one process to the next.
+
+
+def test_an_open_invitation_survives_its_inviter() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    assert b"s" * 16 not in founder.disk, "the secret is kept nowhere"
+    again = world.restart(world.restart(founder))
+    assert again.said(InvitePeer) == [InvitePeer(invite_public_key(b"s" * 16))]
+    joining = world.joiner(again, 7, b"s" * 16)
+    world.link(joining, again)
+    world.run()
+    assert isinstance(joining.log[-1], Joined)
+    assert again.names() == ["m7"]
+
+
+def test_a_used_invitation_stays_used_after_a_restart() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.join(founder, 7, secret=b"s" * 16)
+    again = world.restart(founder)
+    size = len(again.group.roster)
+    thief = world.joiner(again, 8, b"s" * 16)
+    world.link(thief, again)
+    world.run()
+    assert isinstance(thief.log[-1], JoinFailed)
+    assert thief.log[-1].code == "A204"
+    owner = world.joiner(again, 7, b"s" * 16)  # The answer died with the inviter; it asks again.
+    world.link(owner, again)
+    world.run()
+    assert isinstance(owner.log[-1], Joined)
+    assert len(again.group.roster) == size
+
+
+@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("is_member", [False, True])
+def test_a_crash_at_any_write_serves_one_bearer_alone(writes: int, *, is_member: bool) -> None:
+    """The inviter dies after so many writes; then a thief comes first, then the one who was there before."""
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    if is_member:
+        world.join(founder, 7)
+    world.invite(founder, b"s" * 16)
+    founder.writes_left = writes
+    first = world.joiner(founder, 7, b"s" * 16)
+    world.link(first, founder)
+    world.run()
+    again = world.restart(founder)
+    thief = world.joiner(again, 8, b"s" * 16)
+    world.link(thief, again)
+    world.run()
+    second = world.joiner(again, 7, b"s" * 16)
+    world.link(second, again)
+    world.run()
+    served = {7: first.said(Joined) + second.said(Joined), 8: thief.said(Joined)}
+    assert [bool(served[7]), bool(served[8])] in ([True, False], [False, True])
+    assert bool(first.said(Joined)) == (writes > 0), "with the first write whose it is is known, and it counts"
+
+
+def test_bound_on_disk_but_not_admitted_may_ask_again() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    for secret in (b"a" * 16, b"b" * 16):
+        world.invite(founder, secret)
+    founder.writes_left = 0  # The first one's admission waits for the disk, the second one's for the first.
+    for seed, secret in ((7, b"a" * 16), (8, b"b" * 16)):
+        world.link(world.joiner(founder, seed, secret), founder)
+    world.run()
+    stores = [effect for effect in founder.said(StoreRoster) if isinstance(effect, StoreRoster)]
+    world.give(founder, InviteIssued(invite_public_key(b"c" * 16), WALL_S + 600))  # So that both are written as bound.
+    latest = founder.said(StoreRoster)[-1]
+    assert isinstance(latest, StoreRoster)
+    assert latest.version == stores[-1].version + 1
+    founder.disk = latest.roster
+    again = world.restart(founder)
+    assert again.names() == ["m7"]
+    thief = world.joiner(again, 9, b"b" * 16)
+    owner = world.joiner(again, 8, b"b" * 16)
+    for bearer in (thief, owner):
+        world.link(bearer, again)
+        world.run()
+    assert isinstance(thief.log[-1], JoinFailed)
+    assert thief.log[-1].code == "A204"
+    assert isinstance(owner.log[-1], Joined)
+    assert again.names() == ["m7", "m8"]
+
+
+def test_a_member_that_joins_again_waits_until_the_use_is_on_disk() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.join(founder, 7)
+    world.invite(founder, b"s" * 16)
+    founder.disk_works = False
+    again = world.joiner(founder, 7, b"s" * 16)
+    world.link(again, founder)
+    world.advance(3 * SECOND_NS)
+    assert not again.said(Joined)
+    world.give(founder, Stored(10_000))
+    world.run()
+    assert isinstance(again.log[-1], Joined)
+
+
+def test_who_is_removed_after_it_joined_is_told_so() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.join(founder, 7, secret=b"s" * 16)
+    world.give(founder, RemoveAsked(identity(7).node))
+    size = len(founder.group.roster)
+    back = world.joiner(founder, 7, b"s" * 16)
+    world.link(back, founder)
+    world.run()
+    assert isinstance(back.log[-1], JoinFailed)
+    assert back.log[-1].code == "A206"
+    assert len(founder.group.roster) == size
+
+
+def late(world: World, founder: Process, secret: bytes = b"s" * 16) -> str:
+    """Ask with it now; return the code of the refusal, or nothing."""
+    bearer = world.joiner(founder, 7, secret)
+    world.link(bearer, founder)
+    world.run()
+    return bearer.log[-1].code if isinstance(bearer.log[-1], JoinFailed) else ""
+
+
+@pytest.mark.parametrize(("restart_s", "ask_s", "code"), [(300, 599, ""), (300, 601, "A203"), (601, 602, "A203")])
+def test_a_restart_does_not_prolong_an_invitation(restart_s: int, ask_s: int, code: str) -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    world.advance(restart_s * SECOND_NS)
+    again = world.restart(founder)
+    world.advance((ask_s - restart_s) * SECOND_NS)
+    assert late(world, again) == code
+
+
+def test_a_clock_set_back_between_two_processes_ends_all_that_were_open() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    world.wall_off_s = -3600
+    again = world.restart(founder)
+    assert late(world, again) == "A203"
+
+
+def test_a_clock_that_was_adjusted_a_little_does_no_harm() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    world.wall_off_s = -59
+    again = world.restart(founder)
+    world.advance(500 * SECOND_NS)
+    assert late(world, again) == ""
+
+
+def test_a_clock_set_back_while_it_runs_adds_no_more_than_a_minute_at_a_crash() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    world.advance(5 * SECOND_NS)
+    world.wall_off_s = -1800
+    world.give(founder, WallClock(WALL_S + 5 - 1800))
+    world.advance(9 * MINUTE_NS)
+    again = world.restart(founder)
+    world.advance(2 * MINUTE_NS)
+    assert late(world, again) == "A203"
+
+
+def test_the_disk_is_told_of_the_time_only_while_one_is_open() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    world.advance(HOUR_NS)
+    assert len(founder.said(StoreRoster)) == 11
+    used = world.restart(founder)
+    world.join(used, 7, secret=b"t" * 16)
+    writes = len(used.said(StoreRoster))
+    world.advance(HOUR_NS)
+    assert len(used.said(StoreRoster)) == writes
+
+
+def test_what_was_forgotten_does_not_come_back() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    world.advance(69 * MINUTE_NS)
+    again = world.restart(founder)
+    assert late(world, again) == "A203"
+    world.advance(2 * MINUTE_NS)
+    assert again.log[-1] == UninvitePeer(invite_public_key(b"s" * 16))
+    assert not world.restart(founder).said(InvitePeer)
+
+
+def test_a_wall_clock_of_before_1970_can_be_written() -> None:
+    world = World()
+    world.wall_off_s = -WALL_S - 1000
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.give(founder, InviteIssued(invite_public_key(b"s" * 16), -400))
+    world.restart(founder)
+
+
+def test_an_admission_that_finds_no_room_is_refused_and_not_tried_for_ever() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    half = Member(identity(9).public_key, identity(7).signing_key, "m7")
+    founder.disk_works = False  # While one admission waits, the other clashes with nobody yet.
+    world.join(founder, 7)
+    clash = world.joiner(founder, 7, b"s" * 16, member=half)
+    world.invite(founder, b"s" * 16)
+    world.link(clash, founder)
+    founder.disk_works = True
+    world.give(founder, Stored(10_000))
+    world.advance(5 * SECOND_NS)
+    assert isinstance(clash.log[-1], JoinFailed)
+    assert clash.log[-1].code == "A207"
+    assert len(founder.group.roster) <= 3

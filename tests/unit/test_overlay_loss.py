@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from atoll.overlay.loss import ALARM, CALM, PEAK, STRANGERS_MAX, WINDOW, Window, newer_by
+from atoll.overlay.loss import ALARM, CALM, PEAK, STRANGE, STRANGERS_MAX, WINDOW, Window, newer_by
 
 TOP = (1 << 32) - 1
 
@@ -81,6 +81,14 @@ def test_a_peer_that_began_anew_is_followed_after_three_strange_probes() -> None
     assert news == [False] * (STRANGERS_MAX - 1) + [True, True]
     assert window.last == STRANGERS_MAX + 1
     assert window.holes == 0
+
+
+@pytest.mark.parametrize("ahead", [STRANGE, 1 << 30])
+def test_a_peer_that_began_anew_far_ahead_is_no_outage(ahead: int) -> None:
+    window = fed("." * 100)
+    news = [window.arrived(100 + ahead + step) for step in range(STRANGERS_MAX)]
+    assert news == [False] * (STRANGERS_MAX - 1) + [True]
+    assert (window.holes, window.width) == (0, 1)
 
 
 def test_one_strange_probe_among_good_ones_changes_nothing() -> None:

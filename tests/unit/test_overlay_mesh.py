@@ -333,6 +333,25 @@ def test_a_restarted_device_gets_all_orders_again() -> None:
     assert (made.ids[1], made.routes[0, 1].via) in labels
 
 
+def test_a_restarted_device_is_no_loss_on_any_path() -> None:
+    """Its sessions went with it, and come again as the first of a new count; the peers notice nothing."""
+    made = under_traffic(1)
+    mesh = made.meshes[0]
+    mesh.handle(NicRestarted(), made.now_ns)
+    for node in made.ids[1:]:
+        report = mesh.peer_report(node, made.now_ns)
+        assert report is not None
+        assert (report.session, report.state) == (False, "connecting")
+    made.run(2)
+    for node in made.ids[1:]:
+        made.feed(0, SessionUp(node, 1))  # The same number as that of the first session of the device before it.
+    made.run(2)
+    for node in made.ids[1:]:
+        report = mesh.peer_report(node, made.now_ns)
+        assert report is not None
+        assert (report.session, report.state, report.loss_in) == (True, "ok", 0)
+
+
 def test_orders_are_not_repeated() -> None:
     made = under_traffic(1)
     made.trace = []

@@ -5,6 +5,8 @@ import heapq
 from itertools import pairwise
 from random import Random
 
+import pytest
+
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
 from atoll.overlay.choice import PathState
 from atoll.overlay.limits import ANSWERS_BURST, PROBE_INTERVAL_NS_MIN
@@ -13,6 +15,7 @@ from atoll.overlay.path import ANSWER, ASK, NEVER_NS, UNHEARD_NS, WANT, Path, Re
 
 FAST_NS = 50 * MILLISECOND_NS
 START_NS = 7_000 * SECOND_NS
+ALL_SEEN = (1 << 32) - 1
 
 
 class Ends:
@@ -333,10 +336,23 @@ def test_echoes_that_cannot_be_true_measure_nothing() -> None:
     assert path.predicted_us == 0
 
 
-def test_a_peer_that_began_anew_is_followed() -> None:
+@pytest.mark.parametrize("began", [1 << 21, 1 << 31, (1 << 32) - 1_000_000])
+@pytest.mark.parametrize("lived_s", [0.3, 10])
+def test_a_peer_that_began_anew_is_followed(began: int, lived_s: float) -> None:
+    """Also a young one, whose few numbers would all lie in the window of its successor if both counted from 1."""
     ends = Ends(FAST_NS)
-    ends.run(10)
-    ends.ends[1] = Path(ends.now_ns)
+    ends.run(lived_s)
+    ends.ends[1] = Path(ends.now_ns, state_ns=ends.now_ns, sequence=began, began=began)
     ends.ends[1].want(FAST_NS, PROBE_INTERVAL_NS_MIN, ends.now_ns)
-    ends.run(5)
+    ends.run(2)
     assert all(path.state == PathState.OK for path in ends.ends)
+    assert all(path.loss_out() == path.loss_in() == 0 for path in ends.ends)
+
+
+def test_an_echo_from_an_earlier_life_measures_nothing() -> None:
+    path = Path(START_NS, sequence=1_000, began=1_000)
+    path.probe(START_NS, 0)
+    path.probe(START_NS + 1, 0)
+    for echo, taken in ((1_000, False), (999, False), (1_003, False), (1 << 31, False), (1_001, True)):
+        path.receive(Probe(1, 1, 1_000, echo, START_NS // 1000 % (1 << 32), 0, ALL_SEEN, 0), START_NS + SECOND_NS)
+        assert (path.outward.width > 0) is taken, echo

@@ -45,6 +45,7 @@ from atoll.group.events import (
     WallClock,
 )
 from atoll.group.exchange import Exchange, Letters, Peer
+from atoll.group.form import decode_form
 from atoll.group.limits import JOIN_MESSAGES_MAX, PENDING_MAX
 from atoll.group.messages import (
     PROTOCOL_MAX,
@@ -77,7 +78,7 @@ class GroupOptions:
     """What a membership machine starts from.
 
     Attributes:
-        roster: Durable form of the roster (``Roster.encode``), as last stored.
+        roster: Durable form (``form.py``), as last stored: the roster, and the invitations that are not over.
         own: Our own record as configured now; the keys are those of the identity.
         boot: Random number of this process, 63 bits.
         started_s: Wall clock at the start of this process, seconds since 1970.
@@ -114,6 +115,7 @@ class GroupState(msgspec.Struct):
     wall_ns: int = 0  # When the wall clock said so.
     stopped: bool = False
     version: int = 0  # Of the stored roster; counts StoreRoster effects.
+    stored: int = 0  # The last version that is on disk.
     signing_id: int = 0
     drafting: Draft | None = None
     pending: list[Body] = []
@@ -158,6 +160,7 @@ class Group:
             now_ns=now_ns,
             wall_s=options.started_s,
             wall_ns=now_ns,
+            invites=Invites.restored(decode_form(options.roster).kept, options.started_s, now_ns),
         )
         return cls(state, Roster.decode(options.roster))
 
@@ -209,10 +212,11 @@ class Group:
     # Inputs.
 
     def start(self, now_ns: int) -> list[GroupEffect]:
-        """Return the first effects: the members that the stored roster names, and a new profile if ours changed."""
+        """Return the first effects: the members and bearers that the disk names, and a new profile if ours changed."""
         self._state.now_ns = now_ns
         self._decide()
         if not self._state.stopped:
+            self._effects += [InvitePeer(invite.public_key) for invite in self._state.invites.entries.values()]
             self._profile_changed(self._state.own)
         return self._taken()
 
@@ -286,6 +290,9 @@ class Group:
     def _tick(self) -> None:
         state = self._state
         self._effects += [UninvitePeer(public_key) for public_key in state.invites.forget_old(state.now_ns)]
+        keep_ns = state.invites.keep_ns
+        if keep_ns is not None and state.now_ns >= keep_ns:
+            self._store()
         self._post(state.exchange.tick(self.roster, state.now_ns))
 
     # Messages.
@@ -396,7 +403,8 @@ class Group:
         state = self._state
         state.version += 1
         waiting = [] if state.storing is None else [state.storing.statement]
-        self._effects.append(StoreRoster(state.version, self.roster.encode(*waiting)))
+        kept = state.invites.keep(state.version, self._wall_s(), state.now_ns)
+        self._effects.append(StoreRoster(state.version, self.roster.encode(*waiting, kept=kept)))
 
     def _decide(self) -> None:
         """Tell what the roster comes to, if that changed; after the news went out, so that the removed know why."""
@@ -473,19 +481,27 @@ class Group:
 
     def _stored(self, version: int) -> None:
         state = self._state
-        if state.storing is None or version < state.storing.version:
-            return
-        statement = state.storing.statement
+        state.stored = max(state.stored, version)
+        if state.storing is not None and version >= state.storing.version:
+            self._stated(state.storing.statement)
+        if not state.stopped:
+            self._serve_waiting()
+
+    def _stated(self, statement: Statement) -> None:
+        state = self._state
         state.storing = None
         outcome = self.roster.add(statement)
         if outcome is not Outcome.NEW:
             self._count(f"own statement {outcome.value}")
+            if isinstance(statement.body, Admit) and self.roster.find(statement.body.member.node) is None:
+                self._refuse_bound(statement.body.member.public_key)
         else:
             self._post(state.exchange.tell_all([statement]))
             self._warn_of_forks()
             self._decide()
             if isinstance(statement.body, Admit) and not state.stopped:
-                self._welcome(statement.body.member)
+                member = statement.body.member
+                self._effects.append(notices.joined(member.node, member.name))
         if not state.stopped:
             self._sign_next()
 
@@ -517,6 +533,7 @@ class Group:
         forgotten = self._state.invites.issue(public_key, expires_wall_s, self._wall_s(), self._state.now_ns)
         self._effects += [UninvitePeer(key) for key in forgotten]
         self._effects.append(InvitePeer(public_key))
+        self._store()
 
     def _join_asked(self, node: bytes, invite: Invite, request: JoinRequest) -> None:
         code = refusal_of(invite, request, self.roster, wall_s=self._wall_s(), now_ns=self._state.now_ns)
@@ -524,24 +541,35 @@ class Group:
             self._count("join refused")
             self._send(node, JoinRefused(code, PROTOCOL_MIN, PROTOCOL_MAX))
             return
-        if invite.joiner is None:
-            invite.joiner = request.member
-            member = self.roster.find(request.member.node)
-            if member is None and not self._issue(Admit(request.member)):
-                self._refuse_bound(request.member.public_key)
-                return
-        self._accept(node, invite, request.have)
+        is_new, invite.joiner = invite.joiner is None, request.member
+        if self.roster.find(request.member.node) is not None:
+            if is_new:
+                self._store()  # Whose the invitation is; with an admission the two are one write.
+        elif not self._is_admitting(request.member) and not self._issue(Admit(request.member)):
+            self._refuse_bound(request.member.public_key)
+            return
+        if not self._accept(node, invite, request.have):
+            invite.waiting = True
+
+    def _is_admitting(self, member: Member) -> bool:
+        state = self._state
+        drafting = [] if state.drafting is None else [state.drafting.body]
+        storing = [] if state.storing is None else [state.storing.statement.body]
+        bodies = (*state.pending, *drafting, *storing)
+        return any(isinstance(body, Admit) and body.member.public_key == member.public_key for body in bodies)
 
     def _refuse_bound(self, public_key: bytes) -> None:
         for node, invite in self._state.invites.entries.items():
             if invite.joiner is not None and invite.joiner.public_key == public_key:
-                invite.refused = REFUSED_FULL
+                invite.refused, invite.waiting = REFUSED_FULL, False
                 self._send(node, JoinRefused(REFUSED_FULL, PROTOCOL_MIN, PROTOCOL_MAX))
 
-    def _accept(self, node: bytes, invite: Invite, have: int) -> None:
-        joiner = invite.joiner
-        if joiner is None or self.roster.find(joiner.node) is None:
-            return  # Not yet: its admission waits for signature or disk.
+    def _accept(self, node: bytes, invite: Invite, have: int) -> bool:
+        """Hand the roster to the owner of an invitation, if its admission and its ownership are on disk."""
+        if invite.bound_in is None or invite.bound_in > self._state.stored:
+            return False
+        if invite.joiner is None or self.roster.find(invite.joiner.node) is None:
+            return False
         statements = self.roster.statements()
         have = have if have < len(statements) else 0
         digest, total = self.roster.digest(), len(statements)
@@ -551,14 +579,14 @@ class Group:
 
         for payload in packed(statements[have:], part)[:JOIN_MESSAGES_MAX]:
             self._effects.append(SendGroup(node, payload))
+        return True
 
-    def _welcome(self, member: Member) -> None:
+    def _serve_waiting(self) -> None:
         for node, invite in self._state.invites.entries.items():
-            if invite.joiner is not None and invite.joiner.public_key == member.public_key:
-                self._accept(node, invite, 0)
-        self._effects.append(notices.joined(member.node, member.name))
+            if invite.waiting and self._accept(node, invite, 0):
+                invite.waiting = False
 
 
 KIND: Final[MachineKind[GroupInput, GroupEffect]] = MachineKind(
-    name="group", version=1, inputs=GroupInput, effects=GroupEffect, restore=Group.restore
+    name="group", version=2, inputs=GroupInput, effects=GroupEffect, restore=Group.restore
 )

@@ -16,7 +16,9 @@ __all__ = [
     "FORKS_MAX",
     "HEADS_MAX",
     "INVITES_MAX",
+    "INVITE_BACK_NS",
     "INVITE_FORGET_NS",
+    "INVITE_KEEP_NS",
     "INVITE_VALID_NS",
     "INVITE_VALID_S",
     "ISSUER_STATEMENTS_MAX",
@@ -62,6 +64,8 @@ INVITES_MAX: Final = 64  # Invitations open or remembered.
 INVITE_VALID_S: Final = 600  # Time to walk to the other machine; short, because whoever reads the text can use it.
 INVITE_VALID_NS: Final = INVITE_VALID_S * SECOND_NS
 INVITE_FORGET_NS: Final = INVITE_VALID_NS + HOUR_NS  # Until then a late comer is told "expired" or "used".
+INVITE_KEEP_NS: Final = MINUTE_NS  # Stored so often while one is open: what a crash can add to it.
+INVITE_BACK_NS: Final = MINUTE_NS  # A clock that went back by less between two processes was adjusted, not set back.
 JOIN_MESSAGES_MAX: Final = 32  # One slice of the roster to a joiner: 38 kB, about 120 statements.
 JOIN_CONNECT_NS: Final = 20 * SECOND_NS  # Four WireGuard handshake attempts (5 s apart).
 JOIN_ASK_INTERVAL_NS: Final = SECOND_NS  # A request or its answer may be lost.

@@ -20,6 +20,7 @@ import msgspec
 from atoll.base.errors import CorruptError, LimitError
 from atoll.base.ids import GroupId, NodeId
 from atoll.base.member import NAME_CHARS_MAX, Member
+from atoll.group.form import FORM_VERSION, Form, KeptInvites, decode_form, encode_form
 from atoll.group.limits import FORKS_MAX, HEADS_MAX, ISSUER_STATEMENTS_MAX, REMOVES_RESERVE, STATEMENTS_MAX
 from atoll.group.messages import LINE_BYTES, ROSTER_DIGEST_BYTES, Line
 from atoll.group.statement import (
@@ -35,9 +36,7 @@ from atoll.group.statement import (
 )
 from atoll.group.verdict import Entry, Verdict, judge, lineage
 
-__all__ = ["FORM_VERSION", "Outcome", "Roster"]
-
-FORM_VERSION: Final = 1  # Of the durable form.
+__all__ = ["Outcome", "Roster"]
 
 
 class Outcome(StrEnum):
@@ -50,12 +49,6 @@ class Outcome(StrEnum):
     UNSOUND = "unsound"  # Breaks a rule of its kind.
     FORGED = "forged"  # The signature is not good in this group.
     FULL = "full"  # No room, not even after compaction.
-
-
-class _Form(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    version: int
-    group: bytes
-    statements: tuple[Statement, ...]
 
 
 @final
@@ -418,9 +411,14 @@ class Roster:
 
     # The durable form.
 
-    def encode(self, *more: Statement) -> bytes:
-        """Return the durable form, also used in snapshots; with further statements that are not yet taken in."""
-        return msgspec.msgpack.encode(_Form(FORM_VERSION, self.group, (*self.statements(), *more)))
+    def encode(self, *more: Statement, kept: KeptInvites | None = None) -> bytes:
+        """Return the durable form, also used in snapshots.
+
+        Args:
+            more: Further statements that are not yet taken in.
+            kept: The node's own invitations, for its own disk alone.
+        """
+        return encode_form(Form(FORM_VERSION, self.group, (*self.statements(), *more), kept))
 
     @classmethod
     def decode(cls, encoded: bytes) -> "Roster":
@@ -447,12 +445,7 @@ class Roster:
         Raises:
             CorruptError: The bytes do not decode.
         """
-        try:
-            form = msgspec.msgpack.decode(encoded, type=_Form)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise CorruptError("a roster that does not decode") from error
-        if form.version != FORM_VERSION:
-            raise CorruptError(f"a roster of form {form.version}, this is form {FORM_VERSION}")
+        form = decode_form(encoded)
         roster = cls(GroupId(form.group))
         # Not through add: what was held stays held, also above the limit of forks.
         for statement in form.statements:

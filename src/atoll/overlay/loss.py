@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["ALARM", "CALM", "PEAK", "SHARE_ONE", "WINDOW", "Window", "newer_by"]
+__all__ = ["ALARM", "CALM", "PEAK", "SHARE_ONE", "STRANGE", "STRANGERS_MAX", "WINDOW", "Window", "newer_by"]
 
 WINDOW: Final = 32  # Spec: the width of Probe.seen_bits.
 ALL: Final = (1 << WINDOW) - 1
@@ -30,7 +30,8 @@ ALARM: Final = 70  # 4 losses among 15; 3 alone never do.
 PEAK: Final = 90  # The sum grows no further; it must reach beyond ALARM, for the newest probe known always arrived.
 CALM: Final = 20  # An alarm ends 25 to 32 clean probes after the last loss.
 SLOW_MAX: Final = 512  # Settled probes at which the slow sums are halved.
-STRANGERS_MAX: Final = 3  # This many probes in a row from far outside the window: the peer began anew.
+STRANGERS_MAX: Final = 3  # This many probes in a row older than the window: the peer began anew.
+STRANGE: Final = 1 << 20  # Nor is one so much newer: half a day of the fastest pace.
 ONSET_NARROW: Final = 16  # The half window in which a fresh loss is not diluted by the clean past.
 RUN_MIN: Final = 32  # Settled probes after which the run alone is believed.
 CHANCE_SIGMAS: Final = 3  # A pair is judged some thousand times a day.
@@ -71,11 +72,11 @@ class Window(msgspec.Struct):
             self.last, self.bits, self.width = sequence, ALL, 1
             return True
         by = newer_by(sequence, self.last)
-        if by > 0:
+        if 0 < by < STRANGE:
             self._slide(by)
             self.last, self.bits, self.strangers = sequence, self.bits | 1, 0
             return True
-        if -by < WINDOW:
+        if -WINDOW < by <= 0:
             self.bits |= 1 << -by
             self.strangers = 0
             return False

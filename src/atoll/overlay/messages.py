@@ -49,7 +49,7 @@ class Probe(Tuple, frozen=True, tag=1):
     A receiver expects the next probe on this path within ``interval_ms``; silence beyond that is evidence.
 
     Attributes:
-        sequence: Counts probes on this path in this direction, from 1, modulo 2^32.
+        sequence: Counts probes on this path in this direction, from a random number, modulo 2^32.
         sent_us: Sender's monotonic clock, microseconds modulo 2^32.
         interval_ms: The sender's next probe on this path comes within this time.
         echo_sequence: The newest of the peer's probes seen on this path; 0: none yet.

@@ -33,6 +33,7 @@ from atoll.overlay.limits import (
     MEMBERS_MAX,
     PATHS_PER_PAIR_MAX,
 )
+from atoll.overlay.loss import STRANGERS_MAX
 from atoll.overlay.messages import Probe, encode
 from atoll.overlay.orders import OverlayEffect, RouteNotice, SendControl, SetRoute
 from atoll.overlay.path import NEVER_NS, Path, Reason
@@ -49,7 +50,7 @@ SHUN_NS: Final = 60 * SECOND_NS  # A relay that failed end to end is not propose
 YOUNG_NS: Final = MINUTE_NS  # So long a pair is young.
 CONNECT_NS: Final = 3 * SECOND_NS  # A member without a session for so long gets relays, so that it can be reached.
 PROVE: Final = 8  # Questions that a new standby path begins with ...
-GREET: Final = 2  # ... and a direct path: so that it is known a round trip after the session, not a second.
+GREET: Final = STRANGERS_MAX  # ... and a direct one: after a round trip it is known, also to who knew an earlier life.
 PROVE_GAP_NS: Final = 50 * MILLISECOND_NS
 UNUSED_NS: Final = 10 * SECOND_NS  # A path that nobody wants is forgotten after this.
 MISSING_DATA_MIN: Final = 2  # Data packets missing between two probes ...
@@ -185,7 +186,7 @@ class Pair(msgspec.Struct):
         if path is None:
             if len(self.paths) >= PATHS_PER_PAIR_MAX:
                 return "too many paths"
-            path = self._made(via, now_ns)
+            path = self._made(via, around, now_ns)
             path.want(0, self._floor_ns(around), now_ns)
         owed = path.receive(probe, now_ns)
         if path.heard_ns == now_ns:  # It is the newest of the peer's.
@@ -270,8 +271,9 @@ class Pair(msgspec.Struct):
         if self.suspicion_ns < 0 and now_ns - self.switched_ns >= SWITCH_CALM_NS:
             self._suspect(around, now_ns, out)
 
-    def _made(self, via: bytes, now_ns: int) -> Path:
-        path = self.paths[via] = Path(now_ns, state_ns=now_ns)
+    def _made(self, via: bytes, around: Surroundings, now_ns: int) -> Path:
+        began = int.from_bytes(bytes(around.jitter() for _ in range(4)))
+        path = self.paths[via] = Path(now_ns, state_ns=now_ns, sequence=began, began=began)
         delivery = self.deliveries.get(via)
         if delivery is not None:
             path.condemn(delivery.until_ns, delivery.lost_share)
@@ -280,7 +282,7 @@ class Pair(msgspec.Struct):
     def _open(self, via: bytes, around: Surroundings, now_ns: int) -> Path:
         path = self.paths.get(via)
         if path is None:
-            path = self._made(via, now_ns)
+            path = self._made(via, around, now_ns)
             path.want(around.config.paces.idle_ns, self._floor_ns(around), now_ns)
             path.ask(PROVE if via else GREET, PROVE_GAP_NS, now_ns)
         return path

@@ -89,6 +89,7 @@ class Path(msgspec.Struct):
     Attributes:
         created_ns: When it came into being; ``state_ns``: when its state began.
         wish_ns: The pace that we want, 0: none. ``mirror_ns``: the peer's, until ``mirror_until_ns``.
+        sequence: Of our newest probe. ``began``: before the first one; anything, but another number in each life.
         sent_ns: When our newest probes left, by sequence modulo SENT_RING.
         due_ns: When our next probe leaves. ``check_ns``: when the state must be judged though nothing comes.
         rtt_us: The newest round trip; ``predicted_us`` and ``deviation_us``: what the estimate says, 0: never measured.
@@ -113,6 +114,7 @@ class Path(msgspec.Struct):
     mirror_until_ns: int = 0
     mirror_floor_ns: int = PROBE_INTERVAL_NS_MIN
     sequence: int = 0
+    began: int = 0
     sent_ns: list[int] = []
     last_sent_ns: int = -NEVER_NS
     due_ns: int = NEVER_NS
@@ -288,7 +290,7 @@ class Path(msgspec.Struct):
     def _hear_echo(self, probe: Probe, now_ns: int) -> None:
         echo = probe.echo_sequence
         age = newer_by(self.sequence, echo)
-        if not echo or not 0 <= age < MODULUS >> 1 or not self.sent_ns:
+        if not echo or not 0 <= age < newer_by(self.sequence, self.began):  # Of an earlier life of ours, or a lie.
             return
         newest = self.outward.width == 0 or newer_by(echo, self.outward.last) > 0
         if not self.outward.reported(echo, probe.seen_bits, self.sequence):
