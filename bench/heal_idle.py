@@ -20,10 +20,10 @@ What the data do not say, and what is done instead:
 
 All switches are counted, whatever their cause, but those of a group's first five minutes, which are not among its
 hours. A switch is *false* if over the time for which it was held, a minute at least, the series has no better round
-trip for the way taken than for the way left (``atoll.lab.calm``). On PlanetLab, where paths are steady, the asked
-figure is compared with all switches. On Seattle all cannot be meant, because bench/choose.py asks on the same series
-for three quarters of what an oracle gains that may switch in each slice: there it is compared with the false ones, and
-all are shown.
+trip for the way taken than for the way left; back to direct an equal one will do (``atoll.lab.calm``). On PlanetLab,
+where paths are steady, what is asked is compared with all switches. On Seattle all cannot be meant, because
+bench/choose.py asks on the same series for three quarters of what an oracle gains that may switch in each slice: there
+it is compared with the false ones, and all are shown.
 """
 
 from collections import Counter
@@ -91,7 +91,7 @@ def series_of(data: DataSet, group: int) -> Series:
 
 
 def run_group(hours: float, unit: int) -> Result:
-    """Run one group; return its switches as (cause, gain in us, world ns, source, target, left, taken)."""
+    """Run one group; return its switches as (cause, gain in us, world ns, source, target, left, taken, false)."""
     data, group = DATA_SETS[unit // GROUPS], unit % GROUPS
     length_ns = SETTLED_NS + int(hours * HOUR_NS) // GROUPS
     series, plans = series_of(data, group), blueprints(NODES, 1)
@@ -99,7 +99,9 @@ def run_group(hours: float, unit: int) -> Result:
     world.start_all()
     world.run(length_ns)
     found = switches(world, plans, series, SETTLED_NS)
-    return [[one.cause, one.gain_us, one.at_ns, one.source, one.target, one.before, one.via] for one in found]
+    return [
+        [one.cause, one.gain_us, one.at_ns, one.source, one.target, one.before, one.via, one.false] for one in found
+    ]
 
 
 def idle(hours: float) -> tuple[list[Figure], dict[str, object]]:
@@ -110,7 +112,7 @@ def idle(hours: float) -> tuple[list[Figure], dict[str, object]]:
     extra: dict[str, object] = {}
     for number, data in enumerate(DATA_SETS):
         rows = [row for unit in units[number * GROUPS : (number + 1) * GROUPS] for row in done[unit]]
-        causes, false = Counter(row[0] for row in rows), Counter(row[0] for row in rows if row[1] <= 0)
+        causes, false = Counter(row[0] for row in rows), Counter(row[0] for row in rows if row[7])
         days = PAIRS * hours / 24
         what = f"20 idle nodes on {data.name}, {hours:g} simulated hours"
         figures += [

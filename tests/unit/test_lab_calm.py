@@ -86,6 +86,11 @@ def test_a_lasting_shift_is_followed_and_borne_out() -> None:
         assert (one.gain_us, one.false) == (320 * MS, False)
 
 
+@pytest.mark.parametrize(("via", "gain_us", "false"), [(None, 0, False), (None, -1, True), (3, 0, True), (3, 1, False)])
+def test_back_to_direct_an_equal_way_will_do(via: int | None, gain_us: int, false: bool) -> None:
+    assert Switched(0, 1, 2, 4, via, "better", gain_us).false is false
+
+
 def test_a_shift_that_is_over_at_once_makes_the_switch_false() -> None:
     ten_s = [matrix(50)] * 12 + [matrix(400)] * 3 + [matrix(50, 400, 400)] * 12
     series = Series(ten_s, 10 * SECOND_NS)

@@ -3,7 +3,8 @@
 
 With no fault injected, a change of route is a *switch*, whatever its cause was. A switch is *false* when the series
 itself does not bear it out: over the time for which the pair stayed on the new way, and at least for
-``HORIZON_NS``, the mean round trip of the way taken, as the series has it, is no better than that of the way left.
+``HORIZON_NS``, the mean round trip of the way taken, as the series has it, is no better than that of the way left. Back
+to the direct way an equal one will do, for it burdens no relay.
 The judge looks into the future of the series, which the machines cannot; it never looks at what they measured.
 """
 
@@ -49,8 +50,8 @@ class Switched:
 
     @property
     def false(self) -> bool:
-        """Whether the way taken was no better than the way left."""
-        return self.gain_us <= 0
+        """Whether the way taken was no better than the way left; back to the direct way, which is nobody's: worse."""
+        return self.gain_us < 0 if self.via is None else self.gain_us <= 0
 
 
 def filled(rtt_us: Sequence[Matrix]) -> tuple[tuple[tuple[int, ...], ...], ...]:
