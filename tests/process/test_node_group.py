@@ -39,6 +39,20 @@ def test_every_member_sees_every_other_and_calls_the_group_alike(group: Mapping[
     assert len({view.address for view in views.values()}) == 3
 
 
+def test_all_members_show_the_name_that_the_founder_gave_to_the_group() -> None:
+    with nodes() as world:
+        one, two, three, hasty = (world.box(name) for name in ("one", "two", "three", "hasty"))
+        one.up("--group-name", "lab-7")
+        assert two.up(one.invite()).group == "lab-7"
+        assert three.up(two.invite(), "--group-name", "mine").group == "lab-7", "who joins names nothing"
+        assert {box.status().group for box in (one, two, three)} == {"lab-7"}
+        three.kill()
+        assert three.again().group == "lab-7"
+        hasty.up("--group-name", "oops")
+        hasty.kill()
+        assert hasty.up(one.invite()).group == "lab-7", "a group that nobody joined is given up, named or not"
+
+
 def test_status_reads_the_same_for_people_programs_and_scripts(group: Mapping[str, Box]) -> None:
     one = group["one"]
     assert re.search(r"^two +ok +direct", one.run("status").out, re.MULTILINE)

@@ -11,7 +11,7 @@ from atoll.base.member import Member
 from atoll.group import Identity
 from atoll.group.limits import MEMBERS_MAX
 from atoll.group.roster import Outcome, Roster
-from atoll.group.statement import Admit, Body, Draft, Profile, Remove, Statement, digest_of, signed
+from atoll.group.statement import Admit, Body, Draft, Name, Profile, Remove, Statement, digest_of, signed
 from atoll.group.verdict import Entry, judge, lineage
 
 REPLICAS = 4
@@ -82,6 +82,12 @@ class Replicas(RuleBasedStateMachine):
     def rename(self, replica: int, issuer: int, name: str) -> None:
         self.say(replica, issuer, Profile(record(issuer, name)))
 
+    @rule(replica=replicas, issuer=people, name=st.sampled_from(["lab", "den", "x" * 32]))
+    def call_the_group(self, replica: int, issuer: int, name: str) -> None:
+        before = self.rosters[replica].name
+        self.say(replica, issuer, Name(name))
+        assert issuer == 0 or self.rosters[replica].name == before
+
     @rule(replica=replicas, issuer=people, whom=people, data=st.data())
     def fork(self, replica: int, issuer: int, whom: int, data: st.DataObject) -> None:
         roster, who = self.rosters[replica], IDENTITIES[issuer]
@@ -110,9 +116,9 @@ class Replicas(RuleBasedStateMachine):
     @rule(replica=replicas)
     def compaction_shows_the_same_members(self, replica: int) -> None:
         roster = Roster.decode(self.rosters[replica].encode())
-        before = roster.members()
+        before = roster.members(), roster.name
         roster.compact()
-        assert roster.members() == before
+        assert (roster.members(), roster.name) == before
 
     @rule(data=st.data())
     def meet(self, data: st.DataObject) -> None:
@@ -123,6 +129,7 @@ class Replicas(RuleBasedStateMachine):
             assert other.lines() == first.lines()
             assert other.encode() == first.encode()
             assert other.members() == first.members()
+            assert other.name == first.name
         self.arrives_in_any_order(first, data.draw(st.permutations(first.statements())))
 
     @staticmethod

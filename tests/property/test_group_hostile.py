@@ -45,6 +45,7 @@ from atoll.group.statement import (
     Admit,
     Body,
     Draft,
+    Name,
     Profile,
     Remove,
     Statement,
@@ -78,6 +79,7 @@ bodies: list[Body] = [
     Remove(FOUNDER.node, FOUNDER.signing_key, ()),
     Remove(PEER.node, PEER.signing_key, (b"h" * 32,)),
     Profile(record(PEER, "q")),
+    Name("theirs"),
 ]
 
 
@@ -88,7 +90,7 @@ def statements(draw: st.DrawFn) -> Statement:
         return draw(st.sampled_from(ROSTER.statements()))
     issuer = draw(st.sampled_from([FOUNDER, PEER, JOINER]))
     previous = draw(st.sampled_from([b"", b"p" * 32, b"short"]))
-    draft = Draft(issuer.signing_key, draw(st.integers(1, 600)), previous, bodies[draw(st.integers(0, 3))])
+    draft = Draft(issuer.signing_key, draw(st.integers(1, 600)), previous, bodies[draw(st.integers(0, 4))])
     return signed(ROSTER.group, draft, draw(st.sampled_from([issuer, PEER])).sign)
 
 

@@ -326,9 +326,44 @@ def test_a_member_that_joins_again_waits_until_the_use_is_on_disk() -> None:
     world.link(again, founder)
     world.advance(3 * SECOND_NS)
     assert not again.said(Joined)
+    use = founder.said(StoreRoster)[-1]
+    assert isinstance(use, StoreRoster)
+    world.invite(founder, b"t" * 16)  # A later version waits for the disk as well; ours does not wait for that one.
+    world.give(founder, Stored(use.version))
+    world.run()
+    assert isinstance(again.log[-1], Joined)
+
+
+def test_a_bearer_that_came_in_time_may_repeat_itself_when_it_is_over() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    founder.disk_works = False
+    joining = world.joiner(founder, 7, b"s" * 16)
+    world.link(joining, founder)
+    world.run()
+    world.advance(11 * MINUTE_NS)
+    again = world.joiner(founder, 7, b"s" * 16)
+    world.link(again, founder)
+    world.run()
+    assert not again.said(JoinFailed), "its admission is only waiting for the disk"
     world.give(founder, Stored(10_000))
     world.run()
     assert isinstance(again.log[-1], Joined)
+    world.give(founder, Stored(20_000))
+    assert len(founder.group.roster) == 2, "one admission, however often it asked"
+    assert late(world, founder) == "", "a member already"
+
+
+def test_what_is_over_can_still_be_written() -> None:
+    world = World()
+    founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
+    world.invite(founder, b"s" * 16)
+    world.advance(11 * MINUTE_NS)
+    world.invite(founder, b"t" * 16)
+    again = world.restart(founder)
+    assert late(world, again) == "A203"
+    assert late(world, again, b"t" * 16) == ""
 
 
 def test_who_is_removed_after_it_joined_is_told_so() -> None:
@@ -429,7 +464,7 @@ def test_a_wall_clock_of_before_1970_can_be_written() -> None:
     world.restart(founder)
 
 
-def test_an_admission_that_finds_no_room_is_refused_and_not_tried_for_ever() -> None:
+def test_two_bearers_with_one_key_between_them_are_told_apart_when_the_first_is_in() -> None:
     world = World()
     founder = world.start("m0", 0, founding_roster(identity(0), record(0)))
     half = Member(identity(9).public_key, identity(7).signing_key, "m7")

@@ -459,6 +459,25 @@ def test_twins_that_share_a_session_are_found_by_their_digests() -> None:
     assert not older.said(DuplicateIdentity)
 
 
+def test_a_twin_that_lost_the_session_is_told_when_it_has_it_again() -> None:
+    world = World()
+    first, older = world.found(1)
+    settle(world)
+    newer = world.start("twin", 1, older.disk, boot=9)
+    world.link(newer, first)
+    world.run()
+    world.now_ns += TWIN_GRACE_NS
+    first.sessions[older.node] = older  # It shook hands last, so what is said to the key reaches the older alone.
+    world.give(first, GroupReceived(older.node, encode(Digest(1001, first.group.roster.digest()))))
+    world.advance(3 * SECOND_NS)
+    assert not newer.said(DuplicateIdentity)
+    first.sessions[newer.node] = newer
+    world.advance(SECOND_NS)
+    assert newer.said(DuplicateIdentity)
+    assert not older.said(DuplicateIdentity)
+    assert len(first.notices("twin")) == 1
+
+
 def test_all_members_tell_the_same_twin_to_stop() -> None:
     world = World()
     processes = world.found(1, 2)

@@ -41,6 +41,15 @@ def test_a_founder_is_the_first_member() -> None:
     assert roster.members() == (member,)
 
 
+def test_a_founder_may_name_its_group() -> None:
+    identity = Identity(bytes(range(64)))
+    member = Member(identity.public_key, identity.signing_key, "fra-1")
+    assert founding_roster(identity, member).name == ""
+    assert founding_roster(identity, member, "lab-7").name == "lab-7"
+    with pytest.raises(UsageError):
+        founding_roster(identity, member, "Lab 7")
+
+
 def test_a_founder_needs_its_own_and_a_sound_record() -> None:
     identity, other = Identity(bytes(range(64))), Identity(bytes(64))
     with pytest.raises(UsageError):

@@ -4,13 +4,24 @@
 import msgspec
 import pytest
 
-from atoll.base.errors import CorruptError
+from atoll.base.errors import CorruptError, WireError
 from atoll.base.ids import GroupId
 from atoll.base.member import Member
 from atoll.group import Identity
 from atoll.group.limits import FORKS_MAX
 from atoll.group.roster import Outcome, Roster
-from atoll.group.statement import Admit, Body, Draft, Profile, Remove, Statement, digest_of, signed
+from atoll.group.statement import (
+    Admit,
+    Body,
+    Draft,
+    Name,
+    Profile,
+    Remove,
+    Statement,
+    decode_statement,
+    digest_of,
+    signed,
+)
 
 EDGES = (bytes(8), b"\xff" * 8)
 
@@ -316,3 +327,55 @@ def test_compaction_drops_what_is_void_only() -> None:
     assert roster.members() == before
     assert roster.compact() == 0
     assert Roster.decode(roster.encode()).members() == before
+
+
+# The group's name.
+
+
+def test_the_founder_says_what_the_group_is_called_and_its_last_word_counts() -> None:
+    roster = founded(1)
+    assert roster.name == ""
+    say(roster, 0, Name("lab"))
+    assert roster.name == "lab"
+    say(roster, 0, Name("den"))
+    say(roster, 0, Admit(record(2)))
+    assert roster.name == "den"
+    assert Roster.decode(roster.encode()).name == "den"
+    assert len(roster.members()) == 3
+
+
+def test_nobody_else_can_name_the_group() -> None:
+    roster = founded(1)
+    who = identity(1)
+    statement = signed(GROUP, roster.draft(who.signing_key, Name("mine")), who.sign)
+    assert roster.add(statement) is Outcome.UNSOUND
+    assert roster.name == ""
+
+
+@pytest.mark.parametrize("name", ["", "-", "UPPER", "a b", "a\n", "x" * 33, "\u202eevil", "\x1b[31m"])
+def test_a_name_that_is_no_label_is_refused_here_and_on_the_wire(name: str) -> None:
+    roster = founded()
+    statement = signed(GROUP, roster.draft(GROUP, Name(name)), identity(0).sign)
+    assert roster.add(statement) is Outcome.UNSOUND
+    with pytest.raises(WireError):
+        decode_statement(msgspec.msgpack.encode(statement))
+
+
+def test_what_a_founder_says_of_the_name_after_its_removal_has_no_effect() -> None:
+    roster = founded(1)
+    say(roster, 0, Name("lab"))
+    remove(roster, 1, 0)
+    say(roster, 0, Name("mine"))
+    assert roster.name == "lab"
+
+
+def test_two_names_under_one_number_come_to_the_same_in_any_order() -> None:
+    names: list[str] = []
+    for order in (("lab", "den"), ("den", "lab")):
+        roster = founded()
+        previous = roster.heads(GROUP)[0]
+        for name in order:
+            draft = Draft(GROUP, 2, previous, Name(name))
+            assert roster.add(signed(GROUP, draft, identity(0).sign)) is Outcome.NEW
+        names.append(roster.name)
+    assert names[0] == names[1]

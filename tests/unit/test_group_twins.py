@@ -4,7 +4,7 @@
 from itertools import permutations
 
 from atoll.base.units import SECOND_NS
-from atoll.group.limits import BOOT_FORGET_NS, BOOTS_MAX, TWIN_GRACE_NS
+from atoll.group.limits import BOOT_FORGET_NS, BOOTS_MAX, TWIN_GRACE_NS, TWIN_REPEAT_NS, TWIN_TELL_NS
 from atoll.group.twins import Twins
 
 NODE = b"n" * 10
@@ -65,3 +65,21 @@ def test_the_silent_are_forgotten() -> None:
     twins.forget(NODE)
     twins.forget(NODE)
     assert twins.boots == {}
+
+
+def test_who_must_end_is_told_again_for_a_while() -> None:
+    twins = Twins()
+    twins.introduced(NODE, 1, 50, 0)
+    twins.introduced(NODE, 2, 60, SECOND_NS)
+    began_ns = 10 * SECOND_NS
+    assert twins.heard(NODE, 1, began_ns) == 2
+    told, now_ns = 0, began_ns
+    while (due_ns := twins.deadline_ns) is not None:
+        assert twins.due(due_ns - 1) == []
+        now_ns = due_ns
+        told += len(twins.due(now_ns))
+    assert told == TWIN_TELL_NS // TWIN_REPEAT_NS - 1
+    assert now_ns == began_ns + TWIN_TELL_NS
+    assert twins.heard(NODE, 1, now_ns) == 2
+    twins.forget(NODE)
+    assert twins.deadline_ns is None

@@ -40,6 +40,13 @@ class InvitationVector(msgspec.Struct):
     public_key: str
 
 
+class NamedVector(msgspec.Struct):
+    name: str
+    statement: str
+    digest: str
+    roster_digest: str
+
+
 class Vectors(msgspec.Struct):
     identity_secret: str
     public_key: str
@@ -51,6 +58,7 @@ class Vectors(msgspec.Struct):
     statement: str
     digest: str
     roster_digest: str
+    named: NamedVector
     invitation: InvitationVector
     join_proof: str
 
@@ -82,6 +90,16 @@ def test_identity_and_statement() -> None:
     assert encode_statement(statement).hex() == expected.statement
     assert digest_of(group, statement).hex() == expected.digest
     assert founding_roster(identity, member).digest().hex() == expected.roster_digest
+
+
+def test_a_named_group() -> None:
+    expected = vectors()
+    roster = founding_roster(*founder(expected), expected.named.name)
+    _, statement = roster.statements()
+    assert encode_statement(statement).hex() == expected.named.statement
+    assert digest_of(roster.group, statement).hex() == expected.named.digest
+    assert roster.digest().hex() == expected.named.roster_digest
+    assert roster.name == expected.named.name
 
 
 def test_invitation() -> None:

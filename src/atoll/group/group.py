@@ -172,7 +172,7 @@ class Group:
         state = self._state
         if state.stopped:
             return None
-        dues = (state.invites.deadline_ns, state.exchange.deadline_ns)
+        dues = (state.invites.deadline_ns, state.exchange.deadline_ns, state.twins.deadline_ns)
         return min((due for due in dues if due is not None), default=None)
 
     @property
@@ -290,6 +290,8 @@ class Group:
     def _tick(self) -> None:
         state = self._state
         self._effects += [UninvitePeer(public_key) for public_key in state.invites.forget_old(state.now_ns)]
+        for node, boot in state.twins.due(state.now_ns):
+            self._refuse_twin(node, boot)
         keep_ns = state.invites.keep_ns
         if keep_ns is not None and state.now_ns >= keep_ns:
             self._store()
@@ -356,9 +358,11 @@ class Group:
 
     def _twin(self, node: bytes, boot: int | None) -> None:
         if boot is not None:
-            # Whichever of the two holds the session gets it; the other's next Hello is answered the same way.
-            self._send(node, Refused(REFUSED_DUPLICATE, boot, PROTOCOL_MIN, PROTOCOL_MAX, self._state.product))
+            self._refuse_twin(node, boot)
             self._tell_twins(node, boot, "both spoke to this node")
+
+    def _refuse_twin(self, node: bytes, boot: int) -> None:
+        self._send(node, Refused(REFUSED_DUPLICATE, boot, PROTOCOL_MIN, PROTOCOL_MAX, self._state.product))
 
     def _tell_twins(self, node: bytes, boot: int, where: str) -> None:
         if self._state.twins_told.get(node) != boot:

@@ -15,7 +15,7 @@ from atoll.base.errors import UsageError
 from atoll.base.ids import KEY_BYTES, GroupId, NodeId, PublicKey, node_id_of
 from atoll.base.member import NAME_CHARS_MAX, NAME_PATTERN, Member
 from atoll.group.roster import Outcome, Roster
-from atoll.group.statement import Admit, Draft, join_payload, signed
+from atoll.group.statement import Admit, Draft, Name, join_payload, signed
 
 __all__ = ["IDENTITY_BYTES", "Identity", "founding_roster", "join_proof", "name_from", "name_is_good"]
 
@@ -71,15 +71,16 @@ class Identity:
         return self._signing.sign(payload)
 
 
-def founding_roster(identity: Identity, member: Member) -> Roster:
+def founding_roster(identity: Identity, member: Member, name: str = "") -> Roster:
     """Found a group: return a roster of one, whose ``group`` is the founder's signing key.
 
     Args:
         identity: The founder.
         member: The founder's record; its keys must be the identity's.
+        name: What the group is called; empty: nothing, so that each member shows what follows from its id.
 
     Raises:
-        UsageError: The record has other keys, or is not sound.
+        UsageError: The record has other keys, or is not sound; or the name is none.
     """
     if (member.public_key, member.signing_key) != (identity.public_key, identity.signing_key):
         raise UsageError("a founder's record with the keys of another")
@@ -87,6 +88,10 @@ def founding_roster(identity: Identity, member: Member) -> Roster:
     statement = signed(roster.group, Draft(identity.signing_key, 1, b"", Admit(member)), identity.sign)
     if roster.add(statement) is not Outcome.NEW:
         raise UsageError(f"a founder's record that is not sound: {member.name!r} at {member.endpoints!r}")
+    if name:
+        named = signed(roster.group, roster.draft(identity.signing_key, Name(name)), identity.sign)
+        if roster.add(named) is not Outcome.NEW:
+            raise UsageError(f"a group called {name!r}")
     return roster
 
 

@@ -37,6 +37,8 @@ __all__ = [
     "SUMMARY_GAP_NS",
     "SYNC_MESSAGES_MAX",
     "TWIN_GRACE_NS",
+    "TWIN_REPEAT_NS",
+    "TWIN_TELL_NS",
     "VERDICT_ROUNDS_MAX",
 ]
 
@@ -77,3 +79,7 @@ JOIN_CLOCK_SKEW_S: Final = 300  # A joiner's own clock may be wrong by this befo
 BOOTS_MAX: Final = 4  # Processes of one member that are told apart.
 BOOT_FORGET_NS: Final = 10 * MINUTE_NS  # A process silent for so long is taken for ended.
 TWIN_GRACE_NS: Final = 5 * SECOND_NS  # A packet of a process that just ended may come so late; later it is alive.
+TWIN_REPEAT_NS: Final = (
+    SECOND_NS  # Only one of them holds the session at a time, so the one that must end is told often.
+)
+TWIN_TELL_NS: Final = MINUTE_NS  # For so long after it was last seen that there are two.

@@ -27,6 +27,7 @@ from atoll.group.statement import (
     Admit,
     Body,
     Draft,
+    Name,
     Profile,
     Remove,
     Statement,
@@ -79,6 +80,8 @@ class Roster:
     def add(self, statement: Statement) -> Outcome:
         """Take in one statement, verified. Cost: one hash when known, and one signature check when it is new."""
         if not statement_is_sound(statement):
+            return Outcome.UNSOUND
+        if isinstance(statement.body, Name) and statement.issuer != self.group:
             return Outcome.UNSOUND
         entry = Entry(digest_of(self.group, statement), statement)
         if isinstance(statement.body, Profile):
@@ -228,6 +231,14 @@ class Roster:
         """Return the name that a new member who asks for this one would get."""
         taken = {member.name: None for member in self.members()}
         return _free_name(name, taken)
+
+    @property
+    def name(self) -> str:
+        """What the founder called the group; empty: nothing that is in force."""
+        valid = self._judged().valid
+        in_force = (entry.statement.body for entry in self._history(self.group) if entry.digest in valid)
+        said = [body.name for body in in_force if isinstance(body, Name)]
+        return said[-1] if said else ""  # Of a fork that with the greatest digest, wherever it came first.
 
     def find(self, node: bytes) -> Member | None:
         """Return the member with this node id, as shown; None: not a member now."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from atoll.base.errors import WireError
 from atoll.base.ids import KEY_BYTES, NODE_ID_BYTES, GroupId
-from atoll.base.member import NAME_PATTERN, Member
+from atoll.base.member import NAME_CHARS_MAX, NAME_PATTERN, Member
 from atoll.core.machine import Tuple
 from atoll.group.limits import HEADS_MAX, ISSUER_STATEMENTS_MAX, STATEMENT_BYTES_MAX
 
@@ -30,6 +30,7 @@ __all__ = [
     "Admit",
     "Body",
     "Draft",
+    "Name",
     "Profile",
     "Remove",
     "Statement",
@@ -84,7 +85,13 @@ class Profile(Tuple, frozen=True, tag=3):
     member: Member
 
 
-Body = Admit | Remove | Profile
+class Name(Tuple, frozen=True, tag=4):
+    """The group is called ``name``: a label as members have it. Only the founder can say so; its last word counts."""
+
+    name: Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
+
+
+Body = Admit | Remove | Profile | Name
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -92,7 +99,7 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
     Attributes:
         issuer: Ed25519 key of the member that says it.
-        counter: For ``Admit`` and ``Remove``: 1, 2, 3... of this issuer. For ``Profile``: an own series, gaps allowed.
+        counter: 1, 2, 3... of this issuer. For ``Profile``: an own series, gaps allowed.
         previous: Digest of the issuer's statement with the counter before; empty for the first and for profiles.
         body: What it says.
         signature: 64 bytes.
@@ -196,6 +203,8 @@ def statement_is_sound(statement: Statement) -> bool:
             return member_is_sound(member) and statement.previous == b"" and member.signing_key == statement.issuer
         case Remove():
             sound = True
+        case Name(name):
+            sound = _NAME.fullmatch(name) is not None
     first = statement.counter == 1
     chained = len(statement.previous) == (0 if first else DIGEST_BYTES)
     return sound and chained and statement.counter <= ISSUER_STATEMENTS_MAX

@@ -23,7 +23,7 @@ from atoll.core.entropy import Draws
 from atoll.group.identity import Identity, founding_roster, name_from
 from atoll.group.invite import GROUP_PREFIX_BYTES, check_usable, decode_invitation
 from atoll.group.roster import Roster
-from atoll.group.statement import Admit, Profile
+from atoll.group.statement import Admit, Name, Profile
 from atoll.host.clock import SystemClock
 from atoll.host.descriptors import descriptors_allowed
 from atoll.host.files import explain
@@ -149,7 +149,9 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
             _guard(node)
             server = await serve(state.socket, _table(node, methods))
             try:
-                tell(LaunchAnswer(ok=_ready(node, methods, joined=joined, began_ns=began_ns)))
+                ready = _ready(node, methods, joined=joined, began_ns=began_ns)
+                await node.confirm()  # The invitation in it must outlive this process.
+                tell(LaunchAnswer(ok=ready))
                 if (error := await node.ended) is not None:
                     raise error
             finally:
@@ -167,7 +169,9 @@ def _table(node: Node, methods: Methods) -> Mapping[str, Method]:
 
     async def invite(params: dict[str, Any]) -> Answer:
         await node.prove_disk()
-        return await methods.invite(params)
+        answer = await methods.invite(params)
+        await node.confirm()  # Whoever gets the line must get in, also when this process dies now.
+        return answer
 
     async def remove(params: dict[str, Any]) -> Answer:
         answer = await methods.remove(params)
@@ -227,13 +231,16 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
         _keep(state, stored)
     if stored is None:
         listen = tuple(parse_address(text) for text in settings.listen.split(","))
-        stored = founding_roster(identity, own_member(identity, settings, listen)).encode()
+        stored = founding_roster(identity, own_member(identity, settings, listen), settings.group_name).encode()
         _keep(state, stored)
-    group = _decoded(state, stored).group
-    if not settings.group_name:  # From the group's id, so that it is called the same on all members.
-        settings = msgspec.structs.replace(settings, group_name=group_name(Draws(group)))
+    roster = _decoded(state, stored)
+    # What the founder said, or else what follows from the group's id: so it is called the same on all members.
+    own = settings.group_name if identity.signing_key == roster.group else ""
+    called = roster.name or own or group_name(Draws(roster.group))
+    if called != settings.group_name:
+        settings = msgspec.structs.replace(settings, group_name=called)
         state.keep_settings(settings)
-    return Plan(state, identity, settings, group, stored, clock, options.journal), joined
+    return Plan(state, identity, settings, roster.group, stored, clock, options.journal), joined
 
 
 def _is_alone(state: StateDirectory, identity: Identity) -> bool:
@@ -241,8 +248,13 @@ def _is_alone(state: StateDirectory, identity: Identity) -> bool:
     roster = state.roster()
     return roster is not None and all(
         statement.issuer == identity.signing_key
-        and isinstance(statement.body, Admit | Profile)
-        and statement.body.member.signing_key == identity.signing_key
+        and (
+            isinstance(statement.body, Name)
+            or (
+                isinstance(statement.body, Admit | Profile)
+                and statement.body.member.signing_key == identity.signing_key
+            )
+        )
         for statement in _decoded(state, roster).statements()
     )
 

@@ -4,6 +4,8 @@
 Normative text: docs/reference/api.md.
 """
 
+import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -34,6 +36,8 @@ from atoll.node.service import PORT_MAX, Node, parse_endpoint
 from atoll.node.views import ForwardView, InviteView, PingView, StatusView, WhyView
 
 __all__ = ["FORWARDS_MAX", "Methods"]
+
+log: Final = logging.getLogger("atoll.node")
 
 FORWARDS_MAX: Final = 128  # Limit. Each holds a listening socket.
 PING_TIMEOUT_S: Final = 2.0  # An answer later than this is as good as none.
@@ -93,7 +97,9 @@ class Methods:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._forwards: dict[int, tuple[ForwardView, TcpForward | UdpForward]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._next_id = 1
+        node.departed = self._departed
         clock = node.plan.clock
         self._watch = ClockWatch(clock.wall_ns(), clock.monotonic_ns())
         node.stack.answer_questions(Answerer(self._is_member, self._explained, node.loop_time).serve)
@@ -117,6 +123,18 @@ class Methods:
         while self._forwards:  # A client that is still there may change it meanwhile.
             _, (_, forward) = self._forwards.popitem()
             await forward.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _departed(self, node: NodeId) -> None:
+        """End the forwards to a former member: a program that connects to one must hear so, and not wait."""
+        for number, (view, forward) in tuple(self._forwards.items()):
+            if forward.node == node:
+                del self._forwards[number]
+                told = f"{view.protocol} {view.local} to {view.node}:{view.port}"
+                log.warning("A210: forward %d has ended (%s): %s is no member any more", number, told, view.node)
+                task = asyncio.get_running_loop().create_task(forward.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
     async def status(self, params: dict[str, Any]) -> StatusView:
         """Return how every member stands."""

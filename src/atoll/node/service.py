@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import re
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
@@ -197,6 +197,7 @@ class Node:
         self._keeper = RosterKeeper(plan.state, plan.roster, self._roster_ended)
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
         self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
+        self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
 
     # Life.
@@ -383,7 +384,9 @@ class Node:
 
     def _order(self, order: Order) -> None:
         if isinstance(order, ExpelPeer):
-            self.stack.streams.forget(node_id_of(PublicKey(order.public_key)))
+            node = node_id_of(PublicKey(order.public_key))
+            self.stack.streams.forget(node)
+            self.departed(node)
         self._nic.order(order)
 
     def _send_packet(self, node: NodeId, tag: int, packet: bytes) -> None:
