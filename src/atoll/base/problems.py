@@ -128,8 +128,8 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     "A202": Explanation(
         _S.REJECTED,
         "this machine belongs to another group",
-        "A state directory belongs to one group, and the invitation is for a different one. (A group that nobody has "
-        "joined yet is simply given up.)",
+        "A state directory belongs to one group, and the invitation is for a different one. A group that nobody has "
+        "joined yet is simply given up.",
         "To be in both, use a second `--state DIR` and another `--listen` port. To change groups, delete the state "
         "directory after `atoll remove NODE` in the old group.",
     ),
