@@ -41,10 +41,12 @@ from atoll.device.nic.frame import inner_of, is_authentic, label_of, pack_frame,
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.plaintext import pad_control, take_packet, unpad_control
 from atoll.group import messages as group
+from atoll.group.admission import Invites
 from atoll.group.events import Sign, Signed, Stored, StoreRoster
+from atoll.group.form import decode_form
 from atoll.group.invite import Invitation, decode_invitation, encode_invitation
 from atoll.group.roster import Roster
-from atoll.group.statement import Admit, Profile, Statement, decode_statement, encode_statement, signed
+from atoll.group.statement import Admit, Name, Profile, Statement, decode_statement, encode_statement, signed
 from atoll.lab.emulator import serve
 from atoll.lab.groups import blueprints, factory_of, identity_of
 from atoll.node import api
@@ -469,7 +471,9 @@ def _command(data: bytes) -> None:
 
 def _roster(data: bytes) -> object:
     roster = Roster.decode(data)
-    return roster.members(), roster.digest(), Roster.decode(roster.encode())
+    invites = Invites.restored(decode_form(data).kept, 9, 5)
+    assert Invites.restored(invites.keep(1, 9, 5), 9, 5) == invites, "what was read is the same when it was written"
+    return roster.members(), roster.name, roster.digest(), Roster.decode(roster.encode())
 
 
 def _take_statement(data: bytes) -> object:
@@ -480,12 +484,13 @@ def _take_statement(data: bytes) -> object:
 
 
 def _statements() -> tuple[bytes, ...]:
-    """Return statements that a roster takes: an admission, a removal is made by the fuzzer, a profile."""
+    """Return statements that a roster takes: an admission, a profile, a name; a removal is made by the fuzzer."""
     roster, founder = Roster.trusted(_ROSTER), identity_of(1, 0)
     guest = identity_of(1, 9)
     bodies = (
         Admit(Member(guest.public_key, guest.signing_key, "late", (("192.0.2.9", 1),))),
         Profile(Member(founder.public_key, founder.signing_key, "renamed", ())),
+        Name("lab"),
     )
     return tuple(
         encode_statement(signed(roster.group, roster.draft(founder.signing_key, body), founder.sign)) for body in bodies
@@ -501,6 +506,8 @@ _SAID: Final = (
     group.encode(group.Digest(99, b"d" * 16)),
 )
 _ROSTER: Final = blueprints(3, 1)[0].roster
+_INVITES: Final = Invites()
+_INVITES.issue(b"k" * 32, 1_700_000_600, 1_700_000_000, 0)
 _BATCHES: Final = (
     nic.AdmitPeer(b"p" * 32, (("192.0.2.1", 1),), b"k" * 32),
     nic.ExpelPeer(b"p" * 32),
@@ -618,7 +625,7 @@ DECODERS: Final = (
         (),
         tuple(_step(_LATER, pick, body) for pick, body in enumerate((*_SAID, *_SAID))),
     ),
-    Decoder("roster", _roster, (CorruptError,), (_ROSTER,)),
+    Decoder("roster", _roster, (CorruptError,), (_ROSTER, Roster.trusted(_ROSTER).encode(kept=_INVITES.keep(1, 0, 0)))),
     Decoder("taken", _take_statement, (WireError,), _statements()),
     Decoder("snapshot", Control.restore, (CorruptError,), (_group_of_three()[0],)),
     Decoder(
@@ -667,12 +674,7 @@ def _fuzz(name: str, seconds: int) -> None:
     for function in gc.get_objects():  # Ours only: all that is loaded would take a minute.
         if isinstance(function, FunctionType) and str(function.__module__).startswith("atoll."):
             atheris.instrument_func(function)
-    options = [
-        f"-max_total_time={seconds}",
-        f"-max_len={INPUT_BYTES_MAX}",
-        f"-artifact_prefix={found}/crash-",
-        "-verbosity=1",
-    ]
+    options = [f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", f"-artifact_prefix={found}/crash-"]
     atheris.Setup([sys.argv[0], *options, str(found), str(folder)], one_input)
     atheris.Fuzz()
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from random import Random
 
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
-from atoll.overlay.session import Data, Established, PrivateKey
+from atoll.overlay.session import Data, Established, PrivateKey, Sessions
 from atoll.overlay.session.events import Counters
 from atoll.overlay.session.keypair import NEVER_NS
 from atoll.overlay.session.limits import OUTBOX_MAX, PREVIOUS_MAX
@@ -313,9 +313,56 @@ def test_an_initiation_is_answered_once_and_only_the_newest_counts() -> None:
     pair.give(pair.b, new)
     pair.now_ns += SECOND_NS
     pair.give(pair.b, new)
-    pair.give(pair.b, old)
     assert len(pair.b.take()) == 1
+    pair.give(pair.b, old)  # The next test has what becomes of it.
     assert pair.b.dropped() == {"initiation-replayed": 2}
+
+
+def test_who_calls_with_an_old_timestamp_is_called_back() -> None:
+    """A clock that was set back, or a second process with the peer's key that used a later timestamp."""
+    pair = Pair().connected()
+    pair.now_ns += 10 * SECOND_NS
+    behind = Sessions(private_key=bytes([1] * 32), rng=Random(9), now_ns=pair.now_ns)
+    behind.add_peer(pair.b.key)
+    behind.connect(pair.b.key, pair.now_ns, WALL_NS // 2)
+    (call,) = behind.outbox
+    for _ in range(3):  # However often it is replayed, one handshake in the usual time.
+        pair.give(pair.b, call.datagram)
+    (initiation,) = pair.b.take()
+    assert initiation[0] == 1
+    behind.outbox.clear()
+    under_load = False
+    assert behind.receive(initiation, b"", pair.now_ns, WALL_NS // 2, under_load) is None
+    pair.give(pair.b, behind.outbox[0].datagram)
+    (confirming,) = pair.b.take()
+    got = behind.receive(confirming, b"", pair.now_ns, WALL_NS // 2, under_load)
+    assert got == Established(pair.b.key, initiator=False)
+
+
+def test_who_stays_with_keys_of_an_earlier_handshake_is_called_and_proves_no_place() -> None:
+    pair = Pair().connected()
+    pair.now_ns += 10 * SECOND_NS
+    second = Sessions(private_key=bytes([1] * 32), rng=Random(9), now_ns=pair.now_ns)  # It has the key of a, too.
+    second.add_peer(pair.b.key)
+    second.connect(pair.b.key, pair.now_ns, WALL_NS + pair.now_ns)
+    pair.give(pair.b, second.outbox[0].datagram)
+    second.outbox.clear()
+    under_load = False
+    second.receive(pair.b.take()[0], b"", pair.now_ns, WALL_NS + pair.now_ns, under_load)
+    assert pair.give(pair.b, second.outbox[0].datagram) == Established(pair.a.key, initiator=False)
+    got = pair.give(pair.b, pair.sealed(pair.a))
+    assert isinstance(got, Data)
+    assert got.gap_delta == -1
+    assert pair.b.take() == [], "it may have been on its way"
+    pair.now_ns += 5 * SECOND_NS
+    assert pair.give(pair.b, pair.sealed(pair.a)) is not None
+    (initiation,) = pair.b.take()
+    assert initiation[0] == 1
+    pair.give(pair.a, initiation)
+    pair.exchange()
+    got = pair.give(pair.b, pair.sealed(pair.a))
+    assert isinstance(got, Data)
+    assert got.gap_delta == 0
 
 
 def test_initiations_of_one_peer_are_answered_at_most_50_times_a_second() -> None:

@@ -25,10 +25,12 @@ from atoll.overlay.session.limits import (
 )
 from atoll.overlay.session.protocol import (
     DATA_HEADER,
+    INITIATION,
     INITIATION_BYTES,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME_NS,
     REKEY_AFTER_TIME_NS,
+    RESPONSE,
     RESPONSE_BYTES,
 )
 from tests.unit.session_world import LOW_ORDER, SOURCE, STRANGER, WALL_NS, Pair
@@ -120,7 +122,7 @@ def test_a_restart_with_the_clock_set_back_needs_the_floor() -> None:
         again.connect(pair.b.key, 0, WALL_NS // 2)
         pair.now_ns += SECOND_NS
         pair.give(pair.b, again.outbox[0].datagram)
-        assert (len(pair.b.take()) == 1) == works
+        assert pair.b.take()[0][0] == (RESPONSE if works else INITIATION), "refused, it is called back"
     assert pair.b.dropped() == {"initiation-replayed": 1}
 
 

@@ -275,12 +275,23 @@ class Session:
 
     # Handshakes that the peer starts.
 
+    def call_back(self, timestamp: bytes, now_ns: int, wall_ns: int) -> bool:
+        """Start a handshake of ours if the peer's comes too late to be answered; return whether it does.
+
+        It is a replay. Or the peer's clock is behind what it was, or behind that of a second process with its key: then
+        none of its calls will be answered for a while, and ours will. It goes where the initiation came from. The
+        newest one once more is no sign of that: copies of it go by several ways.
+        """
+        if timestamp > self._newest_timestamp:
+            return False
+        self._local.counters.drop("initiation-replayed")
+        if timestamp < self._newest_timestamp:
+            self.demand(now_ns, wall_ns)
+        return True
+
     def respond(self, responder: Responder, timestamp: bytes, remote_index: int, now_ns: int) -> None:
-        """Answer an authentic initiation, unless it is a replay or comes too fast."""
+        """Answer an authentic initiation that is newer than all before, unless it comes too fast."""
         local = self._local
-        if timestamp <= self._newest_timestamp:
-            local.counters.drop("initiation-replayed")
-            return
         if now_ns < self._responded_ns + INITIATION_INTERVAL_NS:
             local.counters.drop("initiation-rate")
             return
@@ -312,6 +323,19 @@ class Session:
         if self.current is not None:
             self._supersede(self.current)
         self.current = confirmed
+
+    def is_outdated(self, keypair: Keypair, now_ns: int, wall_ns: int) -> bool:
+        """Tell whether a keypair is of an earlier handshake than the one in use; if so for long, shake hands again.
+
+        When both ends start at once, each may stay with its own for good: those two are of one time. But who uses an
+        older one seconds later does not know the newer one, and hears nothing that we say: somebody else with the
+        peer's key knows it, or did. A handshake of ours, which goes where the packet came from, mends that.
+        """
+        if self.current is None or self.current.reject_ns - keypair.reject_ns <= RESPONDED_HOLD_NS:
+            return False
+        if now_ns >= self.current.reject_ns - REJECT_AFTER_TIME_NS + REKEY_TIMEOUT_NS:
+            self.demand(now_ns, wall_ns)
+        return True
 
     def accept_cookie(self, reply: bytes, now_ns: int) -> bool:
         """Take a cookie reply; False: not authentic, or not asked for."""

@@ -232,6 +232,8 @@ class Sessions:
             session.confirm()
         if now_ns >= keypair.late_ns and keypair is session.current:
             session.demand(now_ns, wall_ns)
+        if keypair is not session.current and session.is_outdated(keypair, now_ns, wall_ns):
+            gap_delta = -1  # Late by a whole handshake: it says nothing of where the peer is now.
         if plaintext:
             if session.reply_ns == NEVER_NS:
                 session.arm_reply(now_ns)
@@ -268,7 +270,7 @@ class Sessions:
             self._receive_cookie(datagram, now_ns)
         elif self._admit(kind, datagram, source, now_ns, under_load=under_load):
             if kind == INITIATION:
-                self._receive_initiation(datagram, now_ns)
+                self._receive_initiation(datagram, now_ns, wall_ns)
             else:
                 return self._receive_response(datagram, now_ns, wall_ns)
         return None
@@ -293,7 +295,7 @@ class Sessions:
             self.counters.drop("cookie-rate")
         return False
 
-    def _receive_initiation(self, datagram: bytes, now_ns: int) -> None:
+    def _receive_initiation(self, datagram: bytes, now_ns: int, wall_ns: int) -> None:
         responder = Responder(static=self._local.static)
         public_key = responder.read_static(datagram[INITIATION_HEADER.size : -MACS_BYTES])
         if public_key is None:
@@ -311,7 +313,8 @@ class Sessions:
             self.counters.drop("initiation-wrong")
             return
         _, remote_index = INITIATION_HEADER.unpack_from(datagram)
-        session.respond(responder, timestamp, remote_index, now_ns)
+        if not session.call_back(timestamp, now_ns, wall_ns):
+            session.respond(responder, timestamp, remote_index, now_ns)
 
     def _receive_response(self, datagram: bytes, now_ns: int, wall_ns: int) -> Established | None:
         session = self._local.table.attempts.get(int.from_bytes(datagram[8:12], "little"))
