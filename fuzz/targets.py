@@ -384,17 +384,15 @@ def _methods() -> dict[str, api.Method]:
     around = Around(
         control, now_ns, 0, group_name="group", listen="udp/10.0.0.1:7747", endpoints={}, meter=RelayMeter()
     )
+    clock = SimpleNamespace(wall_ns=lambda: _WALL_NS, monotonic_ns=lambda: _NOW_NS)
     node: Any = SimpleNamespace(
         control=control,
         around=lambda: around,
         stack=stack,
         feed=lambda _: None,
+        confirm=nothing,
         endpoints=(("10.0.0.1", 7747),),
-        plan=SimpleNamespace(
-            clock=SimpleNamespace(wall_ns=lambda: _WALL_NS, monotonic_ns=lambda: _NOW_NS),
-            identity=identity_of(1, 0),
-            group=control.group.group,
-        ),
+        plan=SimpleNamespace(clock=clock, identity=identity_of(1, 0), group=control.group.group),
         loop_time=lambda: 0.0,
         pause=gone,  # As when the client hangs up after the first line of an answer.
         end_soon=lambda: None,

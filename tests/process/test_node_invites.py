@@ -57,6 +57,16 @@ def test_the_line_that_up_prints_survives_a_stop(world: Nodes) -> None:
         assert not path.is_file() or secret not in path.read_bytes(), f"the secret is in {path}"
 
 
+def test_a_member_that_joins_once_more_keeps_its_own_invitations(world: Nodes) -> None:
+    one, two, three = world.box("one"), world.box("two"), world.box("three")
+    one.up()
+    two.up(one.invite())
+    own, again = two.invite(), one.invite()
+    stopped(two)
+    assert two.up(again).joined
+    assert three.up(own).joined
+
+
 def test_an_invitation_that_ended_while_its_inviter_was_down_is_called_expired(world: Nodes) -> None:
     one, two = world.box("one"), world.box("two")
     one.up()

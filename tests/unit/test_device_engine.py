@@ -394,6 +394,25 @@ def test_a_peer_that_called_is_called_back_when_it_falls_silent() -> None:
     assert set(called) == {world.at[0]}
 
 
+def test_old_initiations_replayed_without_end_keep_no_session_from_renewal() -> None:
+    """The first calls us to a place where nobody answers; the retry, and what is due later, go to where the peer is."""
+    world = World(2)
+    world.introduce()
+    first = next(datagram for source, _, datagram in world.sent if source == world.at[0] and datagram[0] == 1)
+    world.run(130 * SECOND_NS)  # A newer one was answered since.
+    eavesdropper = ("10.9.9.9", 9)
+    for number in range(1_000):
+        world.run(SECOND_NS)
+        world.receive(1, first, eavesdropper)
+        payload = number.to_bytes(2, "big")
+        world.send(number % 2, 1 - number % 2, payload)
+        assert world.packets(1 - number % 2)[-1] == payload
+    assert not any(isinstance(report, SessionDown) for report in world.reports[0] + world.reports[1])
+    called = [to for source, to, datagram in world.sent if source == world.at[1] and datagram[0] == 1]
+    assert eavesdropper in called
+    assert len(called) <= 1_000 // 5 + 10
+
+
 def test_a_session_ends_and_comes_again() -> None:
     world = pair()
     world.lost = lambda _: True

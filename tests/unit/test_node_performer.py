@@ -306,23 +306,6 @@ def test_a_disk_that_refuses_lets_news_of_others_pass(tmp_path: Path) -> None:
     assert shell.performer.warnings
 
 
-def test_a_proof_writes_what_is_there_and_shows_a_disk_that_refuses(shell: Shell) -> None:
-    shell.performer.prove(shell.plan.roster)
-    assert not shell.is_refused()
-    assert shell.state.roster() == shell.plan.roster
-    shell.refuse()
-    shell.performer.prove(shell.plan.roster)
-    assert shell.is_refused()
-    shell.is_slow = True
-    shell.performer.prove(b"older")
-    assert shell.unwritten is None, "what was refused says enough, and is tried again"
-    shell.is_slow = False
-    shell.allow()
-    shell.performer.keep()
-    assert not shell.is_refused()
-    assert shell.state.roster() == shell.plan.roster
-
-
 class Parrot:
     """A machine that answers each of its own answers."""
 

@@ -7,10 +7,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -20,6 +20,7 @@ from atoll.base.ids import Endpoint, address_of
 from atoll.base.units import SECOND_NS
 from atoll.conduit.limits import CONNECTIONS_MAX, FLOWS_MAX, FORWARD_CONNECTIONS_MAX, STREAMS_MAX
 from atoll.core.entropy import Draws
+from atoll.group.form import decode_form
 from atoll.group.identity import Identity, founding_roster, name_from
 from atoll.group.invite import GROUP_PREFIX_BYTES, check_usable, decode_invitation
 from atoll.group.roster import Roster
@@ -29,7 +30,7 @@ from atoll.host.descriptors import descriptors_allowed
 from atoll.host.files import explain
 from atoll.host.log_files import log_to_stderr, rotate_log
 from atoll.host.udp import UdpSocket
-from atoll.node.api import Answer, Method, check_path, serve
+from atoll.node.api import check_path, serve
 from atoll.node.joining import join
 from atoll.node.limits import CLIENTS_MAX, DESCRIPTORS_SPARE
 from atoll.node.methods import FORWARDS_MAX, Methods
@@ -147,7 +148,7 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
             if node.ended.done() and (error := node.ended.result()) is not None:
                 raise error  # The stored roster says that we were removed: it must not be called a start.
             _guard(node)
-            server = await serve(state.socket, _table(node, methods))
+            server = await serve(state.socket, methods.table())
             try:
                 ready = _ready(node, methods, joined=joined, began_ns=began_ns)
                 await node.confirm()  # The invitation in it must outlive this process.
@@ -162,23 +163,6 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
             state.socket.unlink(missing_ok=True)
     finally:
         state.close()
-
-
-def _table(node: Node, methods: Methods) -> Mapping[str, Method]:
-    """Return the API's methods; those that touch the roster answer when the disk has it, or say that it refused."""
-
-    async def invite(params: dict[str, Any]) -> Answer:
-        await node.prove_disk()
-        answer = await methods.invite(params)
-        await node.confirm()  # Whoever gets the line must get in, also when this process dies now.
-        return answer
-
-    async def remove(params: dict[str, Any]) -> Answer:
-        answer = await methods.remove(params)
-        await node.confirm()
-        return answer
-
-    return {**methods.table(), "invite": invite, "remove": remove}
 
 
 def _guard(node: Node) -> None:
@@ -260,13 +244,13 @@ def _is_alone(state: StateDirectory, identity: Identity) -> bool:
 
 
 def _merged(state: StateDirectory, joined: bytes, stored: bytes | None) -> bytes:
-    """Return the inviter's roster with what only this node's knows: a removal that it signed must not be forgotten."""
+    """Return the inviter's roster with what only this node knows: removals that it signed, and its open invitations."""
     if stored is None:
         return joined
     roster = _decoded(state, joined)
     for statement in _decoded(state, stored).statements():
         roster.add(statement)
-    return roster.encode()
+    return roster.encode(kept=decode_form(stored).kept)
 
 
 def _decoded(state: StateDirectory, roster: bytes) -> Roster:

@@ -22,17 +22,11 @@ class RosterKeeper:
 
     Args:
         state: Where the file is.
-        roster: What is in it now.
         stored: Called in the event loop with the outcome of each write (``Performer.stored``). A roster that a newer
             one replaced before its turn has none.
-
-    Attributes:
-        on_disk: The newest roster that was written, bytes of ``Roster.encode``.
     """
 
-    def __init__(
-        self, state: StateDirectory, roster: bytes, stored: Callable[[StoreRoster, StorageError | None], None]
-    ) -> None:
+    def __init__(self, state: StateDirectory, stored: Callable[[StoreRoster, StorageError | None], None]) -> None:
         self._path: Final = state.path / ROSTER_NAME
         self._stored: Final = stored
         self._writer: Final = NewestWriter(state.keep_roster)
@@ -40,7 +34,6 @@ class RosterKeeper:
         self._told: Final = asyncio.Event()  # Set while nothing is on its way.
         self._told.set()
         self._refusal: StorageError | None = None
-        self.on_disk = roster
 
     def store(self, effect: StoreRoster) -> None:
         """Begin to write a roster."""
@@ -49,8 +42,6 @@ class RosterKeeper:
         self._writer.put(effect.roster, partial(self._ended, effect))
 
     def _ended(self, effect: StoreRoster, refused: StorageError | None) -> None:
-        if refused is None:
-            self.on_disk = effect.roster
         is_newest = effect is self._newest
         if is_newest:
             self._newest, self._refusal = None, refused

@@ -201,12 +201,14 @@ class Methods:
                 await self._node.pause(max(0.0, began + PING_INTERVAL_S - loop_time()))
 
     async def invite(self, params: dict[str, Any]) -> InviteView:
-        """Make a single-use invitation."""
+        """Make a single-use invitation, and answer when the disk has it, or say that it refused."""
         _params(params, _Nothing)
-        return self.new_invitation()
+        view = self.new_invitation()
+        await self._node.confirm()  # Whoever gets the line must get in, also when this process dies now.
+        return view
 
     def new_invitation(self) -> InviteView:
-        """Make an invitation; its secret is in the answer and nowhere else.
+        """Make an invitation; its secret is in the answer and nowhere else. It counts when ``Node.confirm`` returns.
 
         Raises:
             UserError: A213, this node has no address that another machine could call.
@@ -231,8 +233,9 @@ class Methods:
         return InviteView(invite=text, valid_s=INVITE_VALID_S)
 
     async def remove(self, params: dict[str, Any]) -> Done:
-        """Remove a member from the group for good."""
+        """Remove a member from the group for good, and answer when the disk has it, or say that it refused."""
         self._node.feed(RemoveAsked(self._find(_params(params, _NodeName).node, or_self=True)))
+        await self._node.confirm()
         return Done()
 
     async def forward_add(self, params: dict[str, Any]) -> ForwardView:

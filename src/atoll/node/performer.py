@@ -155,15 +155,6 @@ class Performer:
             self._store(self._unstored)
         self._keep(self._clock.monotonic_ns())
 
-    def prove(self, roster: bytes) -> None:
-        """Learn whether the disk still takes a roster, by writing the one that is there once more.
-
-        Args:
-            roster: As it is on disk. Not used while another one is being written, or was refused.
-        """
-        if self._storing is None and self._unstored is None:
-            self._store(StoreRoster(0, roster))
-
     def stored(self, effect: StoreRoster, refused: StorageError | None) -> None:
         """Take the outcome of a write that ``store`` began.
 

@@ -194,7 +194,7 @@ class Node:
         self._listen: tuple[Endpoint, ...] = ()
         self._control: Control | None = None
         self._performer: Performer | None = None
-        self._keeper = RosterKeeper(plan.state, plan.roster, self._roster_ended)
+        self._keeper = RosterKeeper(plan.state, self._roster_ended)
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
         self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
         self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
@@ -346,16 +346,6 @@ class Node:
         Raises:
             UserError: A102 or A110, see ``RosterKeeper.confirm``.
         """
-        await self._keeper.confirm()
-
-    async def prove_disk(self) -> None:
-        """Return when the disk has shown that it takes a roster: whoever is invited must be written into it.
-
-        Raises:
-            UserError: As ``confirm``.
-        """
-        assert self._performer is not None, "the node has not started"
-        self._performer.prove(self._keeper.on_disk)
         await self._keeper.confirm()
 
     def _roster_ended(self, effect: StoreRoster, refused: StorageError | None) -> None:

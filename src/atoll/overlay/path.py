@@ -398,10 +398,6 @@ class Path(msgspec.Struct):
             count += 1
         return count
 
-    def doubt(self, now_ns: int) -> None:
-        """Judge this path soon, whatever its own probes say: the data show a loss."""
-        self.check_ns = min(self.check_ns, now_ns + CHECK_NS)
-
     def forgive(self, now_ns: int) -> None:
         """Begin all waiting anew: we were stalled, and what did not come may have come and gone."""
         self.forgiven_ns = now_ns + FORGIVEN_NS
