@@ -19,11 +19,12 @@ What the data do not say, and what is done instead:
 * Links keep order, so after a slice of seconds its packets hold up those of the next one, as a full queue would.
 
 All switches are counted, whatever their cause, but those of a group's first five minutes, which are not among its
-hours. A switch is *false* if over the time for which it was held, a minute at least, the series has no better round
-trip for the way taken than for the way left; back to direct an equal one will do (``atoll.lab.calm``). On PlanetLab,
-where paths are steady, what is asked is compared with all switches. On Seattle all cannot be meant, because
-bench/choose.py asks on the same series for three quarters of what an oracle gains that may switch in each slice: there
-it is compared with the false ones, and all are shown.
+hours. A switch is *false* if over the minute for which it binds the pair, packets by the way taken had no better
+round trip than by the way left; back to direct an equal one will do (``atoll.lab.calm``). On PlanetLab, where paths are
+steady, what is asked is compared with all switches. On Seattle all cannot be meant, because bench/choose.py asks on
+the same series for three quarters of what an oracle gains that may switch in each slice: there it is compared with the
+false ones, and all are shown. So are the *regretted* ones, which did not pay over the whole time for which the pair
+then stayed: they count the jumps of later slices, too.
 """
 
 from collections import Counter
@@ -91,7 +92,7 @@ def series_of(data: DataSet, group: int) -> Series:
 
 
 def run_group(hours: float, unit: int) -> Result:
-    """Run one group; return its switches as (cause, gain in us, world ns, source, target, left, taken, false)."""
+    """Run one group; return its switches: cause, gains us, world ns, source, target, left, taken, false, regretted."""
     data, group = DATA_SETS[unit // GROUPS], unit % GROUPS
     length_ns = SETTLED_NS + int(hours * HOUR_NS) // GROUPS
     series, plans = series_of(data, group), blueprints(NODES, 1)
@@ -100,7 +101,19 @@ def run_group(hours: float, unit: int) -> Result:
     world.run(length_ns)
     found = switches(world, plans, series, SETTLED_NS)
     return [
-        [one.cause, one.gain_us, one.at_ns, one.source, one.target, one.before, one.via, one.false] for one in found
+        [
+            one.cause,
+            one.gain_us,
+            one.held_gain_us,
+            one.at_ns,
+            one.source,
+            one.target,
+            one.before,
+            one.via,
+            one.false,
+            one.regretted,
+        ]
+        for one in found
     ]
 
 
@@ -112,12 +125,14 @@ def idle(hours: float) -> tuple[list[Figure], dict[str, object]]:
     extra: dict[str, object] = {}
     for number, data in enumerate(DATA_SETS):
         rows = [row for unit in units[number * GROUPS : (number + 1) * GROUPS] for row in done[unit]]
-        causes, false = Counter(row[0] for row in rows), Counter(row[0] for row in rows if row[7])
+        causes, false = Counter(row[0] for row in rows), Counter(row[0] for row in rows if row[8])
+        regretted = sum(row[9] for row in rows)
         days = PAIRS * hours / 24
         what = f"20 idle nodes on {data.name}, {hours:g} simulated hours"
         figures += [
             Figure(f"{what}, all switches", "per pair, day", 1.0 if data.steady else None, causes.total() / days),
             Figure(f"{what}, false switches", "per pair, day", 1.0, false.total() / days),
+            Figure(f"{what}, regretted switches", "per pair, day", None, regretted / days),
         ]
         gains = sorted(row[1] for row in rows)
         extra[data.name] = {

@@ -26,8 +26,8 @@ ASKER, ANSWERER, LIAR, HONEST = range(4)
 # Round trips, ms. The liar is where everybody would like a relay to be; the honest one is far away.
 RTT_MS = ((0, 60, 10, 120), (60, 0, 10, 120), (10, 10, 0, 100), (120, 120, 100, 0))
 BEGIN_NS = 5 * SECOND_NS
-TURN_NS = 15 * SECOND_NS  # The liar begins to drop, or the direct path is cut.
-END_NS = 30 * SECOND_NS
+TURN_NS = 30 * SECOND_NS  # The liar begins to drop, or the direct path is cut.
+END_NS = 45 * SECOND_NS
 LAST_NS = END_NS + SECOND_NS  # The last answers have come.
 HEALED_NS = 3 * SECOND_NS  # "A few seconds", with the liar; half a second is usual without.
 LIE_NS = 200 * MILLISECOND_NS

@@ -4,10 +4,10 @@
 import pytest
 
 from atoll.base.errors import UsageError
-from atoll.base.units import MINUTE_NS, SECOND_NS
+from atoll.base.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 from atoll.lab.calm import HORIZON_NS, Series, Switched, filled, switches
 from atoll.lab.groups import blueprints, factory_of
-from atoll.sim import World
+from atoll.sim import Jitter, LinkSpec, World
 
 MS = 1000  # In microseconds.
 SLICE_NS = 30 * SECOND_NS
@@ -52,6 +52,13 @@ def test_the_mean_of_a_way_weighs_each_slice_by_its_time() -> None:
     assert series.mean_us((0, 2, 1), (0, 4 * SLICE_NS)) == 80 * MS
 
 
+def test_each_link_on_the_way_adds_its_mean_jitter_both_ways() -> None:
+    jittery = LinkSpec(jitter=Jitter.UNIFORM, jitter_ns=3 * MILLISECOND_NS)
+    series = Series([matrix(100)], SLICE_NS, rest=jittery)
+    assert series.mean_us((0, 1), (0, 1)) == 106 * MS
+    assert series.mean_us((0, 2, 1), (0, 1)) == 92 * MS
+
+
 def test_both_directions_of_an_asymmetric_path_count_half() -> None:
     series = Series([((0, 100), (300, 0))], SLICE_NS)
     assert series.mean_us((0, 1), (0, 1)) == series.mean_us((1, 0), (0, 1)) == 200
@@ -83,12 +90,24 @@ def test_a_lasting_shift_is_followed_and_borne_out() -> None:
     assert {(one.source, one.target, one.before, one.via) for one in found} == {(0, 1, None, 2), (1, 0, None, 2)}
     for one in found:
         assert 2 * MINUTE_NS < one.at_ns < 3 * MINUTE_NS
-        assert (one.gain_us, one.false) == (320 * MS, False)
+        assert (one.gain_us, one.false, one.held_gain_us, one.regretted) == (320 * MS, False, 320 * MS, False)
 
 
 @pytest.mark.parametrize(("via", "gain_us", "false"), [(None, 0, False), (None, -1, True), (3, 0, True), (3, 1, False)])
 def test_back_to_direct_an_equal_way_will_do(via: int | None, gain_us: int, false: bool) -> None:
-    assert Switched(0, 1, 2, 4, via, "better", gain_us).false is false
+    assert Switched(0, 1, 2, 4, via, "better", gain_us, 1).false is false
+    assert Switched(0, 1, 2, 4, via, "better", 1, gain_us).regretted is false
+
+
+def test_a_switch_that_a_later_slice_spoils_is_regretted_and_not_false() -> None:
+    """It was right for the minute that it binds. Nobody could know the rest."""
+    minutes = [matrix(50)] * 2 + [matrix(400)] * 2 + [matrix(400, 900, 900)] * 6
+    series = Series(minutes, MINUTE_NS)
+    found = [one for one in played(series, 10 * MINUTE_NS, MINUTE_NS) if one.via == 2]
+    assert found
+    for one in found:
+        assert (one.gain_us, one.false) == (320 * MS, False)
+        assert one.held_gain_us < one.gain_us
 
 
 def test_a_shift_that_is_over_at_once_makes_the_switch_false() -> None:

@@ -21,8 +21,9 @@ from atoll.overlay.limits import (
     PATHS_PER_PAIR_MAX,
 )
 from atoll.overlay.mesh import KIND, Mesh
-from atoll.overlay.messages import Link, LinkState, Probe, decode, encode
+from atoll.overlay.messages import LabelGrant, LabelNotice, LabelRefusal, Link, LinkState, Probe, decode, encode
 from atoll.overlay.orders import RouteNotice, SendControl, SetRoute, SetTransmitLabel
+from atoll.overlay.pair import PROVED_NS
 from atoll.overlay.path import ASK
 from atoll.overlay.policy import TAG_DIRECT
 from atoll.overlay.reports import (
@@ -192,6 +193,64 @@ def test_a_cut_of_an_idle_pair_is_healed_too() -> None:
     made.change(0, 1, cut=True)
     made.run(4)
     assert made.routes[0, 1].via != DIRECT
+
+
+def detoured() -> World:
+    """Nodes 0 and 1 with a round trip of 5 s; an idle pair that goes by relay 2 (0.8 s) and could go by 3 (1.2 s)."""
+    made = World([[0, 2500, 200, 300], [2500, 0, 200, 300], [200, 200, 0, 100], [300, 300, 100, 0]], 3)
+    made.run(150)
+    assert [made.routes[pair].via for pair in ((0, 1), (1, 0))] == [ident(2)] * 2
+    made.notices.clear()
+    return made
+
+
+def mute(effect: SendControl) -> SendControl:
+    """Answer nobody who asks for a label."""
+    if isinstance(decode(effect.payload), LabelGrant | LabelRefusal | LabelNotice):
+        return SendControl(effect.node, effect.via, b"\x90")
+    return effect
+
+
+def moves(made: World) -> dict[int, list[bytes]]:
+    """The ways that 0 and 1 took to each other since ``detoured``."""
+    found: dict[int, list[bytes]] = {0: [], 1: []}
+    for _, i, notice in made.notices:
+        if {i, made.numbers[notice.node]} == {0, 1} and notice.tag == 0:
+            found[i].append(notice.via)
+    return found
+
+
+def test_a_far_slower_way_is_not_taken_while_a_better_one_gets_ready() -> None:
+    made = detoured()
+    for other in (0, 1, 3):
+        made.change(2, other, cut=True)
+    made.run(10)
+    assert moves(made) == {0: [ident(3)], 1: [ident(3)]}
+
+
+def test_a_better_way_that_does_not_get_ready_is_waited_for_only_as_long_as_it_would_save() -> None:
+    made = detoured()
+    made.liars[3] = mute
+    for other in (0, 1, 3):
+        made.change(2, other, cut=True)
+    cut_ns = made.now_ns
+    made.run(20)
+    assert moves(made) == {0: [DIRECT], 1: [DIRECT]}
+    assert made.notices[-1][0] - cut_ns <= 12 * SECOND_NS
+
+
+def test_an_idle_pair_takes_a_better_relay_only_when_it_was_watched_for_a_while() -> None:
+    made = World([[0, 100, 20], [100, 0, 20], [20, 20, 0]], 4)
+    made.trace = []
+    made.run(100)
+    opened: dict[int, int] = {}
+    for at_ns, i, effect in made.trace:
+        if isinstance(effect, SendControl) and effect.via == ident(2):
+            opened.setdefault(i, at_ns)
+    taken = {i: at_ns for at_ns, i, notice in made.notices if notice.tag == 0}
+    assert set(taken) == {0, 1}
+    for i, at_ns in taken.items():
+        assert at_ns - opened[i] >= PROVED_NS
 
 
 def test_a_paused_peer_moves_nothing() -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A group to which nothing happens: its links follow measured round trips, and every change of route is judged by them.
 
-With no fault injected, a change of route is a *switch*, whatever its cause was. A switch is *false* when the series
-itself does not bear it out: over the time for which the pair stayed on the new way, and at least for
-``HORIZON_NS``, the mean round trip of the way taken, as the series has it, is no better than that of the way left. Back
-to the direct way an equal one will do, for it burdens no relay.
-The judge looks into the future of the series, which the machines cannot; it never looks at what they measured.
+With no fault injected, a change of route is a *switch*, whatever its cause was. A switch is *false* when the network
+itself does not bear it out: over ``HORIZON_NS``, the time for which it binds the pair, the mean round trip of the way
+taken is no better than that of the way left. Back to the direct way an equal one will do, for it burdens no relay. A
+switch is *regretted* when the same is so over the whole time for which the pair then stayed. That weighs, besides, what
+nobody could know: how the series went on.
+The judge knows what the links do, and the future; it never looks at what the machines measured.
 """
 
 from collections.abc import Sequence
@@ -14,14 +15,14 @@ from itertools import pairwise
 from typing import Final, final
 
 from atoll.base.errors import UsageError
-from atoll.base.units import MINUTE_NS
 from atoll.lab.program import Blueprint, SimulatedNode
+from atoll.overlay.choice import HOLD_NS
 from atoll.overlay.policy import TAG_LATENCY
 from atoll.sim import CLEAR, LinkSpec, Topology, World, mesh_of_slices
 
 __all__ = ["HORIZON_NS", "Series", "Switched", "filled", "switches"]
 
-HORIZON_NS: Final = MINUTE_NS  # The hold-down: a pair that moved has to live with it for so long.
+HORIZON_NS: Final = HOLD_NS  # A pair that moved has to live with it for so long.
 
 Matrix = Sequence[Sequence[int]]
 
@@ -37,7 +38,8 @@ class Switched:
         before: Index of the relay that was left; None: the direct way.
         via: Index of the relay that was taken; None: the direct way.
         cause: As in ``RouteNotice``.
-        gain_us: Mean round trip of the way left less that of the way taken, while it was held.
+        gain_us: Mean round trip of the way left less that of the way taken, over ``HORIZON_NS``.
+        held_gain_us: The same over the time for which it was held, and ``HORIZON_NS`` at least.
     """
 
     at_ns: int
@@ -47,11 +49,20 @@ class Switched:
     via: int | None
     cause: str
     gain_us: int
+    held_gain_us: int
 
     @property
     def false(self) -> bool:
         """Whether the way taken was no better than the way left; back to the direct way, which is nobody's: worse."""
-        return self.gain_us < 0 if self.via is None else self.gain_us <= 0
+        return self._is_no_gain(self.gain_us)
+
+    @property
+    def regretted(self) -> bool:
+        """The same over the whole time for which it was held."""
+        return self._is_no_gain(self.held_gain_us)
+
+    def _is_no_gain(self, gain_us: int) -> bool:
+        return gain_us < 0 if self.via is None else gain_us <= 0
 
 
 def filled(rtt_us: Sequence[Matrix]) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -90,13 +101,14 @@ class Series:
         if start_ns <= -slice_ns:
             raise UsageError("a series whose first slice is over when the world begins")
         self._rtt_us, self._slice_ns, self._start_ns, self._rest = rtt_us, slice_ns, start_ns, rest
+        self._jitter_us = rest.jitter_ns // 1000
 
     def topology(self) -> Topology:
         """Return the network: from i to j it takes half of what was measured from i to j."""
         return mesh_of_slices(self._rtt_us, slice_ns=self._slice_ns, rest=self._rest, start_ns=self._start_ns)
 
     def mean_us(self, way: Sequence[int], span_ns: tuple[int, int]) -> int:
-        """Return the mean round trip along a way over a span of time.
+        """Return the mean round trip of packets along a way over a span of time, mean jitter included.
 
         Args:
             way: Nodes from end to end.
@@ -112,7 +124,7 @@ class Series:
             matrix = self._rtt_us[index]
             total += sum(matrix[i][j] + matrix[j][i] for i, j in pairwise(way)) * (next_ns - at_ns)
             at_ns = next_ns
-        return total // (2 * (until_ns - from_ns))
+        return total // (2 * (until_ns - from_ns)) + 2 * self._jitter_us * (len(way) - 1)
 
 
 def switches(
@@ -141,10 +153,13 @@ def switches(
             for (at_ns, before, via, cause), end_ns in zip(made, ends, strict=True):
                 if at_ns < settled_ns:
                     continue
-                span_ns = (at_ns, max(end_ns, at_ns + HORIZON_NS))
+                bound_ns = at_ns + HORIZON_NS
                 left, taken = (
-                    series.mean_us((source, target) if relay is None else (source, relay, target), span_ns)
-                    for relay in (before, via)
+                    (source, target) if relay is None else (source, relay, target) for relay in (before, via)
                 )
-                found.append(Switched(at_ns, source, target, before, via, cause, left - taken))
+                gain_us, held_gain_us = (
+                    series.mean_us(left, (at_ns, until_ns)) - series.mean_us(taken, (at_ns, until_ns))
+                    for until_ns in (bound_ns, max(end_ns, bound_ns))
+                )
+                found.append(Switched(at_ns, source, target, before, via, cause, gain_us, held_gain_us))
     return tuple(found)

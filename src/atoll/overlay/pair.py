@@ -44,6 +44,9 @@ __all__ = ["Pair", "Route", "Surroundings"]
 SETTLE_NS: Final = 10 * SECOND_NS  # A new member's first improvement needs not wait for the whole hold-down.
 BURST_PAUSE_NS: Final = 2 * SECOND_NS  # Between two bursts on one pair.
 FRESH_NS: Final = 5 * SECOND_NS  # A standby path that was heard so lately is ready.
+PROVED_NS: Final = 10 * SECOND_NS  # A relay is taken for its gain only after so long on our own probes.
+WORTH_NS: Final = 500 * MILLISECOND_NS  # When the way in use has failed, a way that saves so much is waited for ...
+PATIENCE_NS: Final = 5 * SECOND_NS  # ... for as long as it saves, and no longer than this.
 HURRY_NS: Final = 2 * SECOND_NS  # So long a suspicion is reviewed at the fast pace ...
 HURRY_REVIEW_NS: Final = 50 * MILLISECOND_NS  # ... which is this.
 SHUN_NS: Final = 60 * SECOND_NS  # A relay that failed end to end is not proposed again for so long.
@@ -445,11 +448,15 @@ class Pair(msgspec.Struct):
                 kept = [
                     one for one in candidates if one.via == route.incumbent.via or self.ready(one.via, usable, now_ns)
                 ]
-                decision = decide(route.incumbent, kept, rule, self.key, now_ns)
-                if not any(one.via == decision.via for one in kept):
+                wished, decision = decision, decide(route.incumbent, kept, rule, self.key, now_ns)
+                if not any(one.via == decision.via for one in kept) or self._waits(wished, decision, now_ns):
                     continue
-            if decision.via != route.incumbent.via and not self._held(decision, now_ns):
+            if decision.via == route.incumbent.via:
+                continue
+            if not self._held(decision, now_ns):
                 self._switch(tag, route, decision, now_ns, out)
+            elif decision.via:
+                proposed.append(decision.via)
         self._prepare(ranking, proposed, around, now_ns)
         self._pace(around, now_ns)
         doubt, bad = self._trouble()
@@ -472,14 +479,26 @@ class Pair(msgspec.Struct):
             review_ns = paces.young_review_ns if now_ns - self.since_ns < YOUNG_NS else paces.idle_review_ns
             self.review_ns = now_ns + review_ns - (review_ns >> 10) * around.jitter()
 
+    def _waits(self, wished: Decision, instead: Decision, now_ns: int) -> bool:
+        """Whether to wait for a way that is not ready yet rather than leave a failed one for a far slower way.
+
+        What takes the slower way is late by what it costs more, so waiting that long loses nothing.
+        """
+        saves_ns = (_cost_us(instead) - _cost_us(wished)) * 1000
+        if self.suspicion_ns < 0 or saves_ns < WORTH_NS:
+            return False
+        return now_ns - self.suspicion_ns < min(saves_ns, PATIENCE_NS)
+
     def _held(self, decision: Decision, now_ns: int) -> bool:
-        """Whether a change that is not urgent must wait: for the end of a doubt, or for a clean minute of direct."""
+        """Whether a change that is not urgent must wait: for the end of a doubt, for proof, for direct to be clean."""
         if decision.cause not in ("better", "slow", "recovered"):
             return False
         if self.suspicion_ns >= 0:
             return True
-        path = self.paths.get(DIRECT)
-        if decision.via or decision.cause != "recovered" or path is None:
+        path = self.paths.get(decision.via)
+        if decision.via:
+            return path is None or now_ns - path.created_ns < PROVED_NS
+        if decision.cause != "recovered" or path is None:
             return False
         return path.good_ns < 0 or (now_ns - path.good_ns < CLEAN_NS and self.switched_ns != -NEVER_NS)
 
@@ -541,6 +560,11 @@ class Pair(msgspec.Struct):
             if route.given != (via, also):
                 route.given = (via, also)
                 out.append(SetRoute(self.node, tag, via, also))
+
+
+def _cost_us(decision: Decision) -> int:
+    """Return what the way that was decided on costs."""
+    return next((one.score_us for one in decision.ranked if one.candidate.via == decision.via), 0)
 
 
 def _measured(said: Candidate, path: Path) -> Candidate:
