@@ -26,6 +26,7 @@ FOLLOW_INTERVAL_S: Final = 0.2
 PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
 PING_COUNT_MAX: Final = 10_000
 ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised.
+YES_NO: Final = ("yes", "no")
 _BYTES_PER_MBIT: Final = 125_000
 
 
@@ -42,6 +43,7 @@ _BYTES_PER_MBIT: Final = 125_000
 @click.option("--relay", type=click.Choice(["never", "metered", "yes"]), help="Forward for others?")
 @click.option("--relay-budget", metavar="MBIT", type=click.FloatRange(min=0), help="At most this many Mbit/s.")
 @click.option("--group-name", help="Name of a new group.")
+@click.option("--tun/--no-tun", default=None, help="Let the whole machine reach the group's addresses. Needs root.")
 @click.option("--foreground", is_flag=True, help="Stay in this process until interrupted.")
 @as_json
 @node_options
@@ -54,6 +56,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     relay: str | None,
     relay_budget: float | None,
     group_name: str | None,
+    tun: bool | None,
     foreground: bool,
     as_json: bool,
     state: str | None,
@@ -77,6 +80,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         "relay": relay,
         "relay-budget": relay_budget,
         "group-name": group_name,
+        "tun": None if tun is None else YES_NO[not tun],
     }
     chosen = settings(config, flags)
     will = _one_of(chosen["relay"], ("never", "metered", "yes"))
@@ -89,6 +93,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         relay=None if will is None else RelayWill(will),
         relay_bytes_s=_budget(chosen["relay-budget"]),
         group_name=chosen["group-name"].value,
+        tun=_yes_no(chosen["tun"]),
     )
 
     def announce(ready: Ready) -> None:
@@ -257,6 +262,11 @@ def _one_of(setting: Setting, choices: tuple[str, ...]) -> str | None:
     if setting.value is not None and setting.value not in choices:
         raise _wrong(setting, f"one of {', '.join(choices)}")
     return setting.value
+
+
+def _yes_no(setting: Setting) -> bool | None:
+    will = _one_of(setting, YES_NO)
+    return None if will is None else will == YES_NO[0]
 
 
 def _listen(setting: Setting) -> str | None:

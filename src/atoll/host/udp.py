@@ -17,7 +17,15 @@ from typing import Final, final
 from atoll.base.errors import LinkError
 from atoll.base.ids import Endpoint
 
-__all__ = ["BURST_BYTES_MAX", "BURST_DATAGRAMS_MAX", "DATAGRAM_BYTES_MAX", "SOCKET_BUFFER_BYTES", "Sent", "UdpSocket"]
+__all__ = [
+    "BURST_BYTES_MAX",
+    "BURST_DATAGRAMS_MAX",
+    "DATAGRAM_BYTES_MAX",
+    "SOCKET_BUFFER_BYTES",
+    "Sent",
+    "UdpSocket",
+    "error_name",
+]
 
 DATAGRAM_BYTES_MAX: Final = 65_535  # Of the protocol.
 BURST_BYTES_MAX: Final = 65_535 - 40 - 8  # Limit of the kernel: a burst passes the network layer as one packet.
@@ -62,7 +70,7 @@ class UdpSocket:
         try:
             self._socket: Final = socket.socket(family, socket.SOCK_DGRAM)
         except OSError as error:
-            raise LinkError(_name(error)) from error
+            raise LinkError(error_name(error)) from error
         try:
             if self.is_ipv6:  # IPv4 has a socket of its own, so that each address has one spelling.
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -74,7 +82,7 @@ class UdpSocket:
             self._socket.bind(found[0][4])
         except OSError as error:
             self._socket.close()
-            raise LinkError(_name(error)) from error
+            raise LinkError(error_name(error)) from error
         host, port = self._socket.getsockname()[:2]
         self.endpoint: Final[Endpoint] = (host, port)
         self.sends_bursts = self._can(_UDP_SEGMENT, 0)
@@ -102,7 +110,7 @@ class UdpSocket:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
-            raise LinkError(_name(error)) from error
+            raise LinkError(error_name(error)) from error
         return datagram, source if len(source) == 2 else (source[0], source[1])
 
     def send(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Sent:
@@ -130,7 +138,7 @@ class UdpSocket:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
-            raise LinkError(_name(error)) from error
+            raise LinkError(error_name(error)) from error
         size = max(read, 1)
         for _, kind, value in ancillary:
             if kind == _UDP_GRO and len(value) == _INT.size:
@@ -185,7 +193,8 @@ _SENT: Final = {
 }
 
 
-def _name(error: OSError) -> str:
+def error_name(error: OSError) -> str:
+    """Return the name of the operating system's error, such as ``EADDRINUSE``."""
     if isinstance(error, socket.gaierror):
         return "EADDRNOTAVAIL"
     return errno.errorcode.get(error.errno or 0, "EIO")

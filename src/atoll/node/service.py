@@ -37,6 +37,7 @@ from atoll.device.nic.messages import (
     Report,
     SendPacket,
     Timestamp,
+    TunLost,
 )
 from atoll.group.events import DuplicateIdentity, Removed, StoreRoster, WallClock
 from atoll.group.group import Group, GroupOptions
@@ -50,6 +51,7 @@ from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
 from atoll.node.reporting import Around, RelayMeter, endpoint_text, name_of
 from atoll.node.state import Settings, StateDirectory
+from atoll.node.tunnel import Tunnel
 from atoll.overlay.config import Config
 from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
@@ -197,6 +199,8 @@ class Node:
         self._keeper = RosterKeeper(plan.state, self._roster_ended)
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
         self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
+        self._tunnel: Tunnel | None = None
+        self._tun_warning = ""
         self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
 
@@ -206,10 +210,14 @@ class Node:
         """Start the device, then the machines; on return the node calls its members.
 
         Raises:
-            UserError: A105, no address; A108, the roster is damaged; others from the state directory.
+            UserError: A105, no address; A108, the roster is damaged; A111, no TUN device; others from the state
+                directory.
             LinkError: The packet device did not start.
         """
+        if self._plan.settings.tun:
+            self._tunnel = Tunnel(self._plan.group, self._plan.identity.node)
         self._listen = await started(self._nic, self._configure(self._wanted_listen()))
+        self._attach_tun()
         bound = ",".join(endpoint_text(endpoint) for endpoint in self._listen)
         if bound != self._plan.settings.listen:  # Port 0: the next life must be found where this one was.
             self._plan.state.keep_settings(msgspec.structs.replace(self._plan.settings, listen=bound))
@@ -281,6 +289,8 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
         await self._nic.stop()
+        if self._tunnel is not None:
+            self._tunnel.close()
         if self._performer is not None:
             self._performer.close()
 
@@ -301,6 +311,11 @@ class Node:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where members may reach this node, best first."""
         return self._own_member().endpoints
+
+    @property
+    def mode(self) -> str:
+        """How programs of this machine get in: ``rootless``, or the name of the TUN interface."""
+        return "rootless" if self._tunnel is None else f"tun {self._tunnel.name}"
 
     def loop_time(self) -> float:
         """Return the loop's clock, seconds."""
@@ -329,7 +344,10 @@ class Node:
             listen=", ".join(f"udp/{endpoint_text(e)}" for e in self._listen),
             endpoints=self._endpoints,
             meter=self._meter,
-            warnings=() if performer is None else performer.warnings,
+            warnings=(
+                *(() if performer is None else performer.warnings),
+                *((self._tun_warning,) if self._tun_warning else ()),
+            ),
         )
 
     def feed(self, event: ControlInput) -> None:
@@ -393,6 +411,8 @@ class Node:
                     self._dropped = dropped
                 case Timestamp(wall_ns):
                     self._keep_timestamp(wall_ns)
+                case TunLost(error):
+                    self._tun_lost(error)
                 case Listening():
                     pass
                 case _:
@@ -425,7 +445,25 @@ class Node:
             self._end(UserError("A403", str(error), fix="read the node's log: atoll logs"))
         else:
             log.info("the packet device is back")
+            self._attach_tun()
             self.feed(NicRestarted())
+
+    def _attach_tun(self) -> None:
+        """Hand the TUN device to a packet device that has just started."""
+        if self._tunnel is not None:
+            self._tunnel.attach(self._nic)
+
+    def _tun_lost(self, reason: str) -> None:
+        """Somebody took the interface away: make it again, or say that it is gone."""
+        log.warning("the TUN device is gone (%s); it is made again", reason)
+        assert self._tunnel is not None, "only an attached one is lost"
+        try:
+            self._tunnel.renew()
+            self._attach_tun()
+        except UserError as error:
+            self._tun_warning = f"{error.code}: {error.sentence}; fix: {error.fix}"
+        except LinkError as error:  # It is being restarted, and will be given this one then.
+            log.warning("%s", error)
 
     # Time.
 

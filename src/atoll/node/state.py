@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         advertise: Addresses told to the members instead of the detected ones.
         relay: Whether to forward for others.
         relay_bytes_s: Budget for forwarding, bytes per second.
+        tun: Whether this machine's own network stack is joined to the overlay.
     """
 
     format: int = STATE_FORMAT
@@ -56,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     relay: RelayWill = RelayWill.YES
     relay_bytes_s: int = 2_500_000
+    tun: bool = False
 
 
 class _Format(msgspec.Struct, frozen=True):

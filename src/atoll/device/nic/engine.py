@@ -23,6 +23,7 @@ from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import packed_endpoint
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
+from atoll.device.nic.inlet import Inlet
 from atoll.device.nic.limits import COUNTERS_NS, PACKETS_WAITING_MAX, STAMP_AHEAD_NS
 from atoll.device.nic.messages import (
     EngineOrder,
@@ -91,6 +92,7 @@ class Engine:
         outbox: (endpoint, datagram) to send, in order.
         reports: For control, in order.
         counters: What was dropped here; the sessions count their own.
+        inlet: The door to this machine's own network stack; closed unless the caller opens it.
         public_key: Ours.
         node: Our id.
 
@@ -113,6 +115,7 @@ class Engine:
         "_tables",
         "_wall_ns",
         "counters",
+        "inlet",
         "node",
         "outbox",
         "public_key",
@@ -147,6 +150,7 @@ class Engine:
             self.counters,
         )
         self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
+        self.inlet: Final = Inlet(GroupId(group), self.node, self._peers, self.counters)
         self.outbox: Final = self._outlet.outbox
         self._now_ns, self._wall_ns = now_ns, wall_ns
         self._counters_ns = now_ns + COUNTERS_NS
@@ -236,6 +240,19 @@ class Engine:
                 self._outlet.emit(rival, again)
 
     # Sending.
+
+    def take_tun(self, packet: bytes, now_ns: int, wall_ns: int) -> None:
+        """Take one packet of this machine's network stack, checksum done; nothing in it can raise."""
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        peer = self.inlet.peer_of(packet, now_ns)
+        if peer is None:
+            return
+        if not is_packet(packet, peer.addresses_out):
+            self.counters.drop("tun-malformed")
+            return
+        self._send_packet(peer, (packet[0] << 4 & 0xF0 | packet[1] >> 4) >> 2, packet)
+        if self._sessions.outbox:
+            self._speak()
 
     def _send_packet(self, peer: Peer, tag: int, packet: bytes) -> None:
         via, also = peer.route(tag)
@@ -345,7 +362,11 @@ class Engine:
         except WireError as error:
             self.counters.drop("packet-foreign" if error.reason == "packet addresses" else "packet-malformed")
             return
-        self.reports.append(PacketReceived(peer.node, packet))
+        for_kernel = self.inlet.takes(packet)
+        if for_kernel:
+            self.inlet.outbox.append(packet)
+        if not for_kernel or self.inlet.is_shared(packet):
+            self.reports.append(PacketReceived(peer.node, packet))
         peer.flow_received += 1
         if not copied:
             peer.count_seen(via)

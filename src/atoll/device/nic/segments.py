@@ -21,7 +21,7 @@ from typing import Final, final
 
 from atoll.base.errors import WireError
 
-__all__ = ["HEADER", "HEADER_BYTES", "Bulk", "Joint", "bulk_of", "finish", "unfinished"]
+__all__ = ["HEADER", "HEADER_BYTES", "Bulk", "Joint", "bulk_of", "finish", "ones_complement", "unfinished"]
 
 HEADER: Final = Struct("<BBHHHH")  # flags, kind, bytes of headers, payload of a segment, checksum from, checksum at.
 HEADER_BYTES: Final = HEADER.size
@@ -45,7 +45,7 @@ _ACK: Final = 0x10
 _ECE: Final = 0x40
 _TCP_SEQUENCE_AT: Final = IPV6_BYTES + 4
 _TCP_FLAGS_AT: Final = IPV6_BYTES + 13
-_SUM_AT: Final = {PROTOCOL_TCP: TCP_SUM_AT, PROTOCOL_UDP: UDP_SUM_AT}
+SUM_AT: Final = {PROTOCOL_TCP: TCP_SUM_AT, PROTOCOL_UDP: UDP_SUM_AT}
 _PROTOCOLS: Final = {KIND_TCP6: PROTOCOL_TCP, KIND_UDP: PROTOCOL_UDP}
 _LEAST: Final = {KIND_TCP6: TCP_BYTES_MIN, KIND_UDP: UDP_BYTES}
 
@@ -63,7 +63,7 @@ def _folded(total: int) -> int:
     return total
 
 
-def _words(data: bytes | bytearray | memoryview) -> int:
+def ones_complement(data: bytes | bytearray | memoryview) -> int:
     """Return a number that equals the one's complement sum of the data's 16-bit words.
 
     2^16 is 1 modulo 65535, so the sum of the words is the data as one number, modulo 65535: one pass in C.
@@ -75,7 +75,7 @@ def _words(data: bytes | bytearray | memoryview) -> int:
 
 def _pseudo(packet: bytes | bytearray | memoryview, length: int, protocol: int) -> int:
     """Return the sum of the pseudo-header, folded and not inverted: what a packet with an undone checksum carries."""
-    return _folded(_words(packet[8:IPV6_BYTES]) + length + protocol)
+    return _folded(ones_complement(packet[8:IPV6_BYTES]) + length + protocol)
 
 
 def unfinished(packet: bytes | bytearray | memoryview) -> tuple[int, int] | None:
@@ -100,7 +100,7 @@ def finish(packet: bytearray | memoryview, start: int, offset: int) -> None:
     """
     if not IPV6_BYTES <= start <= start + offset <= len(packet) - 2:
         raise WireError("checksum place")
-    total = _folded(_words(packet[start:]))  # The pseudo-header is in the field, and so in this sum.
+    total = _folded(ones_complement(packet[start:]))  # The pseudo-header is in the field, and so in this sum.
     _U16.pack_into(packet, start + offset, ~total & 0xFFFF or 0xFFFF)
 
 
@@ -157,7 +157,7 @@ def _measure(head: bytearray, payload_bytes: int) -> None:
     _U16.pack_into(head, 4, length)
     if protocol == PROTOCOL_UDP:
         _U16.pack_into(head, IPV6_BYTES + 4, length)
-    _U16.pack_into(head, IPV6_BYTES + _SUM_AT[protocol], _pseudo(head, length, protocol))
+    _U16.pack_into(head, IPV6_BYTES + SUM_AT[protocol], _pseudo(head, length, protocol))
 
 
 def bulk_of(header: tuple[int, int, int, int, int, int], buffer: bytearray, start: int, end: int) -> Bulk | None:
