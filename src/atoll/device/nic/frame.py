@@ -16,6 +16,7 @@ __all__ = [
     "FRAME_KIND",
     "LABEL_END",
     "LABEL_KEY_BYTES",
+    "head_frame",
     "inner_of",
     "is_authentic",
     "label_of",
@@ -34,6 +35,7 @@ _INNER_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (1, 2, 3,
 _MAC_BYTES: Final = 8
 _MAC_AT: Final = 12
 _COVERED_BYTES: Final = 16  # Of the inner datagram: kind, receiver and counter of a data packet.
+_COVERED_END: Final = FRAME_HEADER_BYTES + _COVERED_BYTES
 
 
 def pack_label(label: int) -> bytes:
@@ -59,16 +61,24 @@ def pack_frame(label: bytes, key: bytes, inner: bytes) -> bytes:
     return b"".join((FRAME_KIND, label, mac, inner))
 
 
-def label_of(frame: bytes) -> int | None:
+def head_frame(frame: memoryview, label: bytes, key: bytes) -> None:
+    """Write the header of a frame whose datagram is in its place already; arguments as those of ``pack_frame``."""
+    covered = label + bytes(frame[FRAME_HEADER_BYTES:_COVERED_END])
+    frame[:4] = FRAME_KIND
+    frame[4:_MAC_AT] = label
+    frame[_MAC_AT:FRAME_HEADER_BYTES] = blake2s(covered, key=key, digest_size=_MAC_BYTES).digest()
+
+
+def label_of(frame: bytes | memoryview) -> int | None:
     """Return the label; None: not a frame that could hold a datagram of ours."""
-    if len(frame) < FRAME_BYTES_MIN or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] not in _INNER_KINDS:
+    if len(frame) < FRAME_BYTES_MIN or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in _INNER_KINDS:
         return None
     return int.from_bytes(frame[4:_MAC_AT], "little")
 
 
-def is_authentic(frame: bytes, key: bytes) -> bool:
+def is_authentic(frame: bytes | memoryview, key: bytes) -> bool:
     """Return whether the frame's MAC was made with this key. Call ``label_of`` first."""
-    covered = frame[4:_MAC_AT] + frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + _COVERED_BYTES]
+    covered = bytes(frame[4:_MAC_AT]) + bytes(frame[FRAME_HEADER_BYTES:_COVERED_END])
     mac = blake2s(covered, key=key, digest_size=_MAC_BYTES).digest()
     return compare_digest(mac, frame[_MAC_AT:FRAME_HEADER_BYTES])
 

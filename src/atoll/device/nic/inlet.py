@@ -53,7 +53,8 @@ class Inlet:
     Attributes:
         is_open: Whether there is a TUN device. Without one every packet is control's.
         ports: Inner UDP ports that are control's, whichever side has them.
-        outbox: Packets for the kernel, in order; the engine's caller writes and clears them.
+        outbox: For the kernel, in order: packets, and pieces of one write that begin with a virtio header; good until
+            the next call of the engine, whose caller writes and clears them.
     """
 
     __slots__ = ("_counters", "_errors", "_own", "_peers", "is_open", "outbox", "ports")
@@ -65,7 +66,7 @@ class Inlet:
         self._errors: Final = Meter(per_s=TUN_ERRORS_PER_S, burst=TUN_ERRORS_BURST)
         self.is_open = False
         self.ports: frozenset[int] = frozenset()
-        self.outbox: Final[list[bytes]] = []
+        self.outbox: Final[list[bytes | list[bytes | memoryview]]] = []
 
     def takes(self, packet: bytes) -> bool:
         """Return whether a checked packet from a peer is the kernel's."""

@@ -127,13 +127,13 @@ class Peer:
         self.transmit[relay] = label
         return True
 
-    def count_sent(self, via: bytes) -> None:
-        """Count a data packet that goes by this way alone."""
-        _count(self.data_sent, via)
+    def count_sent(self, via: bytes, count: int = 1) -> None:
+        """Count data packets that go by this way alone."""
+        _count(self.data_sent, via, count)
 
     def count_seen(self, via: bytes) -> None:
         """Count a data packet that came by this way."""
-        _count(self.data_seen, via)
+        _count(self.data_seen, via, 1)
 
     def is_reachable(self) -> bool:
         """Return whether there is any way at all to try."""
@@ -162,6 +162,6 @@ class Peer:
         return ((DIRECT, None),)
 
 
-def _count(counts: dict[bytes, int], via: bytes) -> None:
+def _count(counts: dict[bytes, int], via: bytes, count: int) -> None:
     if via in counts or len(counts) < WAYS_COUNTED_MAX:
-        counts[via] = (counts.get(via, 0) + 1) & 0xFFFF_FFFF
+        counts[via] = (counts.get(via, 0) + count) & 0xFFFF_FFFF

@@ -44,9 +44,10 @@ from atoll.device.nic.messages import (
     encode_item,
     join_items,
 )
+from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
-from atoll.host.udp import Sent, UdpSocket
+from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket
 
 __all__ = ["NicProcess", "main"]
 
@@ -77,6 +78,7 @@ class NicProcess:
         self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
         self._selector: Final = selectors.DefaultSelector()
+        self._buffer: Final = bytearray(DATAGRAM_BYTES_MAX)
         self._tun: TunPort | None = None
         self._reading = self._blocked = False
         self._running = True
@@ -179,9 +181,12 @@ class NicProcess:
         engine = self._engine
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         try:
-            for packet in tun.packets():
-                engine.take_tun(packet, now_ns, wall_ns)
-                self._send()  # At once: a large packet makes more datagrams than the outbox may hold of a few.
+            for item in tun.packets():
+                if isinstance(item, Bulk):
+                    engine.take_bulk(item, now_ns, wall_ns)
+                else:
+                    engine.take_tun(item[0], now_ns, wall_ns, unfinished=item[1])
+                self._send()
         except LinkError as error:
             self._lose(error)
 
@@ -195,14 +200,18 @@ class NicProcess:
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         for _ in range(DATAGRAMS_PER_TURN_MAX):
             try:
-                received = udp.receive()
+                received = udp.receive_burst(self._buffer)
             except LinkError:
                 engine.counters.drop("receive-failed")
                 break
             if received is None:
                 break
-            datagram, source = received
-            engine.receive(datagram, source, now_ns, wall_ns)
+            read, size, source = received
+            if size < read:
+                engine.receive_burst(memoryview(self._buffer)[:read], size, source, now_ns, wall_ns)
+                self._send()  # What came of it stands in buffers that the next burst needs.
+            else:
+                engine.receive(bytes(self._buffer[:read]), source, now_ns, wall_ns)
         self._send()
 
     def _send(self) -> None:
@@ -213,6 +222,12 @@ class NicProcess:
             if sent is not Sent.OK:
                 counters.drop(_DROPS[sent])
         outbox.clear()
+        for endpoint, data, size in self._engine.bursts:
+            udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
+            sent = Sent.REFUSED if udp is None else udp.send_burst(endpoint, data, size)
+            if sent is not Sent.OK:
+                counters.drop(_DROPS[sent], -(-len(data) // size))
+        self._engine.bursts.clear()
         packets = self._engine.inlet.outbox
         if packets:
             if self._tun is not None:
@@ -263,7 +278,7 @@ def main(arguments: Sequence[str]) -> int:
             return EXIT_NOT_CONFIGURED
         sockets: list[UdpSocket] = []
         try:
-            sockets.extend(UdpSocket(endpoint) for endpoint in configure.listen)
+            sockets.extend(UdpSocket(endpoint, bursts=True) for endpoint in configure.listen)
             engine = _engine(configure)  # It loads what it needs, which another user may not be able to read.
             confine(configure.run_as_uid)
         except (LinkError, OSError, UsageError) as error:

@@ -12,7 +12,7 @@ from typing import Final, final
 from atoll.base.ids import Endpoint
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.counters import Counters
-from atoll.device.nic.frame import LABEL_END, LABEL_KEY_BYTES, inner_of, is_authentic, pack_frame, pack_label
+from atoll.device.nic.frame import LABEL_END, LABEL_KEY_BYTES, head_frame, inner_of, is_authentic, pack_label
 from atoll.device.nic.limits import (
     ARRIVAL_LABELS_MAX,
     FORWARD_LABELS_MAX,
@@ -142,7 +142,13 @@ class Relay:
             del self.arrivals[label]
 
     def pass_on(self, forward: Forward, frame: bytes, source: Endpoint, now_ns: int) -> tuple[Endpoint, bytes] | None:
-        """Return where to send what, as the relay; None: not to be passed on, and counted.
+        """Return where to send what, as the relay; None: not to be passed on, and counted."""
+        changed = bytearray(frame)
+        endpoint = self.pass_in_place(forward, memoryview(changed), source, now_ns)
+        return None if endpoint is None else (endpoint, bytes(changed))
+
+    def pass_in_place(self, forward: Forward, frame: memoryview, source: Endpoint, now_ns: int) -> Endpoint | None:
+        """Make a frame that came the one that goes on, and return where to; None: not to be passed on, and counted.
 
         Nothing about the frame's size changes, so that a path's largest packet is the same at both ends.
         """
@@ -167,15 +173,20 @@ class Relay:
         forward.meter.take(len(frame), now_ns)
         self._budget.take(len(frame), now_ns)
         forward.forwarded_bytes += len(frame)
-        return target.where.endpoint, pack_frame(forward.out_label, forward.out_key, inner_of(frame))
+        head_frame(frame, forward.out_label, forward.out_key)
+        return target.where.endpoint
 
     def arrive(self, arrival: Arrival, frame: bytes, source: Endpoint) -> bytes | None:
         """Return the datagram in a frame for us; None: not from that relay, and counted."""
+        return inner_of(frame) if self.is_from(arrival, frame, source) else None
+
+    def is_from(self, arrival: Arrival, frame: bytes | memoryview, source: Endpoint) -> bool:
+        """Return whether a frame for us came from the relay that its label belongs to; else it is counted."""
         relay = self._peers.get(arrival.relay)
         if relay is None or relay.where.endpoint != source:
             self._counters.drop("frame-source")
-            return None
+            return False
         if not is_authentic(frame, arrival.key):
             self._counters.drop("frame-forged")
-            return None
-        return inner_of(frame)
+            return False
+        return True

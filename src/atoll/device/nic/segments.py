@@ -21,7 +21,19 @@ from typing import Final, final
 
 from atoll.base.errors import WireError
 
-__all__ = ["HEADER", "HEADER_BYTES", "Bulk", "Joint", "bulk_of", "finish", "ones_complement", "unfinished"]
+__all__ = [
+    "HEADER",
+    "HEADER_BYTES",
+    "UNFINISHED_NIBBLE",
+    "Bulk",
+    "Joint",
+    "bulk_of",
+    "finish",
+    "finished",
+    "marked",
+    "ones_complement",
+    "single",
+]
 
 HEADER: Final = Struct("<BBHHHH")  # flags, kind, bytes of headers, payload of a segment, checksum from, checksum at.
 HEADER_BYTES: Final = HEADER.size
@@ -33,6 +45,8 @@ KIND_UDP: Final = 5  # USO.
 KIND_ECN: Final = 0x80  # TCP with CWR on its first segment only.
 
 IPV6_BYTES: Final = 40
+IPV6_NIBBLE: Final = 6
+UNFINISHED_NIBBLE: Final = 5  # Spec. Of our plaintext: IPv6 whose checksum is undone.
 UDP_BYTES: Final = 8
 TCP_BYTES_MIN: Final = 20
 PROTOCOL_TCP: Final = 6
@@ -47,6 +61,7 @@ _TCP_SEQUENCE_AT: Final = IPV6_BYTES + 4
 _TCP_FLAGS_AT: Final = IPV6_BYTES + 13
 SUM_AT: Final = {PROTOCOL_TCP: TCP_SUM_AT, PROTOCOL_UDP: UDP_SUM_AT}
 _PROTOCOLS: Final = {KIND_TCP6: PROTOCOL_TCP, KIND_UDP: PROTOCOL_UDP}
+_LEAST_BYTES: Final = {PROTOCOL_TCP: TCP_BYTES_MIN, PROTOCOL_UDP: UDP_BYTES}
 _LEAST: Final = {KIND_TCP6: TCP_BYTES_MIN, KIND_UDP: UDP_BYTES}
 
 PACKET_BYTES_MAX: Final = IPV6_BYTES + 0xFFFF  # What an IPv6 header can say.
@@ -78,13 +93,35 @@ def _pseudo(packet: bytes | bytearray | memoryview, length: int, protocol: int) 
     return _folded(ones_complement(packet[8:IPV6_BYTES]) + length + protocol)
 
 
-def unfinished(packet: bytes | bytearray | memoryview) -> tuple[int, int] | None:
-    """Return where the checksum of a TCP or UDP packet stands (offset of the transport header, offset in it)."""
-    if packet[6] == PROTOCOL_TCP and len(packet) >= IPV6_BYTES + TCP_BYTES_MIN:
-        return IPV6_BYTES, TCP_SUM_AT
-    if packet[6] == PROTOCOL_UDP and len(packet) >= IPV6_BYTES + UDP_BYTES:
-        return IPV6_BYTES, UDP_SUM_AT
-    return None
+def marked(packet: bytes) -> bytes:
+    """Return a packet whose checksum is undone with the nibble that says so."""
+    return bytes((UNFINISHED_NIBBLE << 4 | packet[0] & 0x0F,)) + packet[1:]
+
+
+def is_finishable(packet: bytes | memoryview) -> bool:
+    """Return whether a checksum that is undone stands where those of TCP and UDP do, without extension headers."""
+    return len(packet) >= IPV6_BYTES + _LEAST_BYTES.get(packet[6], PACKET_BYTES_MAX)
+
+
+def finished(packet: bytes) -> bytes:
+    """Return a packet that ``marked`` made as it would have been.
+
+    Raises:
+        WireError: It is not TCP or UDP, or too short.
+    """
+    if len(packet) < IPV6_BYTES or not is_finishable(packet):
+        raise WireError("checksum place")
+    done = bytearray(packet[: IPV6_BYTES + (packet[4] << 8 | packet[5])])
+    done[0] = IPV6_NIBBLE << 4 | packet[0] & 0x0F
+    finish(done, IPV6_BYTES, SUM_AT[packet[6]])
+    return bytes(done) + packet[len(done) :]
+
+
+def single(packet: memoryview) -> list[bytes | memoryview] | None:
+    """Return the pieces of one write of a packet whose checksum is undone; None: it has no place for one."""
+    if not is_finishable(packet):
+        return None
+    return [HEADER.pack(FLAG_NEEDS_SUM, KIND_NONE, 0, 0, IPV6_BYTES, SUM_AT[packet[6]]), packet]
 
 
 def finish(packet: bytearray | memoryview, start: int, offset: int) -> None:
@@ -129,9 +166,13 @@ class Bulk:
         return -(-(self.end - self.start - self.head_bytes) // self.size)
 
     def segments(self) -> Iterator[tuple[int, int]]:
-        """Yield (from, until) of each segment in the buffer, checksum undone; good until the next one is asked for."""
+        """Yield (from, until) of each segment in the buffer; good until the next one is asked for.
+
+        Their checksums are undone, and their first nibble says so.
+        """
         buffer, size, head_bytes, end = self.buffer, self.size, self.head_bytes, self.end
         head = bytearray(buffer[self.start : self.start + head_bytes])
+        head[0] = UNFINISHED_NIBBLE << 4 | head[0] & 0x0F
         is_tcp = head[6] == PROTOCOL_TCP
         flags = head[_TCP_FLAGS_AT] if is_tcp else 0
         sequence = _U32.unpack_from(head, _TCP_SEQUENCE_AT)[0] if is_tcp else 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The open TUN device of the live process: reads what the kernel sends, writes what it is given.
 
-Decides what to do with a large packet: it is cut, and each segment's checksum is done.
+Decides nothing but what is well-formed: the kernel is trusted, but some of what it hands over came from programs.
 """
 
 import os
@@ -19,8 +19,9 @@ from atoll.device.nic.segments import (
     IPV6_BYTES,
     PACKET_BYTES_MAX,
     SUM_AT,
+    Bulk,
     bulk_of,
-    finish,
+    is_finishable,
 )
 from atoll.host.udp import error_name
 
@@ -49,8 +50,10 @@ class TunPort:
         """Return the file descriptor, for a selector."""
         return self._fd
 
-    def packets(self) -> Iterator[bytes]:
-        """Yield what the kernel has for us now, at most TUN_READS_PER_TURN_MAX reads of it, checksums done.
+    def packets(self) -> Iterator[Bulk | tuple[bytes, bool]]:
+        """Yield what the kernel has for us now, at most TUN_READS_PER_TURN_MAX reads of it.
+
+        Either a large packet, good until the next one is asked for, or (packet, whether its checksum is undone).
 
         Raises:
             LinkError: The device is gone; the text is the name of the operating system's error.
@@ -63,39 +66,37 @@ class TunPort:
                 return
             except OSError as error:
                 raise LinkError(error_name(error)) from error
-            if end <= HEADER_BYTES:
-                self._counters.drop("tun-malformed")
-                continue
             try:
-                yield from self._cut(end)
+                yield self._sorted(end)
             except WireError:
                 self._counters.drop("tun-malformed")
 
-    def _cut(self, end: int) -> Iterator[bytes]:
+    def _sorted(self, end: int) -> Bulk | tuple[bytes, bool]:
         buffer = self._buffer
+        if end < HEADER_BYTES + IPV6_BYTES:
+            raise WireError("packet length")
         header = HEADER.unpack_from(buffer)
         bulk = bulk_of(header, buffer, HEADER_BYTES, end)
-        if bulk is None:
-            packet = buffer[HEADER_BYTES:end]
-            if header[0] & FLAG_NEEDS_SUM:
-                finish(packet, header[4], header[5])
-            yield bytes(packet)
-            return
-        offset = SUM_AT[buffer[HEADER_BYTES + 6]]
-        for start, until in bulk.segments():
-            packet = buffer[start:until]
-            finish(packet, IPV6_BYTES, offset)
-            yield bytes(packet)
+        if bulk is not None:
+            return bulk
+        packet = bytes(buffer[HEADER_BYTES:end])
+        return packet, bool(header[0] & FLAG_NEEDS_SUM) and self._is_usual(packet, header[4], header[5])
 
-    def write(self, packets: Sequence[bytes]) -> None:
-        """Hand packets to the kernel; those that it does not take are counted.
+    def _is_usual(self, packet: bytes, start: int, offset: int) -> bool:
+        """Return whether an undone checksum stands where ``finished`` will look for it; nothing else is passed on."""
+        if start == IPV6_BYTES and offset == SUM_AT.get(packet[6]) and is_finishable(packet):
+            return True
+        raise WireError("checksum place")
+
+    def write(self, packets: Sequence[bytes | list[bytes | memoryview]]) -> None:
+        """Hand to the kernel what ``Inlet.outbox`` holds; what it does not take is counted.
 
         Raises:
             LinkError: As ``packets``.
         """
         for packet in packets:
             try:
-                os.writev(self._fd, (_PLAIN, packet))
+                os.writev(self._fd, packet if isinstance(packet, list) else (_PLAIN, packet))
             except (BlockingIOError, InterruptedError):
                 self._counters.drop("tun-full")
             except OSError as error:

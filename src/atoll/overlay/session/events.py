@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the session layer tells its caller."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -40,6 +41,26 @@ class Outgoing:
 
     public_key: bytes | None
     datagram: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Packets to seal at once, for one peer.
+
+    Attributes:
+        source: The buffer in which they stand.
+        spans: (from, until) of each in ``source``, at most BURST_MAX, none empty; each is read before the next is asked
+            for, so that one may be written over the end of the one before it.
+        out: Where the datagrams go; not ``source``.
+        room: Bytes left free before each datagram.
+        step: From the beginning of one to that of the next, the room included: at least what the longest one needs.
+    """
+
+    source: memoryview
+    spans: Iterable[tuple[int, int]]
+    out: memoryview
+    room: int
+    step: int
 
 
 class Data(msgspec.Struct, frozen=True, gc=False):

@@ -30,6 +30,7 @@ __all__ = [
     "LABEL_MAC1",
     "MACS_BYTES",
     "MAC_BYTES",
+    "NONCE",
     "PADDING_BYTES",
     "REJECT_AFTER_MESSAGES",
     "REJECT_AFTER_TIME_NS",
@@ -62,6 +63,7 @@ INITIATION_HEADER: Final = Struct("<II")  # Kind, sender index.
 RESPONSE_HEADER: Final = Struct("<III")  # Kind, sender index, receiver index.
 DATA_HEADER: Final = Struct("<IIQ")  # Kind, receiver index, counter.
 DATA_HEADER_BYTES: Final = 16
+NONCE: Final = Struct("<4xQ")  # Of a data packet: its counter.
 
 TAG_BYTES: Final = 16
 TIMESTAMP_BYTES: Final = 12

@@ -18,17 +18,19 @@ from typing import Final, final
 
 from atoll.base.ids import KEY_BYTES
 from atoll.overlay.session.cookie import CookieJar
-from atoll.overlay.session.events import Counters, Established, Outgoing
+from atoll.overlay.session.events import Burst, Counters, Established, Outgoing
 from atoll.overlay.session.keypair import NEVER_NS, IndexTable, Keypair
-from atoll.overlay.session.limits import INITIATION_INTERVAL_NS, OUTBOX_MAX, PREVIOUS_MAX, RESPONDED_HOLD_NS
+from atoll.overlay.session.limits import BURST_MAX, INITIATION_INTERVAL_NS, OUTBOX_MAX, PREVIOUS_MAX, RESPONDED_HOLD_NS
 from atoll.overlay.session.noise import Initiator, PrivateKey, Responder
 from atoll.overlay.session.protocol import (
     DATA,
     DATA_HEADER,
+    DATA_HEADER_BYTES,
     INITIATION,
     INITIATION_HEADER,
     KEEPALIVE_TIMEOUT_NS,
     MACS_BYTES,
+    NONCE,
     PADDING_BYTES,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME_NS,
@@ -39,6 +41,7 @@ from atoll.overlay.session.protocol import (
     REKEY_TIMEOUT_NS,
     RESPONSE,
     RESPONSE_HEADER,
+    TAG_BYTES,
 )
 from atoll.overlay.session.timestamp import Timestamps
 
@@ -192,13 +195,41 @@ class Session:
         keypair.sent = counter + 1
         header = DATA_HEADER.pack(DATA, keypair.remote_index, counter)
         sealed = keypair.sealer.encrypt(_NONCE_PREFIX + header[8:], plaintext + _PADS[len(plaintext) & 15], None)
+        self._sent(keypair, now_ns, wall_ns, data=bool(plaintext))
+        return header + sealed
+
+    def seal_burst(self, burst: Burst, now_ns: int, wall_ns: int) -> int | None:
+        """Seal packets that stand in one buffer into another one; return where the last datagram ends there.
+
+        None: no session now, and a handshake is under way; nothing was sealed.
+        """
+        keypair = self.current
+        if keypair is None or now_ns >= keypair.reject_ns or keypair.sent + BURST_MAX > REJECT_AFTER_MESSAGES:
+            self.demand(now_ns, wall_ns)
+            return None
+        seal, index, counter = keypair.sealer.encrypt_into, keypair.remote_index, keypair.sent
+        source, out, step = burst.source, burst.out, burst.step
+        pack_header, pack_nonce = DATA_HEADER.pack_into, NONCE.pack
+        at, end = burst.room, 0
+        for start, until in burst.spans:
+            pack_header(out, at, DATA, index, counter)
+            body = at + DATA_HEADER_BYTES
+            end = body + until - start + TAG_BYTES
+            seal(pack_nonce(counter), source[start:until], None, out[body:end])
+            counter += 1
+            at += step
+        keypair.sent = counter
+        self._sent(keypair, now_ns, wall_ns, data=True)
+        return end
+
+    def _sent(self, keypair: Keypair, now_ns: int, wall_ns: int, *, data: bool) -> None:
+        """Keep the timers after something was sealed."""
         self.traversed_ns = now_ns
         self.reply_ns = NEVER_NS
-        if plaintext and self.renew_ns == NEVER_NS:
+        if data and self.renew_ns == NEVER_NS:
             self.renew_ns = self._local.wake_by(now_ns + self._unanswered_ns)
-        if now_ns >= keypair.rekey_ns or counter >= REKEY_AFTER_MESSAGES:
+        if now_ns >= keypair.rekey_ns or keypair.sent > REKEY_AFTER_MESSAGES:
             self.demand(now_ns, wall_ns)
-        return header + sealed
 
     # Handshakes that we start.
 

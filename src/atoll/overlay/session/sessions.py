@@ -16,7 +16,7 @@ from atoll.base.ids import KEY_BYTES
 from atoll.base.units import SECOND_NS
 from atoll.overlay.session.admission import Allowance, HandshakeLoad, SourceAllowances
 from atoll.overlay.session.cookie import CookieGate
-from atoll.overlay.session.events import Counters, Data, Established, Outgoing, Received
+from atoll.overlay.session.events import Burst, Counters, Data, Established, Outgoing, Received
 from atoll.overlay.session.keypair import NEVER_NS
 from atoll.overlay.session.limits import (
     COOKIE_REPLIES_PER_S,
@@ -37,6 +37,7 @@ from atoll.overlay.session.protocol import (
     INITIATION_BYTES,
     INITIATION_HEADER,
     MACS_BYTES,
+    NONCE,
     REJECT_AFTER_MESSAGES,
     RESPONSE,
     RESPONSE_BYTES,
@@ -46,7 +47,7 @@ from atoll.overlay.session.timestamp import Timestamps
 
 __all__ = ["Sessions"]
 
-_NONCE_PREFIX: Final = bytes(4)
+_DATA_KIND: Final = DATA.to_bytes(4, "little")
 _HANDSHAKE_BYTES: Final = {INITIATION: INITIATION_BYTES, RESPONSE: RESPONSE_BYTES, COOKIE_REPLY: COOKIE_REPLY_BYTES}
 _ZERO_PSK: Final = bytes(KEY_BYTES)
 
@@ -179,6 +180,21 @@ class Sessions:
             raise UsageError(f"a packet of {len(plaintext)} bytes")
         return session.seal(plaintext, now_ns, wall_ns)
 
+    def seal_burst(self, public_key: bytes, burst: Burst, now_ns: int, wall_ns: int) -> int | None:
+        """Seal packets for a peer, many at once and without padding.
+
+        Args:
+            public_key: The peer.
+            burst: The packets, and where the datagrams go.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970, in case a handshake starts.
+
+        Returns:
+            Where the last datagram ends in ``burst.out``; None: as ``seal``, and nothing was sealed.
+        """
+        session = self._peers.get(public_key)
+        return None if session is None else session.seal_burst(burst, now_ns, wall_ns)
+
     def receive(
         self,
         datagram: bytes,
@@ -202,9 +218,34 @@ class Sessions:
         if len(datagram) < DATA_BYTES_MIN:
             self.counters.drop("malformed")
             return None
-        kind, index, counter = DATA_HEADER.unpack_from(datagram)
-        if kind != DATA:
+        if datagram[:4] != _DATA_KIND:
+            kind = int.from_bytes(datagram[:4], "little")
             return self._receive_handshake(kind, datagram, source, now_ns, wall_ns, under_load=under_load)
+        size = len(datagram) - DATA_BYTES_MIN
+        out = bytearray(size)
+        opened = self.open_into(datagram, out, now_ns, wall_ns)
+        if opened is None:
+            return None
+        public_key, counter, gap_delta, confirms = opened
+        if confirms and not size:
+            return Established(public_key, initiator=False)
+        return Data(public_key, bytes(out), counter, gap_delta, confirms)
+
+    def open_into(
+        self, datagram: bytes | memoryview, out: bytearray | memoryview, now_ns: int, wall_ns: int
+    ) -> tuple[bytes, int, int, bool] | None:
+        """Open one data packet into a buffer; nothing in it can raise.
+
+        Args:
+            datagram: Of kind 4, at least DATA_BYTES_MIN bytes.
+            out: For the plaintext, DATA_BYTES_MIN bytes shorter than the datagram. When it is not opened, garbage.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970, in case a handshake starts.
+
+        Returns:
+            (public key, counter, gap delta, confirms), as in ``Data``; None: dropped and counted.
+        """
+        _, index, counter = DATA_HEADER.unpack_from(datagram)
         held = self._keypairs.get(index)
         if held is None:
             self.counters.drop("index-unknown")
@@ -218,9 +259,7 @@ class Sessions:
             self.counters.drop("replayed")
             return None
         try:
-            plaintext = keypair.opener.decrypt(
-                _NONCE_PREFIX + datagram[8:DATA_HEADER_BYTES], datagram[DATA_HEADER_BYTES:], None
-            )
+            keypair.opener.decrypt_into(NONCE.pack(counter), datagram[DATA_HEADER_BYTES:], None, out)
         except InvalidTag:
             self.counters.drop("forged")
             return None
@@ -234,12 +273,9 @@ class Sessions:
             session.demand(now_ns, wall_ns)
         if keypair is not session.current and session.is_outdated(keypair, now_ns, wall_ns):
             gap_delta = -1  # Late by a whole handshake: it says nothing of where the peer is now.
-        if plaintext:
-            if session.reply_ns == NEVER_NS:
-                session.arm_reply(now_ns)
-        elif confirms:
-            return Established(session.public_key, initiator=False)
-        return Data(session.public_key, plaintext, counter, gap_delta, confirms)
+        if len(out) and session.reply_ns == NEVER_NS:
+            session.arm_reply(now_ns)
+        return session.public_key, counter, gap_delta, confirms
 
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due in every session."""
