@@ -14,7 +14,7 @@ from typing import Final, Protocol, final
 
 from atoll.base.ids import DIRECT, Endpoint
 from atoll.device.nic.counters import Counters
-from atoll.device.nic.frame import FRAME_HEADER_BYTES, label_of
+from atoll.device.nic.frame import FRAME_HEADER_BYTES, FRAME_KIND, label_of
 from atoll.device.nic.inlet import Inlet
 from atoll.device.nic.outlet import Outlet
 from atoll.device.nic.peers import Peer
@@ -26,8 +26,7 @@ from atoll.overlay.session import Burst, Sessions
 
 __all__ = ["Bursts", "Slow"]
 
-_DATA: Final = 4
-_FRAME: Final = 5
+_DATA: Final = b"\x04\0\0\0"
 _HEADER_BYTES: Final = 16
 _OVERHEAD_BYTES: Final = _HEADER_BYTES + 16
 _BUFFER_BYTES: Final = 2 * 65_536 + 128 * (FRAME_HEADER_BYTES + _OVERHEAD_BYTES)
@@ -143,10 +142,10 @@ class Bursts:
         for at in range(0, len(data), size):
             datagram = data[at : at + size]
             target = None
-            kind = datagram[0]
-            if kind == _DATA:
+            kind = datagram[:4]
+            if kind == _DATA and len(datagram) >= _OVERHEAD_BYTES:
                 self._open(datagram, at, source, None, now_ns, wall_ns)
-            elif kind == _FRAME:
+            elif kind == FRAME_KIND:
                 target = self._frame(datagram, at, source, now_ns, wall_ns)
             else:
                 self._slow.take_datagram(bytes(datagram), source)
@@ -167,7 +166,7 @@ class Bursts:
             self._slow.meter(forward)
             return target
         arrival = None if label is None else self._relay.arrivals.get(label)
-        if arrival is None or frame[FRAME_HEADER_BYTES] != _DATA:
+        if arrival is None or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] != _DATA:
             self._slow.take_datagram(bytes(frame), source)
         elif self._relay.is_from(arrival, frame, source):
             self._open(frame[FRAME_HEADER_BYTES:], at, source, arrival, now_ns, wall_ns)
@@ -177,9 +176,6 @@ class Bursts:
         self, datagram: memoryview, at: int, source: Endpoint, arrival: Arrival | None, now_ns: int, wall_ns: int
     ) -> None:
         size = len(datagram) - _OVERHEAD_BYTES
-        if size < 0 or datagram[1] or datagram[2] or datagram[3]:
-            self._counters.drop("datagram-empty")
-            return
         plaintext = self._opened[at : at + size]
         opened = self._sessions.open_into(datagram, plaintext, now_ns, wall_ns)
         if opened is None:
