@@ -129,6 +129,19 @@ class TunDevice:
             except OSError as error:
                 raise LinkError(error_name(error)) from error
 
+    @staticmethod
+    def bring_up_loopback() -> None:
+        """Bring up the loopback of a network namespace that has just been made.
+
+        Raises:
+            LinkError: The name of the operating system's error.
+        """
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+            try:
+                fcntl.ioctl(control, _SIOCSIFFLAGS, _FLAGS.pack(b"lo", _IFF_UP | _IFF_RUNNING))
+            except OSError as error:
+                raise LinkError(error_name(error)) from error
+
     def close(self) -> None:
         """Close the file; with the last one that is open the device is gone. Twice is harmless."""
         if self.fd >= 0:

@@ -17,13 +17,13 @@ from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.tun import TUN_PATH, TunDevice
 
-__all__ = ["Tunnel"]
+__all__ = ["CONTROL_PORTS", "PREFIX_BITS", "Tunnel"]
 
 log: Final = logging.getLogger("atoll.node")
 
 NAME: Final = "atoll%d"  # The kernel counts, for several nodes on one machine.
 PREFIX_BITS: Final = 48  # The group's: fd and 40 bits.
-_PORTS: Final = (STREAM_PORT, FLOW_PORT)
+CONTROL_PORTS: Final = (STREAM_PORT, FLOW_PORT)  # Inner UDP ports that are not the kernel's.
 _MISSING: Final = frozenset({"ENOENT", "ENODEV", "ENXIO"})
 
 
@@ -66,7 +66,7 @@ class Tunnel:
         Raises:
             LinkError: It does not take it.
         """
-        nic.attach(AttachTun(_PORTS), self._device.fd)
+        nic.attach(AttachTun(CONTROL_PORTS), self._device.fd)
 
     def renew(self) -> None:
         """Open another one, because this one is gone.

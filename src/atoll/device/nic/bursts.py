@@ -142,7 +142,7 @@ class Bursts:
         for at in range(0, len(data), size):
             datagram = data[at : at + size]
             target = None
-            kind = datagram[:4]
+            kind = bytes(datagram[:4])
             if kind == _DATA and len(datagram) >= _OVERHEAD_BYTES:
                 self._open(datagram, at, source, None, now_ns, wall_ns)
             elif kind == FRAME_KIND:
@@ -166,7 +166,7 @@ class Bursts:
             self._slow.meter(forward)
             return target
         arrival = None if label is None else self._relay.arrivals.get(label)
-        if arrival is None or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] != _DATA:
+        if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) != _DATA:
             self._slow.take_datagram(bytes(frame), source)
         elif self._relay.is_from(arrival, frame, source):
             self._open(frame[FRAME_HEADER_BYTES:], at, source, arrival, now_ns, wall_ns)
