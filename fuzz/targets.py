@@ -2,25 +2,20 @@
 
 """Every decoder that foreign bytes reach, what it may raise, and good encodings to start from.
 
-This list is the one place where decoders are registered: `make fuzz` runs atheris over it, and
+This list is the one place where decoders are registered: `make fuzz` runs atheris over it (fuzz/run.py), and
 tests/property/test_decoders_fuzz.py runs hypothesis over it on each change, together with the kept corpus in
 fuzz/corpus/NAME. Whoever writes a decoder adds a line to ``DECODERS``. What atheris finds is written to
 fuzz/corpus/NAME and committed with the fix.
 """
 
-import argparse
 import asyncio
-import gc
-import importlib
-import multiprocessing
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +25,8 @@ from atoll.base.ids import DIRECT, Endpoint, NodeId, PublicKey, node_id_of, pack
 from atoll.base.member import Member
 from atoll.base.units import SECOND_NS
 from atoll.cli.settings import load
-from atoll.conduit import packets
+from atoll.conduit import packets, proxy_wire
+from atoll.conduit.names import Book
 from atoll.conduit.stack import Stack
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service
 from atoll.core.journal import Provenance, Recorder, read
@@ -60,10 +56,10 @@ from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
 from atoll.overlay.session import Sessions
 from atoll.sim import LinkSpec, World, full_mesh
 
-__all__ = ["DECODERS", "Decoder", "corpus_of", "run_once"]
+__all__ = ["CORPUS", "DECODERS", "INPUT_BYTES_MAX", "Decoder", "corpus_of", "run_once"]
 
 CORPUS: Final = Path(__file__).resolve().parent / "corpus"
-INPUT_BYTES_MAX: Final = 4096  # Longer than every bound of the formats below but the journal's.
+INPUT_BYTES_MAX: Final = 4096  # Longer than all bounds below but the journal's and HTTP's.
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +375,7 @@ def _methods() -> dict[str, api.Method]:
         raise BrokenStreamError(Reason.UNREACHABLE)
 
     forward = SimpleNamespace(connections=0, start=opened, close=nothing)  # It opens no port.
-    stack = SimpleNamespace(echo=nothing, tcp_forward=lambda *_: forward, udp_forward=lambda *_: forward)
+    stack = SimpleNamespace(echo=nothing, **dict.fromkeys(("tcp_forward", "udp_forward", "proxy"), lambda *_: forward))
     stack.answer_questions, stack.streams = lambda _: None, SimpleNamespace(open=unreachable)
     around = Around(
         control, now_ns, 0, group_name="group", listen="udp/10.0.0.1:7747", endpoints={}, meter=RelayMeter()
@@ -441,6 +437,20 @@ def _take_inner(data: bytes) -> int:
         return stack.dropped
 
     return asyncio.run(received())
+
+
+def _proxied(data: bytes) -> object:
+    """Take what a program says to the proxy, as a handshake in two pieces and as a datagram; look up whom it names."""
+    own, *members = (plan.member for plan in blueprints(3, 1))
+    book = Book(_GROUP, "group", own, tuple(members))
+    handshake = proxy_wire.Handshake()
+    steps = handshake.feed(data[: len(data) // 2])
+    if not steps or isinstance(steps[-1], proxy_wire.Say):
+        steps += handshake.feed(data[len(data) // 2 :])
+    asked = [step for step in steps if isinstance(step, proxy_wire.Request)]
+    datagram = proxy_wire.decode_datagram(data)
+    hosts = [one.host for one in asked] + ([] if datagram is None else [datagram.host])
+    return [book.locate(host) for host in hosts], [one.target for one in asked]
 
 
 # Files and commands of people.
@@ -535,6 +545,7 @@ _REQUESTS: Final = (
     b'{"method":"invite"}',
     b'{"method":"remove","params":{"node":"n2"}}',
     b'{"method":"forward.add","params":{"protocol":"tcp","local":"127.0.0.1:1","node":"n1","port":80}}',
+    b'{"method":"forward.add","params":{"protocol":"socks","local":"127.0.0.1:1","anyone":true}}',
     b'{"method":"forward.list"}',
     b'{"method":"down"}',
 )
@@ -632,6 +643,16 @@ DECODERS: Final = (
         (),
         (_step(1, 0, b"\xc0\0\0\0\1\x08" + bytes(40)), _step(3, 0, b"\1\0\0\x50" + bytes(9))),
     ),
+    Decoder(
+        "proxy",
+        _proxied,
+        (),
+        (
+            b"\5\1\0\5\1\0\3\2n1\0\x50",
+            b"CONNECT n1.group.atoll:80 HTTP/1.1\r\nHost: n1\r\n\r\n",
+            b"\0\0\0\4" + _SOURCE + b"\0\x35query",
+        ),
+    ),
     Decoder("request", _request, (UserError, ConnectionError), _REQUESTS),
     Decoder("question", decode_question, (WireError,), (b'{"ask":"why","target":"%020d","tag":"loss"}' % 0,)),
     Decoder("answer", decode_answer, (WireError,), (b'{"failure":"path"}',)),  # Whole ones are in the corpus.
@@ -653,46 +674,3 @@ def run_once(decoder: Decoder, data: bytes) -> bool:
     except decoder.refuses:
         return False
     return True
-
-
-def _fuzz(name: str, seconds: int) -> None:
-    """Run atheris over one decoder; it ends the process itself."""
-    atheris: Any = importlib.import_module("atheris")  # Not in the default install, and without types.
-    decoder = next(decoder for decoder in DECODERS if decoder.name == name)
-    folder = CORPUS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    found = CORPUS.parent / "found" / name  # Not committed: what covers new code, and what crashed.
-    found.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(decoder.seeds):
-        (found / f"seed-{number}").write_bytes(seed)
-
-    def one_input(data: bytes) -> None:
-        run_once(decoder, data)
-
-    for function in gc.get_objects():  # Ours only: all that is loaded would take a minute.
-        if isinstance(function, FunctionType) and str(function.__module__).startswith("atoll."):
-            atheris.instrument_func(function)
-    options = [f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", f"-artifact_prefix={found}/crash-"]
-    atheris.Setup([sys.argv[0], *options, str(found), str(folder)], one_input)
-    atheris.Fuzz()
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Fuzz all decoders, or one, for so many seconds each; return the exit status."""
-    parser = argparse.ArgumentParser(description="Fuzz the decoders with atheris.")
-    parser.add_argument("--only", metavar="NAME", choices=[decoder.name for decoder in DECODERS])
-    parser.add_argument("--seconds", type=int, default=60, help="for each decoder")
-    options = parser.parse_args(arguments)
-    failed: list[str] = []
-    for name in [options.only] if options.only else [decoder.name for decoder in DECODERS]:
-        process = multiprocessing.get_context("spawn").Process(target=_fuzz, args=(name, options.seconds))
-        process.start()
-        process.join()
-        if process.exitcode:
-            failed.append(name)
-    sys.stdout.write(f"fuzz: faults in {', '.join(failed)}; see fuzz/found\n" if failed else "fuzz: no faults\n")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

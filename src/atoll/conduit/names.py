@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What host names and addresses mean inside the overlay. Pure; the system's resolver is never asked.
 
-A name is ``NODE``, ``NODE.atoll`` or ``NODE.GROUP.atoll``, in letters of either case, with or without one dot at the end.
-An address is the IPv6 address of a member. Everything else is either unknown here or none of the overlay's business, and
-the two are told apart, because a person mends them differently.
+A name is ``NODE``, ``NODE.atoll`` or ``NODE.GROUP.atoll``, in letters of either case, with or without one dot at the
+end. An address is the IPv6 address of a member. Everything else is either unknown here or none of the overlay's
+business, and the two are told apart, because a person mends them differently.
 """
 
 import ipaddress
@@ -35,19 +35,14 @@ def resolve(name: str, members: Iterable[Member], group_name: str, own: Member) 
     """Return the node that a host name means, or None. Any text may be asked for.
 
     Args:
-        name: ``NODE``, ``NODE.atoll`` or ``NODE.GROUP.atoll``; ASCII letters of either case, at most one dot at the end.
+        name: ``NODE``, ``NODE.atoll`` or ``NODE.GROUP.atoll``; letters of either case, at most one dot at the end.
         members: All members as the group shows them, so that no two have one name.
         group_name: The group's name. Another group's names are unknown here.
         own: This node as the group shows it; found also when it is not, or not yet, among the members.
     """
-    labels = _labels(name)
-    match labels:
-        case [node] | [node, "atoll"]:
-            pass
-        case [node, group, "atoll"] if group == group_name:
-            pass
-        case _:
-            return None
+    node, *above = _labels(name)
+    if above not in ([], [TOP], [group_name, TOP]):
+        return None
     found = next((member.node for member in members if member.name == node), None)
     return own.node if found is None and node == own.name else found
 
@@ -96,7 +91,7 @@ class Book:
 
 def _labels(name: str) -> list[str]:
     if not name.isascii() or len(name) > _NAME_CHARS_MAX:  # Beyond ASCII, lower() may turn other letters into ours.
-        return []
+        return ["", ""]  # As a name that nobody can have.
     return name.lower().removesuffix(".").split(".")
 
 

@@ -1,41 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program says to the proxy before its bytes flow, and what it is told. Pure: bytes in, steps out.
+"""What a program says to the proxy before its bytes flow, and with each datagram. Pure: bytes in, steps out.
 
 One port speaks SOCKS5 (RFC 1928: no authentication; CONNECT and UDP ASSOCIATE) and HTTP CONNECT (RFC 9110, 9.3.6; RFC
 9112). The first byte tells them apart: 5 is SOCKS5, 4 is SOCKS4 and refused, all others are HTTP.
 
 Rules of the file: no bytes raise; what is decided depends on the bytes alone and not on how they were cut into pieces;
-every length is bounded, by one byte that says it (SOCKS) or by ``conduit/limits.py`` (HTTP). Where the RFCs let a server
-be lenient without a second meaning (a lone LF ends a line, a request without Host), it is: the programs cannot be changed.
+every length is bounded, by one byte that says it (SOCKS) or by ``conduit/limits.py`` (HTTP). Where leniency gives no
+second meaning (a lone LF ends a line, a request without Host), it is lenient: the programs cannot be changed.
 """
 
 import ipaddress
 import re
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 from http import HTTPStatus
 from typing import Final, final
 
 from atoll.base.errors import UsageError
 from atoll.conduit.limits import PROXY_HEADER_BYTES_MAX, PROXY_HEADER_LINES_MAX
-from atoll.conduit.names import Missing
-from atoll.conduit.stream import Reason
+from atoll.conduit.proxy_answer import Reply, Speech, pack_address, refused_http, refused_socks
 
 __all__ = [
-    "DENIALS",
     "Command",
     "Datagram",
-    "Denial",
     "Handshake",
     "Refuse",
-    "Reply",
     "Request",
     "Say",
-    "Speech",
     "Step",
-    "accepted",
     "decode_datagram",
-    "denied",
     "encode_datagram",
 ]
 
@@ -46,7 +39,6 @@ _IPV4, _NAME, _IPV6 = 1, 3, 4  # ATYP.
 _ADDRESS_BYTES: Final = {_IPV4: 4, _IPV6: 16}
 _PORT_BYTES: Final = 2
 _PORT_MAX: Final = 0xFFFF
-_NOWHERE: Final = bytes(4)  # BND.ADDR 0.0.0.0, where there is no address to tell.
 
 _SOCKS4_REFUSED: Final = b"\0\x5b" + bytes(6)  # Code 91, "request rejected or failed", of the SOCKS4 protocol.
 _NO_METHOD: Final = b"\5\xff"  # RFC 1928, section 3: no acceptable methods.
@@ -57,15 +49,8 @@ _FIRST: Final = re.compile(_TOKEN + rb"|[\r\n]")
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb"+) ([!-~]+) HTTP/([0-9])\.[0-9]")
 _FIELD_LINE: Final = re.compile(_TOKEN + rb"+:[\t -~\x80-\xff]*")
 _AUTHORITY: Final = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._~!$&'()*+,;=%-]{1,255})):([0-9]{1,5})"  # RFC 3986, 3.2.2.
+    rb"(?:\[([0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,41})\]|([A-Za-z0-9._~!$&'()*+,;=%-]{1,255})):([0-9]{1,5})"  # RFC 3986.
 )
-
-
-class Speech(Enum):
-    """Which of the two protocols a client speaks."""
-
-    SOCKS5 = "socks5"
-    HTTP = "http"
 
 
 class Command(IntEnum):
@@ -73,18 +58,6 @@ class Command(IntEnum):
 
     CONNECT = 1
     ASSOCIATE = 3
-
-
-class Reply(IntEnum):
-    """Reply codes of SOCKS5 (RFC 1928, section 6)."""
-
-    SUCCEEDED = 0
-    GENERAL_FAILURE = 1
-    NOT_ALLOWED = 2
-    HOST_UNREACHABLE = 4
-    REFUSED = 5
-    NO_COMMAND = 7
-    NO_ADDRESS_TYPE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +81,8 @@ class Request:
     Attributes:
         speech: In which protocol to answer.
         command: What for.
-        host: A name or an address as text, or an address as 4 or 16 bytes. For ASSOCIATE where the client will send from.
-        port: 1 to 65535; for ASSOCIATE also 0, not known yet.
+        host: A name or an address as text, or an address as 4 or 16 bytes.
+        port: 1 to 65535. For ASSOCIATE the port that the client will send from; 0: it does not know yet.
     """
 
     speech: Speech
@@ -120,86 +93,16 @@ class Request:
     @property
     def target(self) -> str:
         """``HOST:PORT`` as text, for people; whatever was asked for, it prints in one line."""
-        host = self.host if isinstance(self.host, str) else f"[{ipaddress.ip_address(self.host)}]"
-        return f"{ascii(host)[1:-1]}:{self.port}"
+        host = ascii(self.host)[1:-1] if isinstance(self.host, str) else str(ipaddress.ip_address(self.host))
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 Step = Say | Refuse | Request
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """One way to be refused, in both protocols.
-
-    Attributes:
-        reply: For SOCKS.
-        status: For HTTP.
-        code: Of the catalogue.
-        sentence: What happened; ``{}`` is the target.
-        fix: What to do.
-    """
-
-    reply: Reply
-    status: HTTPStatus
-    code: str
-    sentence: str
-    fix: str
-
-
-_LOST: Final = Denial(
-    Reply.HOST_UNREACHABLE, HTTPStatus.GATEWAY_TIMEOUT, "A406", "no answer from the member of {} in time", "atoll status"
-)
-
-DENIALS: Final[dict[Reason | Missing, Denial]] = {
-    Missing.OUTSIDE: Denial(
-        Reply.NOT_ALLOWED,
-        HTTPStatus.FORBIDDEN,
-        "A430",
-        "{} is outside the overlay",
-        "use this proxy for members only, by name: atoll status",
-    ),
-    Missing.UNKNOWN: Denial(
-        Reply.HOST_UNREACHABLE, HTTPStatus.BAD_GATEWAY, "A210", "no member is meant by {}", "see: atoll status"
-    ),
-    Reason.RESET: Denial(
-        Reply.GENERAL_FAILURE, HTTPStatus.BAD_GATEWAY, "A499", "the member gave up on {}", "try again; atoll status"
-    ),
-    Reason.REFUSED: Denial(
-        Reply.REFUSED,
-        HTTPStatus.BAD_GATEWAY,
-        "A431",
-        "nothing listens at {}",
-        "start the service there, on 127.0.0.1, or name the port that it has",
-    ),
-    Reason.FORBIDDEN: Denial(
-        Reply.NOT_ALLOWED,
-        HTTPStatus.FORBIDDEN,
-        "A432",
-        "the member does not let this node reach {}",
-        "allow it on that member",
-    ),
-    Reason.NO_SERVICE: Denial(
-        Reply.GENERAL_FAILURE,
-        HTTPStatus.BAD_GATEWAY,
-        "A208",
-        "the member of {} does not know this version's request",
-        "bring both to the same version of atoll",
-    ),
-    Reason.LIMIT: Denial(
-        Reply.GENERAL_FAILURE,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "A499",
-        "too much is open at once, here or at the member, for {}",
-        "close some connections, and try again",
-    ),
-    Reason.UNREACHABLE: _LOST,
-}
-"""Every end that a request may meet before its bytes flow."""
-
-
 @final
 class Handshake:
-    """One client's first bytes, up to its request. ``feed`` it until it says Refuse or Request; the rest is the tunnel's.
+    """One client's first bytes, up to its request. ``feed`` it until it gives Refuse or Request.
 
     Source: RFC 1928, sections 3 to 6; RFC 9112, sections 2, 3.2.3 and 5; RFC 9110, 9.3.6.
     """
@@ -232,15 +135,12 @@ class Handshake:
         return tuple(steps)
 
     def _begin(self) -> Step | None:
-        match self._buffer[0]:
-            case 5:
-                self._next = self._greeting
-            case 4:
-                return Refuse(_SOCKS4_REFUSED)
-            case _ if _FIRST.match(self._buffer) is None:  # TLS, say: its header would never end.
-                return Refuse(_http_refusal(HTTPStatus.BAD_REQUEST))
-            case _:
-                self._next = self._header
+        first = self._buffer[0]
+        if first == _SOCKS4:
+            return Refuse(_SOCKS4_REFUSED)
+        if first != _SOCKS5 and _FIRST.match(self._buffer) is None:  # TLS, say: its header would never end.
+            return Refuse(refused_http(HTTPStatus.BAD_REQUEST))
+        self._next = self._greeting if first == _SOCKS5 else self._header
         return self._next()
 
     # SOCKS5.
@@ -257,19 +157,19 @@ class Handshake:
 
     def _request(self) -> Step | None:
         if self._buffer[0] != _SOCKS5:
-            return Refuse(_reply(Reply.GENERAL_FAILURE))
-        match _take_address(self._buffer, 3):
-            case None:
-                return None
-            case Reply() as unknown:
-                return Refuse(_reply(unknown))
-            case host, port, end:
-                command = self._buffer[1]
-                del self._buffer[:end]
+            return Refuse(refused_socks(Reply.GENERAL_FAILURE))
+        taken = _take_address(self._buffer, 3)
+        if taken is None:
+            return None
+        if isinstance(taken, Reply):
+            return Refuse(refused_socks(taken))
+        host, port, end = taken
+        command = self._buffer[1]
+        del self._buffer[:end]
         if command not in Command.__members__.values():
-            return Refuse(_reply(Reply.NO_COMMAND))  # BIND: nobody connects to a client of the proxy.
+            return Refuse(refused_socks(Reply.NO_COMMAND))  # BIND: nobody connects to a client of the proxy.
         if command == Command.CONNECT and not port:
-            return Refuse(_reply(Reply.REFUSED))
+            return Refuse(refused_socks(Reply.REFUSED))
         return Request(Speech.SOCKS5, Command(command), host, port)
 
     # HTTP.
@@ -280,15 +180,15 @@ class Handshake:
             if at < 0:
                 self._searched_to = len(self._buffer)  # Or a client that sends single bytes would cost their square.
                 is_long = len(self._buffer) >= PROXY_HEADER_BYTES_MAX
-                return Refuse(_http_refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)) if is_long else None
+                return Refuse(refused_http(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)) if is_long else None
             line = bytes(self._buffer[self._line_at : at]).removesuffix(b"\r")
             self._line_at = self._searched_to = at + 1
             if line:
                 self._lines.append(line)
                 if len(self._lines) > PROXY_HEADER_LINES_MAX:
-                    return Refuse(_http_refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
+                    return Refuse(refused_http(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
                 if len(self._lines) == 1 and not _REQUEST_LINE.fullmatch(line):
-                    return Refuse(_http_refusal(HTTPStatus.BAD_REQUEST))
+                    return Refuse(refused_http(HTTPStatus.BAD_REQUEST))
             elif self._lines:  # Empty lines before the request are left out (RFC 9112, 2.2).
                 del self._buffer[: self._line_at]
                 return self._judge()
@@ -298,30 +198,16 @@ class Handshake:
         assert asked is not None  # It was looked at when it came.
         method, target, major = asked.groups()
         if major != b"1":
-            return Refuse(_http_refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED))
+            return Refuse(refused_http(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED))
         if not all(_FIELD_LINE.fullmatch(line) for line in self._lines[1:]):
-            return Refuse(_http_refusal(HTTPStatus.BAD_REQUEST))
+            return Refuse(refused_http(HTTPStatus.BAD_REQUEST))
         if method != b"CONNECT":
-            return Refuse(_http_refusal(HTTPStatus.METHOD_NOT_ALLOWED))
+            return Refuse(refused_http(HTTPStatus.METHOD_NOT_ALLOWED))
         authority = _AUTHORITY.fullmatch(target)
         if authority is None or not 0 < int(authority[3]) <= _PORT_MAX:
-            return Refuse(_http_refusal(HTTPStatus.BAD_REQUEST))
+            return Refuse(refused_http(HTTPStatus.BAD_REQUEST))
         host = (authority[1] or authority[2]).decode("ascii")  # The brackets come off: the address is the same text.
         return Request(Speech.HTTP, Command.CONNECT, host, int(authority[3]))
-
-
-def accepted(speech: Speech, address: bytes = _NOWHERE, port: int = 0) -> bytes:
-    """Return the answer that ends a handshake well; ``address`` and ``port`` are where SOCKS clients send datagrams to."""
-    if speech is Speech.HTTP:
-        return b"HTTP/1.1 200 Connection established\r\n\r\n"  # RFC 9110, 9.3.6: without Content-Length.
-    return _reply(Reply.SUCCEEDED, address, port)
-
-
-def denied(request: Request, denial: Denial) -> bytes:
-    """Return the answer to a request that is refused. HTTP clients also get one line that people can read."""
-    if request.speech is Speech.SOCKS5:
-        return _reply(denial.reply)
-    return _http(denial.status, denial.code, denial.sentence.format(request.target), denial.fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +232,7 @@ def decode_datagram(data: bytes) -> Datagram | None:
 
 def encode_datagram(address: bytes, port: int, payload: bytes) -> bytes:
     """Return a datagram for a client; it came from this address (4 or 16 bytes) and port."""
-    return bytes(3) + _pack_address(address, port) + payload
+    return bytes(3) + pack_address(address, port) + payload
 
 
 def _take_address(data: bytes | bytearray, at: int) -> tuple[str | bytes, int, int] | Reply | None:
@@ -370,34 +256,3 @@ def _take_address(data: bytes | bytearray, at: int) -> tuple[str | bytes, int, i
     raw = bytes(data[begin : begin + size])
     port = int.from_bytes(data[end - _PORT_BYTES : end], "big")
     return (raw.decode("latin-1") if kind == _NAME else raw), port, end
-
-
-def _pack_address(address: bytes, port: int) -> bytes:
-    kind = _IPV4 if len(address) == _ADDRESS_BYTES[_IPV4] else _IPV6
-    return bytes([kind]) + address + port.to_bytes(_PORT_BYTES, "big")
-
-
-def _reply(reply: Reply, address: bytes = _NOWHERE, port: int = 0) -> bytes:
-    return bytes([_SOCKS5, reply, 0]) + _pack_address(address, port)
-
-
-_REFUSED_AT_ONCE: Final = {
-    HTTPStatus.BAD_REQUEST: "this is neither SOCKS5 nor CONNECT HOST:PORT",
-    HTTPStatus.METHOD_NOT_ALLOWED: "this proxy takes only CONNECT",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the header is too long",
-    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "this proxy speaks HTTP/1",
-}
-
-
-def _http_refusal(status: HTTPStatus) -> bytes:
-    fix = "make the program tunnel (curl --proxytunnel), or use socks5h://"
-    return _http(status, "A433", _REFUSED_AT_ONCE[status], fix)
-
-
-def _http(status: HTTPStatus, code: str, sentence: str, fix: str) -> bytes:
-    body = f"{code}: {sentence}; fix: {fix}\n".encode("ascii")
-    fields = [f"HTTP/1.1 {status.value} {status.phrase}"]
-    if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        fields.append("Allow: CONNECT")  # RFC 9110, 15.5.6: it MUST be there.
-    fields += ["Content-Type: text/plain", f"Content-Length: {len(body)}", "Connection: close", "", ""]
-    return "\r\n".join(fields).encode("ascii") + body

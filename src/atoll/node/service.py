@@ -23,6 +23,7 @@ from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, node_id_of
 from atoll.base.member import ENDPOINTS_MAX, Member
 from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
+from atoll.conduit.names import Book
 from atoll.conduit.stack import Stack
 from atoll.core.journal import Provenance, Recorder, Suspension
 from atoll.device.nic.client import NicClient
@@ -49,6 +50,7 @@ from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.keeping import RosterKeeper
 from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
+from atoll.node.private import Door, Private
 from atoll.node.reporting import Around, RelayMeter, endpoint_text, name_of
 from atoll.node.state import Settings, StateDirectory
 from atoll.node.tunnel import Tunnel
@@ -200,6 +202,7 @@ class Node:
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
         self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
         self._tunnel: Tunnel | None = None
+        self._private: Private | None = None
         self._tun_warning = ""
         self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
@@ -289,8 +292,9 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
         await self._nic.stop()
-        if self._tunnel is not None:
-            self._tunnel.close()
+        for network in (self._tunnel, self._private):
+            if network is not None:
+                network.close()
         if self._performer is not None:
             self._performer.close()
 
@@ -450,13 +454,32 @@ class Node:
 
     def _attach_tun(self) -> None:
         """Hand the TUN device to a packet device that has just started."""
+        network = self._tunnel or self._private
+        if network is not None:
+            network.attach(self._nic)
+
+    def private_door(self, book: Callable[[], Book]) -> Door | None:
+        """Return how to enter the private network, which is made if need be; None: the whole machine has the overlay.
+
+        Args:
+            book: Returns who is who, for the names asked for in it.
+
+        Raises:
+            UserError: A112, the system forbids it.
+        """
         if self._tunnel is not None:
-            self._tunnel.attach(self._nic)
+            return None
+        if self._private is None:
+            self._private = Private(self._plan.group, self._plan.identity.node, book)
+            with suppress(LinkError):  # It is being started again, and gets it then.
+                self._attach_tun()
+        return self._private.door()
 
     def _tun_lost(self, reason: str) -> None:
         """Somebody took the interface away: make it again, or say that it is gone."""
         log.warning("the TUN device is gone (%s); it is made again", reason)
-        assert self._tunnel is not None, "only an attached one is lost"
+        if self._tunnel is None:  # The private one, which nobody can take away but with all that is in it.
+            return
         try:
             self._tunnel.renew()
             self._attach_tun()
