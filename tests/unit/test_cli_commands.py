@@ -120,7 +120,7 @@ def test_without_a_node_status_exits_3_with_the_anatomy_on_standard_error(tmp_pa
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error A401: no node is running here\n  where   ")
-    assert err.endswith("  fix     atoll up\n  more    atoll help A401\n")
+    assert err.endswith(f"  fix     atoll up --state {tmp_path}\n  more    atoll help A401\n")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_ping_exits_5_when_nothing_answers(tmp_path: Path, capsys: Captured, rtt
     view = PingView(name="sin-1", sequence=1, via=None, rtt_ms=rtt_ms)
     with node(tmp_path, ok(view), ok(view), b'{"end":true}\n') as requests:
         assert run(["ping", "sin-1", "-c", "2", "--state", str(tmp_path)]) == code
-    assert requests[0]["params"] == {"node": "sin-1", "count": 2}
+    assert requests[0]["params"] == {"node": "sin-1", "count": 2, "tag": "latency"}
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 

@@ -66,9 +66,12 @@ def replay(*, journal: Path, until: int | None, show: bool, as_json: bool) -> No
     import msgspec  # noqa: PLC0415 -- with the rest of the machines.
 
     from atoll.core.replay import Replayed  # noqa: PLC0415
-    from atoll.node.replaying import replay_file  # noqa: PLC0415 -- all machines, which nothing else here needs.
+    from atoll.node.replaying import replay_file, shown  # noqa: PLC0415 -- all machines, which nothing else here needs.
 
     def print_input(seen: Replayed) -> None:
+        if as_json:
+            click.echo(msgspec.json.encode(shown(seen)).decode())
+            return
         outcome = f"  raised {seen.raised}" if seen.raised is not None else ""
         click.echo(f"{seen.sequence}\t{seen.now_ns} ns\t{seen.event!r}{outcome}")
         for effect in seen.effects:

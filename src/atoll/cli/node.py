@@ -160,19 +160,25 @@ def why(*, first: str, second: str | None, tag: str, as_json: bool, state: str |
 @click.command()
 @click.argument("node")
 @click.option("-c", "--count", type=click.IntRange(1, PING_COUNT_MAX), default=4, show_default=True)
+@click.option("--tag", type=click.Choice(TAGS), default=TAGS[0], show_default=True, help="Whose route the echoes take.")
 @as_json
 @node_options
-def ping(*, node: str, count: int, as_json: bool, state: str | None, config: Path | None) -> int:
+def ping(*, node: str, count: int, tag: str, as_json: bool, state: str | None, config: Path | None) -> None:
     """Send echoes to NODE through the overlay. Exits with status 5 if none is answered."""
     seen: list[PingView] = []
     api = Api(state_of(state, config), timeout_s=PING_TIMEOUT_S)
-    for raw in api.stream("ping", {"node": node, "count": count}):
+    for raw in api.stream("ping", {"node": node, "count": count, "tag": tag}):
         seen.append(view(raw, PingView))
         click.echo(raw.decode() + "\n" if as_json else render.ping(seen[-1]), nl=False)
     if not as_json:
         click.echo(render.ping_summary(seen), nl=False)
-    answered = any(one.rtt_ms is not None for one in seen)
-    return ExitStatus.OK if answered else ExitStatus.UNREACHABLE
+    if not any(one.rtt_ms is not None for one in seen):
+        raise UserError(
+            "A406",
+            f"{node} did not answer",
+            where=f"{len(seen)} echoes by {tag}",
+            fix=f"see what was tried: atoll why {node}",
+        )
 
 
 @click.command(short_help="Print the line that brings one more machine in.")
