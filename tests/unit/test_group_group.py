@@ -39,6 +39,7 @@ from atoll.group.limits import (
     TWIN_GRACE_NS,
 )
 from atoll.group.messages import (
+    REFUSED_DUPLICATE,
     Digest,
     Hello,
     JoinRefused,
@@ -444,6 +445,11 @@ def test_a_version_skew_is_named(low: int, high: int, older: str) -> None:
     for _ in range(2):
         world.give(second, GroupReceived(first.node, encode(Refused(5, 1001, low, high, "9.9"))))
     assert len(second.notices("version")) == 1
+    assert (first.group.skewed, second.group.skewed) == ((second.node,), (first.node,))
+    world.give(
+        first, GroupReceived(second.node, encode(Hello(1, max(high, 1), 1001, WALL_S, "9.9")))
+    )  # It was upgraded.
+    assert first.group.skewed == ()
 
 
 def test_a_restart_is_no_twin() -> None:
@@ -500,6 +506,12 @@ def test_twins_that_share_a_session_are_found_by_their_digests() -> None:
     world.run()
     assert newer.said(DuplicateIdentity)
     assert not older.said(DuplicateIdentity)
+    assert first.group.twinned(world.now_ns) == (older.node,)
+    world.give(older, GroupReceived(first.node, encode(Refused(REFUSED_DUPLICATE, 9, 1, 1, "0.1.0"))))
+    assert older.group.twinned(world.now_ns) == (older.node,)
+    world.processes.pop(newer.name)
+    world.advance(2 * MINUTE_NS)
+    assert first.group.twinned(world.now_ns) == older.group.twinned(world.now_ns) == ()
 
 
 def test_a_twin_that_lost_the_session_is_told_when_it_has_it_again() -> None:

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import msgspec
 
-from atoll.base.ids import NodeId
+from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.cli import render
+from atoll.group.messages import REFUSED_DUPLICATE, Hello, Refused, encode
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
 from atoll.lab.scenario import SITES, demo_topology
 from atoll.node.reporting import Around, RelayMeter, name_of, status_view, why_view
 from atoll.node.views import StatusView, WhyView
+from atoll.overlay.reports import ControlReceived, SessionUp
 from atoll.sim import LinkSpec, World
-from tests.unit.node_unit_world import NOW_NS, control_of, plans
+from tests.unit.node_unit_world import NOW_NS, WALL_S, control_of, plans
 
 
 def around_of(world: World[SimulatedNode], index: int) -> Around:
@@ -82,6 +84,25 @@ def test_a_warning_alone_is_degraded_enough_for_a_monitor() -> None:
     around = around_of(running(20), 0)
     assert not status_view(around).degraded
     assert status_view(replace(around, warnings=("the roster cannot be written",))).degraded
+
+
+def test_copies_and_members_of_another_protocol_are_warned_of() -> None:
+    one, two, three = plans()
+    control, _ = control_of(one)
+    around = Around(control, NOW_NS, NOW_NS, "g", "", {}, RelayMeter())
+    assert status_view(around).warnings == ()
+    for message, node in (
+        (Refused(REFUSED_DUPLICATE, 8, 1, 1, "0.1.0"), two.member.node),
+        (Hello(9, 9, 5, WALL_S, "9.9"), three.member.node),
+    ):
+        control.handle(SessionUp(node, 1), NOW_NS)
+        control.handle(ControlReceived(node, DIRECT, encode(message)), NOW_NS)
+    view = status_view(around)
+    assert view.warnings == (
+        "A207: two running processes use the key of one; end the one that started later",
+        "A208: three and this node have no protocol in common; upgrade atoll on the older one",
+    )
+    assert view.degraded
 
 
 def test_why_tells_names_the_rejected_and_the_history_of_a_cut() -> None:

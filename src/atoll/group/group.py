@@ -46,7 +46,7 @@ from atoll.group.events import (
 )
 from atoll.group.exchange import Exchange, Letters, Peer
 from atoll.group.form import decode_form
-from atoll.group.limits import JOIN_MESSAGES_MAX, PENDING_MAX, RESTATE_NS, RESTATE_NS_MAX
+from atoll.group.limits import JOIN_MESSAGES_MAX, PENDING_MAX, RESTATE_NS, RESTATE_NS_MAX, TWIN_TELL_NS
 from atoll.group.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -124,6 +124,7 @@ class GroupState(msgspec.Struct):
     invites: Invites = msgspec.field(default_factory=Invites)
     twins: Twins = msgspec.field(default_factory=Twins)
     twins_told: dict[bytes, int] = {}
+    copied_ns: int | None = None  # When a member last told us that a copy of this machine must end.
     forks_told: dict[bytes, bool] = {}
     full_told: bool = False
     restate_ns: int | None = None  # When to say again who and where we are, because the group was told otherwise.
@@ -191,6 +192,17 @@ class Group:
     def counts(self) -> dict[str, int]:
         """What was dropped or refused so far, by reason."""
         return dict(self._state.counts)
+
+    @property
+    def skewed(self) -> tuple[bytes, ...]:
+        """Members on a link that have no protocol in common with us (A208)."""
+        return tuple(node for node, peer in self._state.exchange.peers.items() if peer.skewed)
+
+    def twinned(self, now_ns: int) -> tuple[bytes, ...]:
+        """Return the members, we among them, of whom two processes were alive within TWIN_TELL_NS (A207)."""
+        state = self._state
+        copied = state.copied_ns is not None and now_ns - state.copied_ns < TWIN_TELL_NS
+        return (*((state.own.node,) if copied else ()), *state.twins.accused)
 
     def snapshot(self) -> bytes:
         """Return the whole state as MessagePack bytes."""
@@ -356,6 +368,7 @@ class Group:
             self._effects.append(DuplicateIdentity(node, self._name(node)))
             state.stopped = True
         elif refused.code == REFUSED_DUPLICATE:
+            state.copied_ns = state.now_ns
             self._tell_twins(state.own.node, refused.boot, f"{self._name(node)} heard both")
         elif refused.code == REFUSED_VERSION and refused.boot == state.boot and not peer.skewed:
             peer.skewed = True

@@ -90,6 +90,7 @@ def status_view(around: Around) -> StatusView:
     control, group = around.control, around.control.group
     own = group.own
     peers = tuple(_peer_view(around, m) for m in sorted(_others(control), key=lambda m: m.name))
+    warnings = (*around.warnings, *_group_warnings(around))
     return StatusView(
         version=__version__,
         name=own.name,
@@ -107,9 +108,22 @@ def status_view(around: Around) -> StatusView:
             pairs=-(-around.meter.labels(around.now_ns) // 2),
             forwarded_bytes=around.meter.forwarded_bytes,
         ),
-        degraded=bool(around.warnings) or any(peer.state != "ok" for peer in peers),
-        warnings=around.warnings,
+        degraded=bool(warnings) or any(peer.state != "ok" for peer in peers),
+        warnings=warnings,
     )
+
+
+def _group_warnings(around: Around) -> tuple[str, ...]:
+    control, group = around.control, around.control.group
+    twins = tuple(
+        f"A207: two running processes use the key of {name_of(control, node)}; end the one that started later"
+        for node in group.twinned(around.now_ns)
+    )
+    skewed = tuple(
+        f"A208: {name_of(control, node)} and this node have no protocol in common; upgrade atoll on the older one"
+        for node in group.skewed
+    )
+    return twins + skewed
 
 
 def _others(control: Control) -> tuple[Member, ...]:
