@@ -13,7 +13,16 @@ from atoll.base.errors import UserError
 from atoll.base.problems import ExitStatus
 from atoll.cli import render
 from atoll.cli.api import Api, socket_path, view
-from atoll.cli.options import as_json, colours_wanted, is_terminal, node_options, one_of, settings, state_of
+from atoll.cli.options import (
+    BYTES_PER_MBIT,
+    as_json,
+    colours_wanted,
+    is_terminal,
+    node_options,
+    one_of,
+    settings,
+    state_of,
+)
 from atoll.cli.settings import Setting
 from atoll.node.views import InviteView, PingView, Ready, StatusView, WhyView
 
@@ -23,10 +32,10 @@ TAGS: Final = ("latency", "direct", "throughput", "loss")  # Names of policy tag
 DOWN_TIMEOUT_S: Final = 10.0  # Limit. The node ends its streams and writes its journal; then the socket is gone.
 WATCH_INTERVAL_S: Final = 1.0
 FOLLOW_INTERVAL_S: Final = 0.2
+LOG_SCHEMA: Final = "atoll.log/1"
 PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
 PING_COUNT_MAX: Final = 10_000
 ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised.
-_BYTES_PER_MBIT: Final = 125_000
 
 
 @click.command(short_help="Start the node: found a group, join one, or go on.")
@@ -206,8 +215,9 @@ def remove(*, node: str, state: str | None, config: Path | None) -> None:
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until interrupted.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=50, show_default=True)
+@as_json
 @node_options
-def logs(*, follow: bool, lines: int, state: str | None, config: Path | None) -> None:
+def logs(*, follow: bool, lines: int, as_json: bool, state: str | None, config: Path | None) -> None:
     """Print the end of the node's log."""
     from atoll.host.log_files import LogReader  # noqa: PLC0415 -- nothing else here needs the host's files.
 
@@ -217,11 +227,24 @@ def logs(*, follow: bool, lines: int, state: str | None, config: Path | None) ->
     except OSError as error:
         raise UserError("A401", "there is no log here", where=f"{path}: {error.strerror}", fix="atoll up") from error
     with closing(log):
-        click.echo(log.tail(lines), nl=False)
+        rest = _print_log(log.tail(lines), as_json=as_json)
         while follow:
             for piece in log.added():
-                click.echo(piece, nl=False)
+                rest = _print_log(rest + piece, as_json=as_json)
             time.sleep(FOLLOW_INTERVAL_S)
+
+
+def _print_log(text: bytes, *, as_json: bool) -> bytes:
+    """Print a piece of the log; return what is not a whole line yet."""
+    if not as_json:
+        click.echo(text, nl=False)
+        return b""
+    import msgspec  # noqa: PLC0415 -- text needs none.
+
+    *whole, rest = text.split(b"\n")
+    for line in whole:
+        click.echo(msgspec.json.encode({"schema": LOG_SCHEMA, "line": line.decode("utf-8", "replace")}).decode())
+    return rest
 
 
 def _status_text(api: Api, *, plain: bool, as_json: bool) -> Iterator[tuple[str, StatusView]]:
@@ -293,7 +316,7 @@ def _budget(setting: Setting) -> int | None:
         raise _wrong(setting, "a number of Mbit/s") from error
     if not 0 <= mbit <= 1_000_000:
         raise _wrong(setting, "a number of Mbit/s")
-    return int(mbit * _BYTES_PER_MBIT)
+    return int(mbit * BYTES_PER_MBIT)
 
 
 def _wrong(setting: Setting, wanted: str) -> UserError:

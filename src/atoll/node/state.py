@@ -27,13 +27,14 @@ from atoll.host.files import (
 )
 from atoll.node.views import ENDED_NAME, Problem
 
-__all__ = ["LOG_NAME", "ROSTER_NAME", "SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory"]
+__all__ = ["LOG_NAME", "ROSTER_NAME", "SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory", "peek_settings"]
 
 log: Final = logging.getLogger("atoll.node")
 
 STATE_FORMAT: Final = 1
 SOCKET_NAME: Final = "control.sock"
 LOG_NAME: Final = "node.log"
+SETTINGS_NAME: Final = "settings.json"
 ROSTER_NAME: Final = "roster"
 TIMESTAMP_NAME: Final = "timestamp"
 STATE_SIGNS: Final = ("lock", "identity")  # Files by which a state directory is known.
@@ -62,6 +63,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     relay: RelayWill = RelayWill.YES
     relay_bytes_s: int = 2_500_000
+
+
+def peek_settings(path: Path) -> Settings | None:
+    """Return what the node of a state directory keeps, without its lock; None: nothing that can be read."""
+    try:
+        return msgspec.json.decode((path / SETTINGS_NAME).read_bytes()[:SETTINGS_BYTES_MAX], type=Settings)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # What is wrong with it, ``up`` says.
 
 
 class _Format(msgspec.Struct, frozen=True):
@@ -141,7 +150,7 @@ class StateDirectory:
         Raises:
             UserError: A106, written by a newer version; A108, damaged.
         """
-        content = self._read("settings.json", SETTINGS_BYTES_MAX)
+        content = self._read(SETTINGS_NAME, SETTINGS_BYTES_MAX)
         if content is None:
             return None
         try:
@@ -156,7 +165,7 @@ class StateDirectory:
                 )
             return msgspec.json.decode(content, type=Settings)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._damaged("settings.json", str(error)) from error
+            raise self._damaged(SETTINGS_NAME, str(error)) from error
 
     def keep_settings(self, settings: Settings) -> None:
         """Replace the kept settings, durably.
@@ -164,7 +173,7 @@ class StateDirectory:
         Raises:
             UserError: A102 or A110, the disk refused.
         """
-        path = self.path / "settings.json"
+        path = self.path / SETTINGS_NAME
         try:
             write_atomic(path, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
         except StorageError as error:
