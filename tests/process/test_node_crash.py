@@ -19,6 +19,7 @@ from tests.process.node_world import Box, Daemon, Nodes, children_of, gone, kill
 pytestmark = pytest.mark.process
 
 NIC_BACK_S = 5.0  # A second or so on an idle machine: the process must start and handshake again.
+TWINS_S = 120.0  # Mostly half a minute: the two take the one session from each other by turns.
 
 
 @pytest.fixture
@@ -221,15 +222,26 @@ def test_a_node_may_leave(world: Nodes) -> None:
     until(lambda: one.peers() == {}, "the other hears of it")
 
 
+def ports_of(box: Box, name: str) -> set[int]:
+    """The ports at which a node's stored roster says that a member is."""
+    members = Roster.decode((box.state / "roster").read_bytes()).members()
+    return {port for member in members if member.name == name for _, port in member.endpoints}
+
+
 def test_of_two_nodes_with_one_key_the_later_is_refused_and_named(world: Nodes) -> None:
     one, two = world.group("one", "two")
     copy = world.box("copy", world.directory / "copy")
     shutil.copytree(two.state, copy.state, ignore=shutil.ignore_patterns("control.sock", "lock", "journal", "node.log"))
     copy.run("up", "--listen", f"127.0.0.1:{copy.port}")
-    until(lambda: copy.pid == 0, "the copy stops", 60)
+    until(lambda: copy.pid == 0, "the copy stops", TWINS_S)
     assert "A207" in copy.log()
     assert "one" in copy.log(), "it says who heard both"
+    said = copy.run("status")
+    assert (said.code, said.status) == ("A401", 3)
+    assert "A207" in said.err, "whoever asks is told why it ended"
+    assert "atoll up --state NEW_DIR INVITE" in said.field("fix")
     assert two.is_running(), "the elder goes on"
+    until(lambda: two.port in ports_of(one, "two"), "the others know again where the elder is", TWINS_S)
     assert "A207" in one.log(), "and whoever heard both says so"
     assert two.status().name == "two"
     assert two.pid

@@ -77,6 +77,18 @@ def test_down_leaves_no_socket_and_up_brings_back_the_same_machine(world: Nodes)
     assert two.status().roster_version == before.roster_version
 
 
+def test_a_member_that_lost_its_roster_founds_no_other_group_and_joins_again_as_itself(world: Nodes) -> None:
+    one, two = world.group("one", "two")
+    key = two.identity()
+    two.down()
+    until(lambda: two.pid == 0, "the end of the process")
+    (two.state / "roster").unlink()
+    refused(two.run("up", "--json"), "A108", 1)
+    assert two.up(one.invite()).joined
+    assert two.identity() == key
+    until(lambda: one.sees("two"), "both see each other again")
+
+
 def test_starting_again_with_other_options_changes_them_and_nothing_else(world: Nodes) -> None:
     one, two = world.group("one", "two")
     two.down()

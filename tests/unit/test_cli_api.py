@@ -13,6 +13,7 @@ import pytest
 from atoll.base.errors import UserError
 from atoll.cli import api
 from atoll.cli.api import Api, socket_path, view
+from atoll.cli.settings import default_state
 from atoll.node.views import InviteView
 
 
@@ -69,12 +70,31 @@ def test_the_nodes_error_keeps_code_sentence_evidence_and_remedy(tmp_path: Path)
 def test_without_a_node_the_remedy_is_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         Api(tmp_path).call("status")
-    assert (caught.value.code, caught.value.fix) == ("A401", "atoll up")
+    assert (caught.value.code, caught.value.fix) == ("A401", f"atoll up --state {tmp_path}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(socket_path(tmp_path)))  # A leftover that nobody listens on.
     with pytest.raises(UserError) as caught:
         Api(tmp_path).call("status")
     assert caught.value.code == "A401"
+
+
+def test_the_remedy_names_no_directory_where_none_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        Api(default_state()).call("status")
+    assert caught.value.fix == "atoll up"
+
+
+def test_a_node_that_ended_by_itself_is_asked_for_its_last_word(tmp_path: Path) -> None:
+    (tmp_path / "ended.json").write_bytes(b'{"code":"A207","sentence":"twins","fix":"stop one"}')
+    with pytest.raises(UserError) as caught:
+        Api(tmp_path).call("status")
+    assert (caught.value.code, caught.value.fix) == ("A401", "stop one")
+    assert caught.value.sentence.endswith("it ended with A207, twins")
+    (tmp_path / "ended.json").write_bytes(b"\xff")
+    with pytest.raises(UserError) as caught:
+        Api(tmp_path).call("status")
+    assert caught.value.sentence == "no node is running here"
 
 
 def test_a_node_that_does_not_answer_is_a_time_out(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 from atoll import __version__
+from atoll.base.member import RelayWill
 from atoll.cli.api import socket_path
 from atoll.cli.app import atoll, run
 from atoll.cli.forwards import parse_local, parse_target, proxy_url
 from atoll.cli.node import advertised_of
 from atoll.cli.settings import Setting
+from atoll.node.state import Settings
 from atoll.node.views import ForwardView, PeerView, PingView, RelayView, StatusView, WhyView
 
 Captured = pytest.CaptureFixture[str]
@@ -120,7 +122,7 @@ def test_without_a_node_status_exits_3_with_the_anatomy_on_standard_error(tmp_pa
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error A401: no node is running here\n  where   ")
-    assert err.endswith("  fix     atoll up\n  more    atoll help A401\n")
+    assert err.endswith(f"  fix     atoll up --state {tmp_path}\n  more    atoll help A401\n")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_ping_exits_5_when_nothing_answers(tmp_path: Path, capsys: Captured, rtt
     view = PingView(name="sin-1", sequence=1, via=None, rtt_ms=rtt_ms)
     with node(tmp_path, ok(view), ok(view), b'{"end":true}\n') as requests:
         assert run(["ping", "sin-1", "-c", "2", "--state", str(tmp_path)]) == code
-    assert requests[0]["params"] == {"node": "sin-1", "count": 2}
+    assert requests[0]["params"] == {"node": "sin-1", "count": 2, "tag": "latency"}
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
@@ -350,10 +352,33 @@ def test_config_show_prints_origins(tmp_path: Path, capsys: Captured, monkeypatc
     ]
 
 
+def test_config_show_knows_what_an_earlier_up_was_told(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATOLL_RELAY", "never")
+    kept = Settings(name="fra-1", group_name="g", listen="0.0.0.0:7", relay=RelayWill.METERED, relay_bytes_s=1_250_000)
+    (tmp_path / "settings.json").write_bytes(msgspec.json.encode(kept))
+    assert run(["config", "show", "--json", "--state", str(tmp_path)]) == 0
+    shown = msgspec.json.decode(capsys.readouterr().out)
+    assert shown["schema"] == "atoll.settings/1"
+    told = "kept from an earlier up"
+    assert {setting["key"]: (setting["value"], setting["origin"]) for setting in shown["settings"]} == {
+        "state": (str(tmp_path), "flag --state"),
+        "name": ("fra-1", told),
+        "listen": ("0.0.0.0:7", told),
+        "advertise": (None, "default"),
+        "relay": ("never", "environment ATOLL_RELAY"),
+        "relay-budget": ("10", told),
+        "group-name": ("g", told),
+    }
+
+
 def test_logs_prints_the_last_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     (tmp_path / "node.log").write_bytes(b"".join(b"line %d\n" % number for number in range(100)))
     assert run(["logs", "-n", "2", "--state", str(tmp_path)]) == 0
     assert capsysbinary.readouterr().out == b"line 98\nline 99\n"
+    assert run(["logs", "-n", "1", "--json", "--state", str(tmp_path)]) == 0
+    assert capsysbinary.readouterr().out == b'{"schema":"atoll.log/1","line":"line 99"}\n'
     assert run(["logs", "-n", "0", "--state", str(tmp_path)]) == 0
     assert capsysbinary.readouterr().out == b""
     assert run(["logs", "--state", str(tmp_path / "none")]) == 3

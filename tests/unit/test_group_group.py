@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from atoll.base.errors import CorruptError, UsageError
+from atoll.base.member import Member
 from atoll.base.units import HOUR_NS, MINUTE_NS, SECOND_NS
 from atoll.core.machine import Tick
 from atoll.group import (
@@ -32,11 +33,13 @@ from atoll.group import (
 )
 from atoll.group.limits import (
     PENDING_MAX,
+    RESTATE_NS,
     SUMMARY_GAP_NS,
     SYNC_MESSAGES_MAX,
     TWIN_GRACE_NS,
 )
 from atoll.group.messages import (
+    REFUSED_DUPLICATE,
     Digest,
     Hello,
     JoinRefused,
@@ -56,6 +59,47 @@ def same(processes: list[Process]) -> bool:
 
 def settle(world: World) -> None:
     world.advance(3 * SECOND_NS)
+
+
+# A copy of a machine says where the machine is.
+
+
+def moved(seed: int, host: str) -> Member:
+    return msgspec.structs.replace(record(seed), endpoints=((host, 41641),))
+
+
+def test_what_a_copy_said_of_us_is_put_right_when_we_hear_of_it() -> None:
+    world = World()
+    first, second = world.found(1)
+    own, false = moved(1, "192.0.2.1"), moved(1, "192.0.2.9")
+    world.give(second, ProfileChanged(own))
+    settle(world)
+    copy = world.start("copy", 1, second.disk, boot=77, member=false)
+    world.link(copy, first)
+    settle(world)
+    assert first.decided == (false,)
+    del world.processes["copy"]
+    world.link(second, first)
+    world.advance(RESTATE_NS + SECOND_NS)
+    assert first.decided == (own,)
+    assert second.group.own == own
+    rest = len(second.said(Sign))
+    world.advance(HOUR_NS)
+    assert len(second.said(Sign)) == rest, "said once, it needs not be said again"
+
+
+def test_two_that_are_never_told_of_each_other_contradict_each_other_ever_more_seldom() -> None:
+    world = World()
+    first, second = world.found(1)
+    copy = world.start("copy", 1, second.disk, boot=77, member=moved(1, "192.0.2.9"))
+    world.lost = lambda _from, _to, payload: isinstance(decode(payload), Refused)
+    began = len(second.said(Sign)) + len(copy.said(Sign))
+    for _ in range(24 * 60):
+        for process in (second, copy):
+            world.link(process, first)
+            world.advance(MINUTE_NS // 2)
+    said = len(second.said(Sign)) + len(copy.said(Sign)) - began
+    assert 4 <= said <= 30
 
 
 # Start.
@@ -401,6 +445,11 @@ def test_a_version_skew_is_named(low: int, high: int, older: str) -> None:
     for _ in range(2):
         world.give(second, GroupReceived(first.node, encode(Refused(5, 1001, low, high, "9.9"))))
     assert len(second.notices("version")) == 1
+    assert (first.group.skewed, second.group.skewed) == ((second.node,), (first.node,))
+    world.give(
+        first, GroupReceived(second.node, encode(Hello(1, max(high, 1), 1001, WALL_S, "9.9")))
+    )  # It was upgraded.
+    assert first.group.skewed == ()
 
 
 def test_a_restart_is_no_twin() -> None:
@@ -457,6 +506,12 @@ def test_twins_that_share_a_session_are_found_by_their_digests() -> None:
     world.run()
     assert newer.said(DuplicateIdentity)
     assert not older.said(DuplicateIdentity)
+    assert first.group.twinned(world.now_ns) == (older.node,)
+    world.give(older, GroupReceived(first.node, encode(Refused(REFUSED_DUPLICATE, 9, 1, 1, "0.1.0"))))
+    assert older.group.twinned(world.now_ns) == (older.node,)
+    world.processes.pop(newer.name)
+    world.advance(2 * MINUTE_NS)
+    assert first.group.twinned(world.now_ns) == older.group.twinned(world.now_ns) == ()
 
 
 def test_a_twin_that_lost_the_session_is_told_when_it_has_it_again() -> None:

@@ -80,6 +80,9 @@ def test_who_must_end_is_told_again_for_a_while() -> None:
         told += len(twins.due(now_ns))
     assert told == TWIN_TELL_NS // TWIN_REPEAT_NS - 1
     assert now_ns == began_ns + TWIN_TELL_NS
-    assert twins.heard(NODE, 1, now_ns) == 2
+    assert twins.heard(NODE, 1, now_ns) is None, "the other ended"
+    assert twins.deadline_ns is None
+    twins.introduced(NODE, 2, 60, now_ns)
+    assert twins.heard(NODE, 1, now_ns) == 2, "it had only lost its turn"
     twins.forget(NODE)
     assert twins.deadline_ns is None

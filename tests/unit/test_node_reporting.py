@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the views say: names instead of ids, seconds instead of nanoseconds, None for what is not known."""
 
+import re
 from dataclasses import replace
 
 import msgspec
 
+from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
+from atoll.cli import render
+from atoll.group.messages import REFUSED_DUPLICATE, Hello, Refused, encode
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
 from atoll.lab.scenario import SITES, demo_topology
 from atoll.node.reporting import Around, RelayMeter, name_of, status_view, why_view
 from atoll.node.views import StatusView, WhyView
+from atoll.overlay.reports import ControlReceived, SessionUp
 from atoll.sim import LinkSpec, World
-from tests.unit.node_unit_world import NOW_NS, control_of, plans
+from tests.unit.node_unit_world import NOW_NS, WALL_S, control_of, plans
 
 
 def around_of(world: World[SimulatedNode], index: int) -> Around:
@@ -27,6 +32,10 @@ def around_of(world: World[SimulatedNode], index: int) -> Around:
         endpoints={},
         meter=RelayMeter(),
     )
+
+
+def node_of(world: World[SimulatedNode], index: int) -> NodeId:
+    return blueprints(len(SITES), 5, names=SITES)[index].member.node
 
 
 def running(seconds: int, *, cut: bool = False) -> World[SimulatedNode]:
@@ -77,6 +86,25 @@ def test_a_warning_alone_is_degraded_enough_for_a_monitor() -> None:
     assert status_view(replace(around, warnings=("the roster cannot be written",))).degraded
 
 
+def test_copies_and_members_of_another_protocol_are_warned_of() -> None:
+    one, two, three = plans()
+    control, _ = control_of(one)
+    around = Around(control, NOW_NS, NOW_NS, "g", "", {}, RelayMeter())
+    assert status_view(around).warnings == ()
+    for message, node in (
+        (Refused(REFUSED_DUPLICATE, 8, 1, 1, "0.1.0"), two.member.node),
+        (Hello(9, 9, 5, WALL_S, "9.9"), three.member.node),
+    ):
+        control.handle(SessionUp(node, 1), NOW_NS)
+        control.handle(ControlReceived(node, DIRECT, encode(message)), NOW_NS)
+    view = status_view(around)
+    assert view.warnings == (
+        "A207: two running processes use the key of one; end the one that started later",
+        "A208: three and this node have no protocol in common; upgrade atoll on the older one",
+    )
+    assert view.degraded
+
+
 def test_why_tells_names_the_rejected_and_the_history_of_a_cut() -> None:
     world = running(25, cut=True)
     around = around_of(world, 0)
@@ -97,6 +125,35 @@ def test_why_tells_names_the_rejected_and_the_history_of_a_cut() -> None:
     assert peer.via == view.path[1]
     assert peer.why
     assert msgspec.json.decode(msgspec.json.encode(view), type=WhyView) == view
+
+
+def test_evidence_names_members_and_no_ids() -> None:
+    world = running(25, cut=True)
+    view = why_view(around_of(world, 0), node_of(world, 2), 0)
+    assert view is not None
+    told = " ".join([view.because, *(switch.evidence for switch in view.history)])
+    assert f"relay {view.path[1]} ok" in told
+    for index in range(len(SITES)):
+        assert node_of(world, index).hex()[:8] not in told
+    (peer,) = (peer for peer in status_view(around_of(world, 0)).peers if peer.name == "sin")
+    assert re.fullmatch(r"relayed: direct is silent: silent, lost .* nothing heard for \d+ ms", peer.why)
+
+
+def test_a_member_that_is_gone_has_an_age_and_no_numbers() -> None:
+    world = running(20)
+    world.crash(2)
+    world.run(40 * SECOND_NS)
+    around = around_of(world, 0)
+    (peer,) = (peer for peer in status_view(around).peers if peer.name == "sin")
+    assert (peer.state, peer.rtt_ms, peer.deviation_ms, peer.loss) == ("away", None, None, None)
+    assert peer.last_heard_s is not None
+    assert 15 < peer.last_heard_s < 25
+    (line,) = (line for line in render.status(status_view(around)).splitlines() if line.startswith("sin "))
+    assert re.fullmatch(r"sin +away +- +- +- +silent, last heard \d\d s ago", line)
+    view = why_view(around, node_of(world, 2), 0)
+    assert view is not None
+    assert view.next == "No path answers; all are tried, and the first that answers is taken."
+    assert " 0.0 ms" not in view.because
 
 
 def test_the_policy_direct_stays_direct() -> None:

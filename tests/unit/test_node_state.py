@@ -122,7 +122,7 @@ def test_a_roster_beyond_all_limits_is_not_read(tmp_path: Path) -> None:
     assert refusal(state, "roster").code == "A108"
     (tmp_path / "roster").unlink()
     (tmp_path / "roster").mkdir()
-    assert refusal(state, "roster").code == "A108"
+    assert refusal(state, "roster").code == "A110", "not damaged: it cannot be read"
 
 
 def test_a_damaged_roster_names_the_file_and_a_way_back(tmp_path: Path) -> None:

@@ -181,8 +181,8 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     "A207": Explanation(
         _S.CONFLICT,
         "two nodes use the same key",
-        "The state directory was copied, or a backup of it was started beside the original. Both were refused, because "
-        "the members cannot tell which one they speak with.",
+        "The state directory was copied, or a backup of it was started beside the original. The one that was started "
+        "later is refused and ends; the other goes on.",
         "End one of the two for good and delete its state directory; let it join again with a new invitation.",
     ),
     "A208": Explanation(
@@ -281,7 +281,7 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         _S.UNREACHABLE,
         "no answer in time",
         "Neither the direct path nor any path through another member brought an answer.",
-        "`atoll status` shows when the node was last heard, and `atoll why NODE` what was tried.",
+        "`atoll status --json` shows when the node was last heard, and `atoll why NODE` what was tried.",
     ),
     "A407": Explanation(
         _S.FAILURE,

@@ -9,10 +9,12 @@ import click
 from atoll.base.errors import CorruptError, DivergenceError, UserError
 from atoll.base.problems import PROBLEMS
 from atoll.cli import render
-from atoll.cli.options import as_json, node_options, settings
+from atoll.cli.options import BYTES_PER_MBIT, as_json, node_options, settings
+from atoll.cli.settings import Setting
 
 __all__ = ["config", "explain", "replay"]
 
+SETTINGS_SCHEMA: Final = "atoll.settings/1"
 AGAIN: Final = "copy the journal again from its machine; or stop before the damage: atoll replay JOURNAL --until N"
 
 
@@ -48,12 +50,42 @@ def config() -> None:
 
 @config.command()
 @click.option("--origin", is_flag=True, help="Also print where each value comes from.")
+@as_json
 @node_options
-def show(*, origin: bool, state: str | None, config: Path | None) -> None:
+def show(*, origin: bool, as_json: bool, state: str | None, config: Path | None) -> None:
     """Print each setting; `-` where the node decides by itself."""
-    for setting in settings(config, {"state": state}).values():
+    found = settings(config, {"state": state})
+    found |= _kept(found)
+    if as_json:
+        import msgspec  # noqa: PLC0415 -- text needs none.
+
+        click.echo(msgspec.json.encode({"schema": SETTINGS_SCHEMA, "settings": list(found.values())}).decode())
+        return
+    for setting in found.values():
         value = "-" if setting.value is None else setting.value
         click.echo(f"{setting.key}\t{value}\t{setting.origin}" if origin else f"{setting.key}\t{value}")
+
+
+def _kept(found: dict[str, Setting]) -> dict[str, Setting]:
+    """Return the settings that nobody gave now and that the node keeps from an earlier ``up``."""
+    from atoll.node.state import peek_settings  # noqa: PLC0415 -- it costs an import that other commands need not pay.
+
+    kept = peek_settings(Path(found["state"].value or ""))
+    if kept is None:
+        return {}
+    values = {
+        "name": kept.name,
+        "listen": kept.listen,
+        "advertise": ",".join(kept.advertise),
+        "relay": kept.relay.value,
+        "relay-budget": f"{kept.relay_bytes_s / BYTES_PER_MBIT:g}",
+        "group-name": kept.group_name,
+    }
+    return {
+        key: Setting(key, value, "kept from an earlier up")
+        for key, value in values.items()
+        if value and found[key].value is None
+    }
 
 
 @click.command(short_help="Re-run a node's decisions from its JOURNAL.")
@@ -66,9 +98,12 @@ def replay(*, journal: Path, until: int | None, show: bool, as_json: bool) -> No
     import msgspec  # noqa: PLC0415 -- with the rest of the machines.
 
     from atoll.core.replay import Replayed  # noqa: PLC0415
-    from atoll.node.replaying import replay_file  # noqa: PLC0415 -- all machines, which nothing else here needs.
+    from atoll.node.replaying import replay_file, shown  # noqa: PLC0415 -- all machines, which nothing else here needs.
 
     def print_input(seen: Replayed) -> None:
+        if as_json:
+            click.echo(msgspec.json.encode(shown(seen)).decode())
+            return
         outcome = f"  raised {seen.raised}" if seen.raised is not None else ""
         click.echo(f"{seen.sequence}\t{seen.now_ns} ns\t{seen.event!r}{outcome}")
         for effect in seen.effects:

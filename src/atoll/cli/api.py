@@ -8,11 +8,13 @@ goes wrong becomes a ``UserError`` with a catalogue code, here and nowhere else.
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final, TypeVar, final
 
 import msgspec
 
 from atoll.base.errors import UserError
+from atoll.node.views import ENDED_NAME, Problem
 
 __all__ = ["ANSWER_TIMEOUT_S", "Api", "socket_path", "view"]
 
@@ -66,7 +68,7 @@ class Api:
     """
 
     def __init__(self, state: Path, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
-        self._path, self._timeout_s = socket_path(state), timeout_s
+        self._state, self._path, self._timeout_s = state, socket_path(state), timeout_s
 
     def call(self, method: str, params: Mapping[str, Any] | None = None) -> bytes:
         """Call a method with one answer; return its JSON as it came.
@@ -98,7 +100,8 @@ class Api:
                         error = answer.error
                         raise UserError(error.code, error.sentence, where=error.where, fix=error.fix)
                     yield bytes(answer.ok)
-                raise UserError("A401", "the node went away", where=str(self._path), fix="atoll logs; atoll up")
+                fix = f"{self._command('logs')}; {self._command('up')}"
+                raise UserError("A401", "the node went away", where=str(self._path), fix=fix)
         except (FileNotFoundError, ConnectionError, PermissionError) as error:
             raise self._not_running(error) from error
         except TimeoutError as error:
@@ -106,7 +109,8 @@ class Api:
                 "A406",
                 f"the node did not answer within {self._timeout_s:g} s",
                 where=str(self._path),
-                fix="look at `atoll logs`; if it hangs, end its process and run `atoll up`",
+                fix=f"look at `{self._command('logs')}`; if it hangs, end its process ({self._holder()}) and run "
+                f"`{self._command('up')}`",
             ) from error
         except OSError as error:
             if error.errno is None:  # "AF_UNIX path too long" comes as a bare OSError.
@@ -133,8 +137,42 @@ class Api:
                 raise _skew(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
 
     def _not_running(self, error: OSError) -> UserError:
-        reason = "another user's" if isinstance(error, PermissionError) else "nothing answers"
-        return UserError("A401", "no node is running here", where=f"{self._path} ({reason})", fix="atoll up")
+        if isinstance(error, PermissionError):
+            return UserError(
+                "A401",
+                "the node here is another user's",
+                where=f"{self._path}: {error.strerror}",
+                fix="run it as that user, or name another state directory: --state DIR",
+            )
+        where = f"{self._path} (nothing answers)"
+        ended = self._ended()
+        if ended is not None:
+            return UserError(
+                "A401",
+                f"no node is running here: it ended with {ended.code}, {ended.sentence}",
+                where=where,
+                fix=ended.fix,
+            )
+        return UserError("A401", "no node is running here", where=where, fix=self._command("up"))
+
+    def _ended(self) -> Problem | None:
+        """Return why the node ended by itself, if it did and has not run since."""
+        try:
+            return msgspec.json.decode((self._state / ENDED_NAME).read_bytes(), type=Problem)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def _holder(self) -> str:
+        try:
+            return f"process {int((self._state / 'lock').read_text(encoding='ascii'))}"
+        except (OSError, ValueError):
+            return "named in its file `lock`"
+
+    def _command(self, verb: str) -> str:
+        """Return a command about the same node, as a person would type it."""
+        from atoll.cli.settings import default_state  # noqa: PLC0415 -- it costs an import, and only errors ask.
+
+        return f"atoll {verb}" if self._state == default_state() else f"atoll {verb} --state {quote(str(self._state))}"
 
 
 def _decoded(line: bytes) -> _Answer:

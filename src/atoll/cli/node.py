@@ -13,7 +13,16 @@ from atoll.base.errors import UserError
 from atoll.base.problems import ExitStatus
 from atoll.cli import render
 from atoll.cli.api import Api, socket_path, view
-from atoll.cli.options import as_json, colours_wanted, is_terminal, node_options, one_of, settings, state_of
+from atoll.cli.options import (
+    BYTES_PER_MBIT,
+    as_json,
+    colours_wanted,
+    is_terminal,
+    node_options,
+    one_of,
+    settings,
+    state_of,
+)
 from atoll.cli.settings import Setting
 from atoll.node.views import InviteView, PingView, Ready, StatusView, WhyView
 
@@ -23,11 +32,11 @@ TAGS: Final = ("latency", "direct", "throughput", "loss")  # Names of policy tag
 DOWN_TIMEOUT_S: Final = 10.0  # Limit. The node ends its streams and writes its journal; then the socket is gone.
 WATCH_INTERVAL_S: Final = 1.0
 FOLLOW_INTERVAL_S: Final = 0.2
+LOG_SCHEMA: Final = "atoll.log/1"
 PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
 PING_COUNT_MAX: Final = 10_000
 ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised.
 YES_NO: Final = ("yes", "no")
-_BYTES_PER_MBIT: Final = 125_000
 
 
 @click.command(short_help="Start the node: found a group, join one, or go on.")
@@ -165,19 +174,25 @@ def why(*, first: str, second: str | None, tag: str, as_json: bool, state: str |
 @click.command()
 @click.argument("node")
 @click.option("-c", "--count", type=click.IntRange(1, PING_COUNT_MAX), default=4, show_default=True)
+@click.option("--tag", type=click.Choice(TAGS), default=TAGS[0], show_default=True, help="Whose route the echoes take.")
 @as_json
 @node_options
-def ping(*, node: str, count: int, as_json: bool, state: str | None, config: Path | None) -> int:
+def ping(*, node: str, count: int, tag: str, as_json: bool, state: str | None, config: Path | None) -> None:
     """Send echoes to NODE through the overlay. Exits with status 5 if none is answered."""
     seen: list[PingView] = []
     api = Api(state_of(state, config), timeout_s=PING_TIMEOUT_S)
-    for raw in api.stream("ping", {"node": node, "count": count}):
+    for raw in api.stream("ping", {"node": node, "count": count, "tag": tag}):
         seen.append(view(raw, PingView))
         click.echo(raw.decode() + "\n" if as_json else render.ping(seen[-1]), nl=False)
     if not as_json:
         click.echo(render.ping_summary(seen), nl=False)
-    answered = any(one.rtt_ms is not None for one in seen)
-    return ExitStatus.OK if answered else ExitStatus.UNREACHABLE
+    if not any(one.rtt_ms is not None for one in seen):
+        raise UserError(
+            "A406",
+            f"{node} did not answer",
+            where=f"{len(seen)} echoes by {tag}",
+            fix=f"see what was tried: atoll why {node}",
+        )
 
 
 @click.command(short_help="Print the line that brings one more machine in.")
@@ -205,8 +220,9 @@ def remove(*, node: str, state: str | None, config: Path | None) -> None:
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until interrupted.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=50, show_default=True)
+@as_json
 @node_options
-def logs(*, follow: bool, lines: int, state: str | None, config: Path | None) -> None:
+def logs(*, follow: bool, lines: int, as_json: bool, state: str | None, config: Path | None) -> None:
     """Print the end of the node's log."""
     from atoll.host.log_files import LogReader  # noqa: PLC0415 -- nothing else here needs the host's files.
 
@@ -216,11 +232,24 @@ def logs(*, follow: bool, lines: int, state: str | None, config: Path | None) ->
     except OSError as error:
         raise UserError("A401", "there is no log here", where=f"{path}: {error.strerror}", fix="atoll up") from error
     with closing(log):
-        click.echo(log.tail(lines), nl=False)
+        rest = _print_log(log.tail(lines), as_json=as_json)
         while follow:
             for piece in log.added():
-                click.echo(piece, nl=False)
+                rest = _print_log(rest + piece, as_json=as_json)
             time.sleep(FOLLOW_INTERVAL_S)
+
+
+def _print_log(text: bytes, *, as_json: bool) -> bytes:
+    """Print a piece of the log; return what is not a whole line yet."""
+    if not as_json:
+        click.echo(text, nl=False)
+        return b""
+    import msgspec  # noqa: PLC0415 -- text needs none.
+
+    *whole, rest = text.split(b"\n")
+    for line in whole:
+        click.echo(msgspec.json.encode({"schema": LOG_SCHEMA, "line": line.decode("utf-8", "replace")}).decode())
+    return rest
 
 
 def _status_text(api: Api, *, plain: bool, as_json: bool) -> Iterator[tuple[str, StatusView]]:
@@ -297,7 +326,7 @@ def _budget(setting: Setting) -> int | None:
         raise _wrong(setting, "a number of Mbit/s") from error
     if not 0 <= mbit <= 1_000_000:
         raise _wrong(setting, "a number of Mbit/s")
-    return int(mbit * _BYTES_PER_MBIT)
+    return int(mbit * BYTES_PER_MBIT)
 
 
 def _wrong(setting: Setting, wanted: str) -> UserError:

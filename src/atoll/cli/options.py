@@ -5,16 +5,27 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import click
 
 from atoll.cli.settings import Setting, load
 
-__all__ = ["as_json", "colours_wanted", "is_terminal", "node_options", "one_of", "settings", "state_of"]
+__all__ = [
+    "BYTES_PER_MBIT",
+    "as_json",
+    "colours_wanted",
+    "is_terminal",
+    "node_options",
+    "one_of",
+    "settings",
+    "state_of",
+]
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
+
+BYTES_PER_MBIT: Final = 125_000
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON of a versioned schema instead of text.")
 

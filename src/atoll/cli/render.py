@@ -217,7 +217,7 @@ def _validity(valid_s: int | None) -> str:
 
 
 def _path(peer: PeerView) -> str:
-    if not peer.session:
+    if not peer.session or peer.state == "away":
         return "-"
     return "direct" if peer.via is None else f"via {peer.via}"
 
@@ -237,9 +237,10 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 
 def _reason(peer: PeerView) -> str:
-    if peer.why or peer.state != "away":
+    if peer.state != "away":
         return peer.why
-    return "never heard" if peer.last_heard_s is None else f"last heard {ago(peer.last_heard_s)} ago"
+    heard = "never heard" if peer.last_heard_s is None else f"last heard {ago(peer.last_heard_s)} ago"
+    return f"{peer.why}, {heard}" if peer.why else heard
 
 
 def _count_peers(peers: Sequence[PeerView]) -> str:

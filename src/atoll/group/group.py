@@ -46,7 +46,7 @@ from atoll.group.events import (
 )
 from atoll.group.exchange import Exchange, Letters, Peer
 from atoll.group.form import decode_form
-from atoll.group.limits import JOIN_MESSAGES_MAX, PENDING_MAX
+from atoll.group.limits import JOIN_MESSAGES_MAX, PENDING_MAX, RESTATE_NS, RESTATE_NS_MAX, TWIN_TELL_NS
 from atoll.group.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -124,8 +124,11 @@ class GroupState(msgspec.Struct):
     invites: Invites = msgspec.field(default_factory=Invites)
     twins: Twins = msgspec.field(default_factory=Twins)
     twins_told: dict[bytes, int] = {}
+    copied_ns: int | None = None  # When a member last told us that a copy of this machine must end.
     forks_told: dict[bytes, bool] = {}
     full_told: bool = False
+    restate_ns: int | None = None  # When to say again who and where we are, because the group was told otherwise.
+    restate_wait_ns: int = RESTATE_NS
     counts: dict[str, int] = {}
 
 
@@ -172,7 +175,7 @@ class Group:
         state = self._state
         if state.stopped:
             return None
-        dues = (state.invites.deadline_ns, state.exchange.deadline_ns, state.twins.deadline_ns)
+        dues = (state.invites.deadline_ns, state.exchange.deadline_ns, state.twins.deadline_ns, state.restate_ns)
         return min((due for due in dues if due is not None), default=None)
 
     @property
@@ -189,6 +192,17 @@ class Group:
     def counts(self) -> dict[str, int]:
         """What was dropped or refused so far, by reason."""
         return dict(self._state.counts)
+
+    @property
+    def skewed(self) -> tuple[bytes, ...]:
+        """Members on a link that have no protocol in common with us (A208)."""
+        return tuple(node for node, peer in self._state.exchange.peers.items() if peer.skewed)
+
+    def twinned(self, now_ns: int) -> tuple[bytes, ...]:
+        """Return the members, we among them, of whom two processes were alive within TWIN_TELL_NS (A207)."""
+        state = self._state
+        copied = state.copied_ns is not None and now_ns - state.copied_ns < TWIN_TELL_NS
+        return (*((state.own.node,) if copied else ()), *state.twins.accused)
 
     def snapshot(self) -> bytes:
         """Return the whole state as MessagePack bytes."""
@@ -292,6 +306,9 @@ class Group:
         self._effects += [UninvitePeer(public_key) for public_key in state.invites.forget_old(state.now_ns)]
         for node, boot in state.twins.due(state.now_ns):
             self._refuse_twin(node, boot)
+        if state.restate_ns is not None and state.now_ns >= state.restate_ns:
+            state.restate_ns, state.restate_wait_ns = None, min(2 * state.restate_wait_ns, RESTATE_NS_MAX)
+            self._issue(Profile(state.own))
         keep_ns = state.invites.keep_ns
         if keep_ns is not None and state.now_ns >= keep_ns:
             self._store()
@@ -351,6 +368,7 @@ class Group:
             self._effects.append(DuplicateIdentity(node, self._name(node)))
             state.stopped = True
         elif refused.code == REFUSED_DUPLICATE:
+            state.copied_ns = state.now_ns
             self._tell_twins(state.own.node, refused.boot, f"{self._name(node)} heard both")
         elif refused.code == REFUSED_VERSION and refused.boot == state.boot and not peer.skewed:
             peer.skewed = True
@@ -418,6 +436,10 @@ class Group:
         if not any(m.node == state.own.node for m in members):
             self._stop_removed()
             return
+        if self.roster.record(state.own.signing_key) == state.own:
+            state.restate_ns = None
+        elif state.restate_ns is None:
+            state.restate_ns = state.now_ns + state.restate_wait_ns
         if others == state.decided:
             return
         staying = {m.node: True for m in others}
@@ -592,5 +614,5 @@ class Group:
 
 
 KIND: Final[MachineKind[GroupInput, GroupEffect]] = MachineKind(
-    name="group", version=2, inputs=GroupInput, effects=GroupEffect, restore=Group.restore
+    name="group", version=3, inputs=GroupInput, effects=GroupEffect, restore=Group.restore
 )

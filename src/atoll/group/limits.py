@@ -32,6 +32,8 @@ __all__ = [
     "MEMBERS_MAX",
     "PENDING_MAX",
     "REMOVES_RESERVE",
+    "RESTATE_NS",
+    "RESTATE_NS_MAX",
     "STATEMENTS_MAX",
     "STATEMENT_BYTES_MAX",
     "SUMMARY_GAP_NS",
@@ -55,6 +57,11 @@ CONTROL_BYTES_MAX: Final = 1200  # Spec. One control message (docs/spec/control.
 
 STATEMENTS_MAX: Final = 1024  # Admissions and removals held: 300 KiB, 0.2 s to verify at start.
 REMOVES_RESERVE: Final = 128  # Room above STATEMENTS_MAX that only removals may use, so that a flood can be answered.
+
+# A profile of ours that is not ours, by a copy of this machine or from a backup, is answered with one of our own so
+# much later, and each time twice as late: two that are never told of each other make some twenty on the first day.
+RESTATE_NS: Final = 10 * SECOND_NS
+RESTATE_NS_MAX: Final = 6 * HOUR_NS
 
 DIGEST_INTERVAL_NS: Final = 20 * SECOND_NS  # To one neighbour: 43 bit/s. Repairs what the immediate push lost.
 SUMMARY_GAP_NS: Final = SECOND_NS  # Between two summaries to one peer: bounds what a hostile member can pull.

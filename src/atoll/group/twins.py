@@ -69,10 +69,13 @@ class Twins(msgspec.Struct):
         for process in known:
             if process.boot == boot:
                 process.heard_ns = now_ns
+        lately = [
+            process for process in known if now_ns - process.heard_ns < TWIN_TELL_NS
+        ]  # The others may have ended.
         alive = [
             process
-            for index, first in enumerate(known)
-            for second in known[index + 1 :]
+            for index, first in enumerate(lately)
+            for second in lately[index + 1 :]
             if first.heard_ns >= second.first_ns + TWIN_GRACE_NS
             for process in (first, second)
         ]

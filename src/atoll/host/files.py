@@ -13,6 +13,7 @@ import stat
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Final, final
 
@@ -184,7 +185,7 @@ class StateLock:
                 "A103",
                 f"another atoll node (process {holder}) uses this state directory",
                 where=str(path.parent),
-                fix="run `atoll down` to stop it, or choose another directory with --state",
+                fix=f"run `atoll down --state {quote(str(path.parent))}` to stop it, or choose another directory",
             ) from error
         except OSError as error:
             os.close(self._descriptor)

@@ -153,7 +153,9 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
                 ready = _ready(node, methods, joined=joined, began_ns=began_ns)
                 await node.confirm()  # The invitation in it must outlive this process.
                 tell(LaunchAnswer(ok=ready))
+                state.keep_ending(None)
                 if (error := await node.ended) is not None:
+                    state.keep_ending(Problem(error.code, error.sentence, error.where, error.fix))
                     raise error
             finally:
                 server.close()
@@ -214,6 +216,7 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
         stored, joined = _merged(state, answer.roster, stored), True
         _keep(state, stored)
     if stored is None:
+        state.check_never_used()
         listen = tuple(parse_address(text) for text in settings.listen.split(","))
         stored = founding_roster(identity, own_member(identity, settings, listen), settings.group_name).encode()
         _keep(state, stored)

@@ -209,7 +209,13 @@ class Methods:
         """Make a single-use invitation, and answer when the disk has it, or say that it refused."""
         _params(params, _Nothing)
         view = self.new_invitation()
-        await self._node.confirm()  # Whoever gets the line must get in, also when this process dies now.
+        try:
+            await self._node.confirm()  # Whoever gets the line must get in, also when this process dies now.
+        except UserError as error:
+            fix = f"{error.fix.partition(';')[0]}, then run `atoll invite` again"
+            raise UserError(
+                error.code, "no invitation was made: the disk did not take it", where=error.where, fix=fix
+            ) from error
         return view
 
     def new_invitation(self) -> InviteView:

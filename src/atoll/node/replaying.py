@@ -7,15 +7,17 @@ from typing import Any, Final
 
 import msgspec
 
+from atoll.base.errors import UserError
 from atoll.core.machine import MachineKind
 from atoll.core.replay import Replayed, replay
 from atoll.host.journal_files import read_journal
 from atoll.node.control import KIND
 
-__all__ = ["KINDS", "REPLAY_SCHEMA", "ReplaySummary", "replay_file"]
+__all__ = ["KINDS", "REPLAY_SCHEMA", "ReplaySummary", "ReplayedInput", "replay_file", "shown"]
 
 KINDS: Final[Mapping[str, MachineKind[Any, Any]]] = {KIND.name: KIND}
 REPLAY_SCHEMA: Final = "atoll.replay/1"
+INPUT_SCHEMA: Final = "atoll.replay-input/1"
 
 
 class ReplaySummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,26 @@ class ReplaySummary(msgspec.Struct, frozen=True, kw_only=True):
     raised: int
 
 
+class ReplayedInput(msgspec.Struct, frozen=True, kw_only=True):
+    """One input that was re-run; the event and its effects as Python shows them."""
+
+    schema: str = INPUT_SCHEMA
+    sequence: int
+    now_ns: int
+    event: str
+    effects: tuple[str, ...]
+    raised: str | None
+
+
+def shown(seen: Replayed) -> ReplayedInput:
+    """Return an input as a line of ``atoll replay --show --json``."""
+    effects = tuple(repr(effect) for effect in seen.effects)
+    raised = None if seen.raised is None else str(seen.raised)
+    return ReplayedInput(
+        sequence=seen.sequence, now_ns=seen.now_ns, event=repr(seen.event), effects=effects, raised=raised
+    )
+
+
 def replay_file(path: Path, until: int | None = None, show: Callable[[Replayed], None] | None = None) -> ReplaySummary:
     """Re-run a journal's inputs and compare every effect with the recording.
 
@@ -59,6 +81,13 @@ def replay_file(path: Path, until: int | None = None, show: Callable[[Replayed],
         CorruptError: Bytes that were not written so.
     """
     result = replay(KINDS, read_journal(path), until=until, show=show)
+    if not result.kind:
+        raise UserError(
+            "A304",
+            f"there is no journal in {path}",
+            where="nothing whole in it could be read",
+            fix="name a node's journal directory, or a file of it: atoll replay STATE/journal",
+        )
     return ReplaySummary(
         path=str(path),
         machine=result.kind,

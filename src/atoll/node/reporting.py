@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns what the machines know into the views of the local API. Pure reads; decides nothing."""
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = ["TAG_NAMES", "Around", "RelayMeter", "endpoint_text", "name_of", "sta
 TAG_NAMES: Final = ("latency", "direct", "throughput", "loss")
 SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
 US_PER_MS: Final = 1000
+_RELAY: Final = re.compile(r"\brelay ([0-9a-f]{8})\b")  # As ``overlay/choice.py`` writes evidence.
 METER_NS: Final = 5 * SECOND_NS
 METER_REPORTS_MAX: Final = 4096  # Limit. Two reports a second of 400 labels for METER_NS.
 
@@ -88,6 +90,7 @@ def status_view(around: Around) -> StatusView:
     control, group = around.control, around.control.group
     own = group.own
     peers = tuple(_peer_view(around, m) for m in sorted(_others(control), key=lambda m: m.name))
+    warnings = (*around.warnings, *_group_warnings(around))
     return StatusView(
         version=__version__,
         name=own.name,
@@ -105,9 +108,22 @@ def status_view(around: Around) -> StatusView:
             pairs=-(-around.meter.labels(around.now_ns) // 2),
             forwarded_bytes=around.meter.forwarded_bytes,
         ),
-        degraded=bool(around.warnings) or any(peer.state != "ok" for peer in peers),
-        warnings=around.warnings,
+        degraded=bool(warnings) or any(peer.state != "ok" for peer in peers),
+        warnings=warnings,
     )
+
+
+def _group_warnings(around: Around) -> tuple[str, ...]:
+    control, group = around.control, around.control.group
+    twins = tuple(
+        f"A207: two running processes use the key of {name_of(control, node)}; end the one that started later"
+        for node in group.twinned(around.now_ns)
+    )
+    skewed = tuple(
+        f"A208: {name_of(control, node)} and this node have no protocol in common; upgrade atoll on the older one"
+        for node in group.skewed
+    )
+    return twins + skewed
 
 
 def _others(control: Control) -> tuple[Member, ...]:
@@ -118,6 +134,7 @@ def _others(control: Control) -> tuple[Member, ...]:
 def _peer_view(around: Around, member: Member) -> PeerView:
     control = around.control
     report = control.mesh.peer_report(member.node, around.now_ns)
+    known = None if report is None or report.state == "away" else report  # What was once measured is true no more.
     endpoint = around.endpoints.get(member.node)
     return PeerView(
         name=member.name,
@@ -125,9 +142,9 @@ def _peer_view(around: Around, member: Member) -> PeerView:
         address=address_of(control.group.group, member.node),
         state="connecting" if report is None else report.state,
         via=None if report is None or report.via == DIRECT else name_of(control, report.via),
-        rtt_ms=None if report is None else _ms(report.rtt_us),
-        deviation_ms=None if report is None else _ms(report.deviation_us),
-        loss=None if report is None else _worse(report),
+        rtt_ms=None if known is None else _ms(known.rtt_us),
+        deviation_ms=None if known is None else _ms(known.deviation_us),
+        loss=None if known is None else _worse(known),
         why="no session yet" if report is None else _peer_why(around, member.node, report),
         last_heard_s=None
         if report is None or report.heard_ns is None
@@ -142,7 +159,15 @@ def _peer_why(around: Around, node: NodeId, report: PeerReport) -> str:
     if report.via == DIRECT:
         return "" if report.why == "direct" else report.why
     explanation = around.control.mesh.explain(node, 0, around.now_ns)
-    return report.why if explanation is None else f"{report.why}: {explanation.evidence}"
+    if explanation is None:
+        return report.why
+    return f"{report.why}: {_named(around.control, explanation.evidence.partition('; ')[0])}"
+
+
+def _named(control: Control, evidence: str) -> str:
+    """Return evidence with the names of members, which the deciding rooms know by the beginning of their ids only."""
+    names = {member.node.hex()[:8]: member.name for member in control.group.roster.members()}
+    return _RELAY.sub(lambda found: f"relay {names.get(found[1], found[1])}", evidence)
 
 
 def why_view(around: Around, node: NodeId, tag: int) -> WhyView | None:
@@ -159,7 +184,7 @@ def why_view(around: Around, node: NodeId, tag: int) -> WhyView | None:
         tag=TAG_NAMES[tag],
         path=(source, *relays, target),
         since_s=(around.now_ns - explanation.since_ns) / SECOND_NS,
-        because=_because(explanation),
+        because=_named(control, _because(explanation)),
         candidates=tuple(_candidate_view(control, c) for c in explanation.candidates),
         history=tuple(_switch_view(around, s) for s in explanation.history),
         next=explanation.next,
@@ -192,7 +217,7 @@ def _switch_view(around: Around, switch: Switch) -> SwitchView:
         before=None if switch.before == DIRECT else name_of(control, switch.before),
         after=None if switch.via == DIRECT else name_of(control, switch.via),
         cause=switch.cause,
-        evidence=switch.evidence,
+        evidence=_named(control, switch.evidence),
         took_s=switch.took_ns / SECOND_NS,
     )
 

@@ -5,7 +5,9 @@ Identity first: it is written once, durably, before anything else exists, and ne
 whole by an atomic rename. So a crash between any two lines leaves the identity and the last roster, or nothing at all.
 """
 
+import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Final, final
 
@@ -23,13 +25,18 @@ from atoll.host.files import (
     write_atomic,
     write_private,
 )
+from atoll.node.views import ENDED_NAME, Problem
 
-__all__ = ["LOG_NAME", "ROSTER_NAME", "SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory"]
+__all__ = ["LOG_NAME", "ROSTER_NAME", "SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory", "peek_settings"]
+
+log: Final = logging.getLogger("atoll.node")
 
 STATE_FORMAT: Final = 1
 SOCKET_NAME: Final = "control.sock"
 LOG_NAME: Final = "node.log"
+SETTINGS_NAME: Final = "settings.json"
 ROSTER_NAME: Final = "roster"
+TIMESTAMP_NAME: Final = "timestamp"
 STATE_SIGNS: Final = ("lock", "identity")  # Files by which a state directory is known.
 SETTINGS_BYTES_MAX: Final = 64 * 1024  # Limit. A settings file is below 1 KiB.
 ROSTER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. The roster's own limits keep it far below.
@@ -58,6 +65,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     relay: RelayWill = RelayWill.YES
     relay_bytes_s: int = 2_500_000
     tun: bool = False
+
+
+def peek_settings(path: Path) -> Settings | None:
+    """Return what the node of a state directory keeps, without its lock; None: nothing that can be read."""
+    try:
+        return msgspec.json.decode((path / SETTINGS_NAME).read_bytes()[:SETTINGS_BYTES_MAX], type=Settings)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # What is wrong with it, ``up`` says.
 
 
 class _Format(msgspec.Struct, frozen=True):
@@ -127,7 +142,7 @@ class StateDirectory:
                 "A101",
                 f"the key file {path} is not an identity",
                 where=f"{len(secret)} bytes, not {IDENTITY_BYTES}",
-                fix="restore it from a backup, or move it away to start with a new identity",
+                fix="restore it from a backup, or join as a new machine: atoll up --state NEW_DIR INVITE",
             )
         return Identity(secret)
 
@@ -137,7 +152,7 @@ class StateDirectory:
         Raises:
             UserError: A106, written by a newer version; A108, damaged.
         """
-        content = self._read("settings.json", SETTINGS_BYTES_MAX)
+        content = self._read(SETTINGS_NAME, SETTINGS_BYTES_MAX)
         if content is None:
             return None
         try:
@@ -152,7 +167,7 @@ class StateDirectory:
                 )
             return msgspec.json.decode(content, type=Settings)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._damaged("settings.json", str(error)) from error
+            raise self._damaged(SETTINGS_NAME, str(error)) from error
 
     def keep_settings(self, settings: Settings) -> None:
         """Replace the kept settings, durably.
@@ -160,7 +175,7 @@ class StateDirectory:
         Raises:
             UserError: A102 or A110, the disk refused.
         """
-        path = self.path / "settings.json"
+        path = self.path / SETTINGS_NAME
         try:
             write_atomic(path, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
         except StorageError as error:
@@ -188,7 +203,7 @@ class StateDirectory:
         A lost or damaged file costs nothing but the protection against a clock that was set back.
         """
         try:
-            content = self._read("timestamp", TIMESTAMP_BYTES)
+            content = self._read(TIMESTAMP_NAME, TIMESTAMP_BYTES)
         except UserError:
             return 0
         return int.from_bytes(content, "big") if content is not None and len(content) == TIMESTAMP_BYTES else 0
@@ -199,7 +214,36 @@ class StateDirectory:
         Raises:
             StorageError: The disk refused.
         """
-        write_atomic(self.path / "timestamp", timestamp_ns.to_bytes(TIMESTAMP_BYTES, "big"))
+        write_atomic(self.path / TIMESTAMP_NAME, timestamp_ns.to_bytes(TIMESTAMP_BYTES, "big"))
+
+    def keep_ending(self, problem: Problem | None) -> None:
+        """Remember why the node ended by itself, for who asks later; None: it runs, or was told to end."""
+        path = self.path / ENDED_NAME
+        try:
+            if problem is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomic(path, msgspec.json.encode(problem))
+        except (StorageError, OSError) as error:  # Only for information.
+            log.warning("cannot note why the node ended: %s", error)
+
+    def check_never_used(self) -> None:
+        """Make sure that no group has been here before another one is founded: its roster may have been lost.
+
+        Raises:
+            UserError: A108, a node has run here.
+        """
+        if (self.path / TIMESTAMP_NAME).exists():  # Written by a node that runs, and so after its first roster.
+            raise UserError(
+                "A108",
+                f"the file {self.path / ROSTER_NAME} is missing, and a node has run here",
+                where="it names the members of its group",
+                fix=f"restore it from a backup, or join the group again: {self._again}",
+            )
+
+    @property
+    def _again(self) -> str:
+        return f"atoll up --state {shlex.quote(str(self.path))} INVITE"
 
     def damaged_roster(self, error: CorruptError) -> UserError:
         """Return what to tell a person whose roster does not decode."""
@@ -213,7 +257,7 @@ class StateDirectory:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._damaged(name, str(storage_error(error, path))) from error
+            raise explain(storage_error(error, path), path) from error
         if len(content) > bytes_max:
             raise self._damaged(name, f"more than {bytes_max} bytes")
         return content
@@ -223,5 +267,6 @@ class StateDirectory:
             "A108",
             f"the file {self.path / name} is damaged",
             where=why,
-            fix=f"restore {self.path} from a backup, or leave and join again: atoll up --state NEW_DIR INVITE",
+            fix="restore it from a backup, or move it away "
+            + (f"and join the group again: {self._again}" if name == ROSTER_NAME else "and say anew what it held"),
         )

@@ -11,6 +11,7 @@ import msgspec
 from atoll.base.errors import UserError
 
 __all__ = [
+    "ENDED_NAME",
     "CandidateView",
     "ForwardView",
     "InviteView",
@@ -31,6 +32,9 @@ INVITE_SCHEMA: Final = "atoll.invite/1"
 FORWARD_SCHEMA: Final = "atoll.forward/1"
 READY_SCHEMA: Final = "atoll.ready/1"
 DOOR_SCHEMA: Final = "atoll.private/1"
+
+
+ENDED_NAME: Final = "ended.json"  # File of the state directory: the ``Problem`` with which the node ended by itself.
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -438,6 +438,8 @@ def _numbers(one: _Rated) -> str:
     candidate = one.candidate
     state = {0: "ok", 1: "suspect", 2: "failed"}.get(candidate.state, "unknown")
     way = f"relay {candidate.via.hex()[:8]}" if candidate.via else "direct"
+    if not candidate.rtt_us:
+        return f"{way} {state}, not measured"
     rtt = f"{candidate.rtt_us // 1000}.{candidate.rtt_us // 100 % 10} ms"
     return f"{way} {state}, {rtt}, loss {_percent(candidate.loss_out)} out {_percent(candidate.loss_in)} in"
 

@@ -25,7 +25,7 @@ class Paces(msgspec.Struct, frozen=True, kw_only=True):
     """How often paths are probed; a probe is about 108 bytes on the wire.
 
     Attributes:
-        idle_ns: A path without traffic. Halving it doubles the idle traffic (50 members: 42 kbit/s at 1 s).
+        idle_ns: A path without traffic. Halving it doubles the idle traffic (50 members: 74 kbit/s at 1 s).
         idle_relay_ns: A relay in use without traffic; its two links are probed besides.
         active_ns: The path in use while traffic flows. A cut is suspected this long, plus jitter, after it is seen.
         crowded_ns: The same for pairs beyond FAST_PAIRS_MAX.

@@ -103,6 +103,9 @@ def _candidate(pair: Pair, ranked: Ranked, chosen: bytes, usable: tuple[bytes, .
 
 
 def _next(pair: Pair, via: bytes, since_ns: int, clean_ns: int, now_ns: int) -> str:
+    path = pair.paths.get(via)
+    if path is not None and path.state == PathState.FAILED:
+        return "No path answers; all are tried, and the first that answers is taken."
     if pair.suspicion_ns >= 0:
         return "A path in use is under suspicion; it is left as soon as another one answers."
     if via and clean_ns < 0:

@@ -25,7 +25,7 @@ __all__ = [
     "SENT_RING",
 ]
 
-MEMBERS_MAX: Final = 64  # Probing is quadratic in the group; at 64 it costs 60 kbit/s a node, and RON stopped at 50.
+MEMBERS_MAX: Final = 64  # Probing is quadratic in the group; at 50 it costs 74 kbit/s a node, and RON stopped there.
 CANDIDATES_MAX: Final = 3  # Relays kept ready for one pair: the oracle's gain beyond the third is a few per cent.
 PATHS_PER_PAIR_MAX: Final = 10  # Direct, our candidates, the peer's candidates, and room for a change of either.
 FAST_PAIRS_MAX: Final = 16  # Pairs probed at the active pace: 16 * 2 directions * 20/s * 108 B is 0.5 Mbit/s.

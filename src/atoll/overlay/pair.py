@@ -511,7 +511,7 @@ class Pair(msgspec.Struct):
             if before:
                 self.shunned[before] = max(now_ns + SHUN_NS, path.condemned_ns)
                 self.lapsed.append(before)
-        evidence = evidence[:EVIDENCE_CHARS_MAX]
+        evidence = _shortened(evidence)
         took_ns = now_ns - self.suspicion_ns if self.suspicion_ns >= 0 else 0
         route.incumbent.take(decision, now_ns)
         self.vias = tuple(dict.fromkeys(one.incumbent.via for one in self.routes.values() if not one.fixed))
@@ -560,6 +560,13 @@ class Pair(msgspec.Struct):
             if route.given != (via, also):
                 route.given = (via, also)
                 out.append(SetRoute(self.node, tag, via, also))
+
+
+def _shortened(evidence: str) -> str:
+    """Return as much of a text as may be kept, whole words and numbers only."""
+    if len(evidence) <= EVIDENCE_CHARS_MAX:
+        return evidence
+    return evidence[:EVIDENCE_CHARS_MAX].rpartition(" ")[0].rstrip(" ,;:")
 
 
 def _cost_us(decision: Decision) -> int:

@@ -284,7 +284,8 @@ def main(arguments: Sequence[str]) -> int:
         except (LinkError, OSError, UsageError) as error:
             _say(control, Listening((), str(error) or "EIO"))
             return EXIT_NOT_LISTENING
-        _say(control, Listening(tuple(udp.endpoint for udp in sockets)))
+        _say(control, Listening(tuple(udp.endpoint for udp in sockets)), *engine.reports)  # Reserved before it is used.
+        engine.reports.clear()
         NicProcess(control, sockets, engine).run()
         for udp in sockets:
             udp.close()
@@ -314,6 +315,6 @@ def _engine(configure: Configure) -> Engine:
     )
 
 
-def _say(control: socket.socket, report: Report) -> None:
+def _say(control: socket.socket, *reports: Report) -> None:
     with suppress(OSError):  # Control is gone; the next read says so, and there is nobody to tell.
-        control.send(join_items((encode_item(report),)))
+        control.send(join_items([encode_item(report) for report in reports]))
