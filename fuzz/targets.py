@@ -291,7 +291,7 @@ def _obey_orders(data: bytes) -> int:
     """Decode orders as the packet device does, and obey them."""
     engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=_NOW_NS, wall_ns=_WALL_NS)
     for order in nic.decode_orders(data):
-        if not isinstance(order, nic.Configure | nic.Stop):
+        if not isinstance(order, nic.Configure | nic.AttachTun | nic.Stop):
             engine.order(order, _NOW_NS, _WALL_NS)
     return len(engine.outbox)
 

@@ -370,6 +370,7 @@ def test_config_show_knows_what_an_earlier_up_was_told(
         "relay": ("never", "environment ATOLL_RELAY"),
         "relay-budget": ("10", told),
         "group-name": ("g", told),
+        "tun": ("no", told),
     }
 
 

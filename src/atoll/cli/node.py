@@ -15,6 +15,7 @@ from atoll.cli import render
 from atoll.cli.api import Api, socket_path, view
 from atoll.cli.options import (
     BYTES_PER_MBIT,
+    YES_NO,
     as_json,
     colours_wanted,
     is_terminal,
@@ -36,7 +37,6 @@ LOG_SCHEMA: Final = "atoll.log/1"
 PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
 PING_COUNT_MAX: Final = 10_000
 ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised.
-YES_NO: Final = ("yes", "no")
 
 
 @click.command(short_help="Start the node: found a group, join one, or go on.")
