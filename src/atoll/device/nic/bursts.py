@@ -78,12 +78,14 @@ class Bursts:
         "_counters",
         "_inlet",
         "_joint",
+        "_now_ns",
         "_opened",
         "_outlet",
         "_relay",
         "_sealed",
         "_sessions",
         "_slow",
+        "_wall_ns",
     )
 
     def __init__(
@@ -102,6 +104,7 @@ class Bursts:
         self._sealed: Final = memoryview(bytearray(_BUFFER_BYTES))
         self._opened: Final = memoryview(bytearray(65_536))
         self._joint: Final = Joint()
+        self._now_ns = self._wall_ns = 0  # Of the burst at hand.
 
     # Out.
 
@@ -137,6 +140,7 @@ class Bursts:
             now_ns: Monotonic time.
             wall_ns: Time since 1970.
         """
+        self._now_ns, self._wall_ns = now_ns, wall_ns
         begun = -1  # Where the frames begin that go on to one place, and have not been given to the outlet.
         onward: Endpoint | None = None
         for at in range(0, len(data), size):
@@ -144,9 +148,9 @@ class Bursts:
             target = None
             kind = bytes(datagram[:4])
             if kind == _DATA and len(datagram) >= _OVERHEAD_BYTES:
-                self._open(datagram, at, source, None, now_ns, wall_ns)
+                self._open(datagram, at, source, None)
             elif kind == FRAME_KIND:
-                target = self._frame(datagram, at, source, now_ns, wall_ns)
+                target = self._frame(datagram, at, source)
             else:
                 self._slow.take_datagram(bytes(datagram), source)
             if target != onward or target is None:
@@ -157,27 +161,25 @@ class Bursts:
             self._outlet.bursts.append((onward, data[begun:], size))
         self._flush()
 
-    def _frame(self, frame: memoryview, at: int, source: Endpoint, now_ns: int, wall_ns: int) -> Endpoint | None:
+    def _frame(self, frame: memoryview, at: int, source: Endpoint) -> Endpoint | None:
         """Take one relay frame; return where it goes on to."""
         label = label_of(frame)
         forward = None if label is None else self._relay.forwards.get(label)
         if forward is not None:
-            target = self._relay.pass_in_place(forward, frame, source, now_ns)
+            target = self._relay.pass_in_place(forward, frame, source, self._now_ns)
             self._slow.meter(forward)
             return target
         arrival = None if label is None else self._relay.arrivals.get(label)
         if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) != _DATA:
             self._slow.take_datagram(bytes(frame), source)
         elif self._relay.is_from(arrival, frame, source):
-            self._open(frame[FRAME_HEADER_BYTES:], at, source, arrival, now_ns, wall_ns)
+            self._open(frame[FRAME_HEADER_BYTES:], at, source, arrival)
         return None
 
-    def _open(
-        self, datagram: memoryview, at: int, source: Endpoint, arrival: Arrival | None, now_ns: int, wall_ns: int
-    ) -> None:
+    def _open(self, datagram: memoryview, at: int, source: Endpoint, arrival: Arrival | None) -> None:
         size = len(datagram) - _OVERHEAD_BYTES
         plaintext = self._opened[at : at + size]
-        opened = self._sessions.open_into(datagram, plaintext, now_ns, wall_ns)
+        opened = self._sessions.open_into(datagram, plaintext, self._now_ns, self._wall_ns)
         if opened is None:
             if self._sessions.outbox:
                 self._slow.settle(None, source, arrival, confirms=False)
