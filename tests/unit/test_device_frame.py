@@ -43,7 +43,7 @@ def test_another_key_is_not_authentic() -> None:
     assert not is_authentic(FRAME, bytes(32))
 
 
-@pytest.mark.parametrize("kind", [0, 5, 6, 0x0104, 0xFFFF_FFFF])
+@pytest.mark.parametrize("kind", [0, 5, 7, 0x0104, 0xFFFF_FFFF])
 def test_only_wireguard_travels_in_a_frame(kind: int) -> None:
     assert label_of(reforged(FRAME, inner=kind.to_bytes(4, "little") + INNER[4:])) is None
 

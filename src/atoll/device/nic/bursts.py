@@ -26,7 +26,7 @@ from atoll.overlay.session import Burst, Sessions
 
 __all__ = ["Bursts", "Slow"]
 
-_DATA: Final = b"\x04\0\0\0"
+_DATA: Final = frozenset((b"\x04\0\0\0", b"\x06\0\0\0"))
 _HEADER_BYTES: Final = 16
 _OVERHEAD_BYTES: Final = _HEADER_BYTES + 16
 _BUFFER_BYTES: Final = 2 * 65_536 + 128 * (FRAME_HEADER_BYTES + _OVERHEAD_BYTES)
@@ -147,7 +147,7 @@ class Bursts:
             datagram = data[at : at + size]
             target = None
             kind = bytes(datagram[:4])
-            if kind == _DATA and len(datagram) >= _OVERHEAD_BYTES:
+            if kind in _DATA and len(datagram) >= _OVERHEAD_BYTES:
                 self._open(datagram, at, source, None)
             elif kind == FRAME_KIND:
                 target = self._frame(datagram, at, source)
@@ -170,7 +170,7 @@ class Bursts:
             self._slow.meter(forward)
             return target
         arrival = None if label is None else self._relay.arrivals.get(label)
-        if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) != _DATA:
+        if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in _DATA:
             self._slow.take_datagram(bytes(frame), source)
         elif self._relay.is_from(arrival, frame, source):
             self._open(frame[FRAME_HEADER_BYTES:], at, source, arrival)

@@ -31,7 +31,7 @@ FRAME_HEADER_BYTES: Final = 20  # Kind, label, MAC.
 INNER_BYTES_MIN: Final = 32  # An empty data packet, the shortest datagram of WireGuard.
 FRAME_BYTES_MIN: Final = FRAME_HEADER_BYTES + INNER_BYTES_MIN
 
-_INNER_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (1, 2, 3, 4))
+_INNER_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (1, 2, 3, 4, 6))
 _MAC_BYTES: Final = 8
 _MAC_AT: Final = 12
 _COVERED_BYTES: Final = 16  # Of the inner datagram: kind, receiver and counter of a data packet.

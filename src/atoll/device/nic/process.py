@@ -47,6 +47,7 @@ from atoll.device.nic.messages import (
 from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
+from atoll.host.cpu import prefers_aes
 from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket
 
 __all__ = ["NicProcess", "main"]
@@ -311,7 +312,7 @@ def _engine(configure: Configure) -> Engine:
         now_ns=clock.monotonic_ns(),
         wall_ns=clock.wall_ns(),
         wall_floor_ns=configure.wall_floor_ns,
-        limits=EngineConfig(relay_bytes_s=configure.relay_bytes_s),
+        limits=EngineConfig(relay_bytes_s=configure.relay_bytes_s, prefers_aes=prefers_aes()),
     )
 
 

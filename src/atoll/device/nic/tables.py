@@ -99,7 +99,7 @@ class Tables:
         peer = peers.by_key.get(order.public_key)
         if peer is None:
             try:
-                self._sessions.add_peer(order.public_key, psk=psk)
+                self._sessions.add_peer(order.public_key, psk=psk, ours=True)
             except (LimitError, UsageError):  # Too many, or our own key.
                 return False
             peer = Peer(PublicKey(order.public_key), peers.group, peers.own)
@@ -114,7 +114,7 @@ class Tables:
     def call(self, peer: Peer, now_ns: int, wall_ns: int) -> None:
         """Keep a session with this peer from now on, if there is a way to it and we are the one to call."""
         calls = peer.is_reachable() and not peer.invited
-        self._sessions.add_peer(peer.public_key, psk=peer.psk, keepalive_s=KEEPALIVE_S if calls else 0)
+        self._sessions.add_peer(peer.public_key, psk=peer.psk, keepalive_s=KEEPALIVE_S if calls else 0, ours=True)
         if calls:
             self._sessions.connect(peer.public_key, now_ns, wall_ns)
 

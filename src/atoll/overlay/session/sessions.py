@@ -30,6 +30,7 @@ from atoll.overlay.session.protocol import (
     COOKIE_REPLY,
     COOKIE_REPLY_BYTES,
     DATA,
+    DATA_AES,
     DATA_BYTES_MIN,
     DATA_HEADER,
     DATA_HEADER_BYTES,
@@ -47,7 +48,7 @@ from atoll.overlay.session.timestamp import Timestamps
 
 __all__ = ["Sessions"]
 
-_DATA_KIND: Final = DATA.to_bytes(4, "little")
+_DATA_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (DATA, DATA_AES))
 _HANDSHAKE_BYTES: Final = {INITIATION: INITIATION_BYTES, RESPONSE: RESPONSE_BYTES, COOKIE_REPLY: COOKIE_REPLY_BYTES}
 _ZERO_PSK: Final = bytes(KEY_BYTES)
 
@@ -65,6 +66,7 @@ class Sessions:
         now_ns: Monotonic time of creation.
         wall_floor_ns: ``timestamp_ns`` of an earlier life of this key, so that peers go on answering it although the
             wall clock went back in between; 0: none.
+        prefers_aes: Whether this machine is faster with AES-256-GCM than with ChaCha20-Poly1305.
 
     Attributes:
         counters: What was dropped, by reason.
@@ -90,10 +92,16 @@ class Sessions:
         "outbox",
     )
 
-    def __init__(self, *, private_key: bytes, rng: Random, now_ns: int, wall_floor_ns: int = 0) -> None:
+    def __init__(
+        self, *, private_key: bytes, rng: Random, now_ns: int, wall_floor_ns: int = 0, prefers_aes: bool = True
+    ) -> None:
         self.counters: Final = Counters()
         self._local: Final = Local(
-            static=PrivateKey(private_key), rng=rng, timestamps=Timestamps(wall_floor_ns), counters=self.counters
+            static=PrivateKey(private_key),
+            rng=rng,
+            timestamps=Timestamps(wall_floor_ns),
+            counters=self.counters,
+            prefers_aes=prefers_aes,
         )
         self._keypairs: Final = self._local.table.keypairs
         self._peers: Final[dict[bytes, Session]] = {}
@@ -120,7 +128,7 @@ class Sessions:
         """The last handshake timestamp used, ns since 1970; to be stored as the next life's ``wall_floor_ns``."""
         return self._local.timestamps.last_ns
 
-    def add_peer(self, public_key: bytes, *, psk: bytes = _ZERO_PSK, keepalive_s: int = 0) -> None:
+    def add_peer(self, public_key: bytes, *, psk: bytes = _ZERO_PSK, keepalive_s: int = 0, ours: bool = False) -> None:
         """Allow a peer; for a known one, change what differs and keep its sessions.
 
         Args:
@@ -128,6 +136,7 @@ class Sessions:
             psk: 32 bytes, the same at both ends; zeros: none. Counts from the next handshake on.
             keepalive_s: Send something at least this often, seconds, at most KEEPALIVE_S_MAX; 0: no. A peer with a
                 keepalive is connected to by itself.
+            ours: It is a node of ours, and understands packets of kind 6. Counts from the next handshake on.
 
         Raises:
             LimitError: PEERS_MAX peers already.
@@ -141,8 +150,8 @@ class Sessions:
         if session is None:
             if len(self._peers) >= PEERS_MAX:
                 raise LimitError("PEERS_MAX", PEERS_MAX)
-            session = self._peers[public_key] = Session(self._local, public_key, psk)
-        session.psk = psk
+            session = self._peers[public_key] = Session(self._local, public_key, psk, ours=ours)
+        session.psk, session.ours = psk, ours
         session.set_keepalive(keepalive_s * SECOND_NS, self._now_ns)
 
     def remove_peer(self, public_key: bytes) -> None:
@@ -203,7 +212,7 @@ class Sessions:
         wall_ns: int,
         under_load: bool,  # noqa: FBT001 - the packet path, where keywords cost time.
     ) -> Received | None:
-        """Take one datagram of kind 1 to 4 from the network; nothing in it can raise.
+        """Take one datagram of kind 1 to 4, or 6, from the network; nothing in it can raise.
 
         Args:
             datagram: Its bytes.
@@ -218,7 +227,7 @@ class Sessions:
         if len(datagram) < DATA_BYTES_MIN:
             self.counters.drop("malformed")
             return None
-        if datagram[:4] != _DATA_KIND:
+        if datagram[:4] not in _DATA_KINDS:
             kind = int.from_bytes(datagram[:4], "little")
             return self._receive_handshake(kind, datagram, source, now_ns, wall_ns, under_load=under_load)
         size = len(datagram) - DATA_BYTES_MIN
@@ -237,7 +246,7 @@ class Sessions:
         """Open one data packet into a buffer; nothing in it can raise.
 
         Args:
-            datagram: Of kind 4, at least DATA_BYTES_MIN bytes.
+            datagram: Of kind 4 or 6, at least DATA_BYTES_MIN bytes.
             out: For the plaintext, DATA_BYTES_MIN bytes shorter than the datagram. When it is not opened, garbage.
             now_ns: Monotonic time.
             wall_ns: Time since 1970, in case a handshake starts.
@@ -245,7 +254,7 @@ class Sessions:
         Returns:
             (public key, counter, gap delta, confirms), as in ``Data``; None: dropped and counted.
         """
-        _, index, counter = DATA_HEADER.unpack_from(datagram)
+        kind, index, counter = DATA_HEADER.unpack_from(datagram)
         held = self._keypairs.get(index)
         if held is None:
             self.counters.drop("index-unknown")
@@ -258,8 +267,12 @@ class Sessions:
         if window.seen(counter):  # Before decrypting, because the second of two copies is common and should be cheap.
             self.counters.drop("replayed")
             return None
+        opener = keypair.opener if kind == DATA else keypair.aes_opener
+        if opener is None:
+            self.counters.drop("malformed")
+            return None
         try:
-            keypair.opener.decrypt_into(NONCE.pack(counter), datagram[DATA_HEADER_BYTES:], None, out)
+            opener.decrypt_into(NONCE.pack(counter), datagram[DATA_HEADER_BYTES:], None, out)
         except InvalidTag:
             self.counters.drop("forged")
             return None
@@ -269,6 +282,8 @@ class Sessions:
         confirms = keypair is session.following
         if confirms:
             session.confirm()
+        if kind != keypair.kind and kind == DATA_AES:
+            session.offered_aes(keypair)
         if now_ns >= keypair.late_ns and keypair is session.current:
             session.demand(now_ns, wall_ns)
         if keypair is not session.current and session.is_outdated(keypair, now_ns, wall_ns):
