@@ -22,7 +22,7 @@ from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
 from atoll.device.nic.relay import Arrival, Forward, Relay
 from atoll.device.nic.segments import UNFINISHED_NIBBLE, Bulk, Joint, single
 from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
-from atoll.overlay.session import Burst, Sessions
+from atoll.overlay.session import BURST_MAX, Burst, Run, Sessions
 
 __all__ = ["Bursts", "Slow"]
 
@@ -141,40 +141,69 @@ class Bursts:
             wall_ns: Time since 1970.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
-        begun = -1  # Where the frames begin that go on to one place, and have not been given to the outlet.
-        onward: Endpoint | None = None
-        for at in range(0, len(data), size):
-            datagram = data[at : at + size]
-            target = None
-            kind = bytes(datagram[:4])
-            if kind in _DATA and len(datagram) >= _OVERHEAD_BYTES:
-                self._open(datagram, at, source, None)
+        at, end = 0, len(data)
+        while at < end:
+            rest = data[at:]
+            kind = bytes(rest[:4])
+            if kind in _DATA and len(rest) >= _OVERHEAD_BYTES:
+                at += self._take_run(rest, size, 0, at, source, None)
             elif kind == FRAME_KIND:
-                target = self._frame(datagram, at, source)
+                at += self._take_frames(rest, size, at, source)
             else:
-                self._slow.take_datagram(bytes(datagram), source)
-            if target != onward or target is None:
-                if onward is not None:
-                    self._outlet.bursts.append((onward, data[begun:at], size))
-                begun, onward = at, target
-        if onward is not None:
-            self._outlet.bursts.append((onward, data[begun:], size))
+                self._slow.take_datagram(bytes(rest[:size]), source)
+                at += size
         self._flush()
 
-    def _frame(self, frame: memoryview, at: int, source: Endpoint) -> Endpoint | None:
-        """Take one relay frame; return where it goes on to."""
+    def _take_frames(self, frames: memoryview, size: int, place: int, source: Endpoint) -> int:
+        """Take the first relay frame, and as many as can be taken with it; return how many bytes these are."""
+        frame = frames[:size]
         label = label_of(frame)
-        forward = None if label is None else self._relay.forwards.get(label)
+        if label is None:
+            self._slow.take_datagram(bytes(frame), source)
+            return size
+        forward = self._relay.forwards.get(label)
         if forward is not None:
-            target = self._relay.pass_in_place(forward, frame, source, self._now_ns)
+            passed, target = self._relay.pass_run(forward, frames, size, source, self._now_ns)
+            if target is not None:
+                self._outlet.bursts.append((target, frames[:passed], size))
             self._slow.meter(forward)
-            return target
-        arrival = None if label is None else self._relay.arrivals.get(label)
+            return passed
+        arrival = self._relay.arrivals.get(label)
         if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in _DATA:
             self._slow.take_datagram(bytes(frame), source)
-        elif self._relay.is_from(arrival, frame, source):
-            self._open(frame[FRAME_HEADER_BYTES:], at, source, arrival)
-        return None
+            return size
+        arrived = self._relay.arrive_run(arrival, frames, size, source)
+        if arrived:
+            return self._take_run(frames[:arrived], size, FRAME_HEADER_BYTES, place, source, arrival)
+        return size
+
+    def _take_run(  # tidy: allow parameters, one place in a burst.
+        self, data: memoryview, size: int, head: int, place: int, source: Endpoint, arrival: Arrival | None
+    ) -> int:
+        """Open the first data packet, and as many as can be opened with it; return how many bytes these are."""
+        whole = len(data) // size
+        ends = list(range(size, whole * size + 1, size))[:BURST_MAX]
+        if len(data) - whole * size >= head + _OVERHEAD_BYTES and len(ends) < BURST_MAX:
+            ends.append(len(data))
+        opened = self._sessions.open_run(Run(data, size, head, ends, self._opened[place:]), self._now_ns, self._wall_ns)
+        if opened is None:
+            self._open(data[head:size], place, source, arrival)
+            return size
+        public_key, count = opened
+        peer, via = self._by_key[public_key], DIRECT if arrival is None else arrival.relay
+        overhead, extends, joined = head + _OVERHEAD_BYTES, self._joint.extends, 0
+        begin, plaintexts = 0, self._opened[place:]
+        for end in ends[:count]:
+            plaintext = plaintexts[begin : end - overhead]
+            begin += size
+            if extends(plaintext):
+                joined += 1
+            else:
+                self._take_opened(peer, plaintext, 0, source, arrival)
+        if joined:
+            peer.count_seen(via, joined)
+            self._slow.count_flow(peer, received=joined)
+        return count * size
 
     def _open(self, datagram: memoryview, at: int, source: Endpoint, arrival: Arrival | None) -> None:
         size = len(datagram) - _OVERHEAD_BYTES
@@ -188,11 +217,15 @@ class Bursts:
         peer = self._by_key[public_key]
         if confirms or self._sessions.outbox:
             self._slow.settle(peer, source, arrival, confirms=confirms)
-        if not size:
+        self._take_opened(peer, plaintext, gap_delta, source, arrival)
+
+    def _take_opened(
+        self, peer: Peer, plaintext: memoryview, gap_delta: int, source: Endpoint, arrival: Arrival | None
+    ) -> None:
+        if not len(plaintext):
             return
-        via = DIRECT if arrival is None else arrival.relay
         if plaintext[0] >> 4 == UNFINISHED_NIBBLE and self._inlet.is_open:
-            self._deliver(peer, plaintext, via)
+            self._deliver(peer, plaintext, DIRECT if arrival is None else arrival.relay)
         else:
             self._flush()  # What came before it stays before it.
             self._slow.take_plaintext(peer, bytes(plaintext), gap_delta, source, arrival)

@@ -131,9 +131,9 @@ class Peer:
         """Count data packets that go by this way alone."""
         _count(self.data_sent, via, count)
 
-    def count_seen(self, via: bytes) -> None:
-        """Count a data packet that came by this way."""
-        _count(self.data_seen, via, 1)
+    def count_seen(self, via: bytes, packets: int = 1) -> None:
+        """Count data packets that came by this way."""
+        _count(self.data_seen, via, packets)
 
     def is_reachable(self) -> bool:
         """Return whether there is any way at all to try."""

@@ -242,18 +242,18 @@ class Joint:
     UDP datagrams are not joined: their receiver wants each by itself, and most kernels take them only so.
     """
 
-    __slots__ = ("_expected", "_head", "_size", "_total", "parts")
+    __slots__ = ("_expected", "_head", "_next", "_size", "_total", "parts")
 
     def __init__(self) -> None:
         self.parts: list[bytes | memoryview] = []
-        self._head = b""
+        self._head = self._next = b""
         self._size = self._total = self._expected = 0
 
     def add(self, packet: memoryview) -> bool:
         """Take one TCP segment with an undone checksum; False: it does not continue what is here, ``take`` that first.
 
         Args:
-            packet: As the session gave it, first nibble 6; must stay as it is until ``take``.
+            packet: First nibble 6; must stay as it is until ``take``.
         """
         if not self.parts:
             return self._begin(packet)
@@ -276,6 +276,24 @@ class Joint:
         self._append(packet, head[_TCP_FLAGS_AT])
         return True
 
+    def extends(self, packet: memoryview) -> bool:
+        """Take a segment, as the session gave it, if its header is just what must come next; False: ask ``add``."""
+        head_bytes, next_head = len(self._head), self._next
+        if packet[:head_bytes] != next_head or len(packet) - head_bytes != self._size:
+            return False
+        size = self._size
+        if self._total + size > 0xFFFF - head_bytes or len(self.parts) > SEGMENTS_MAX:
+            return False
+        self.parts.append(packet[head_bytes:])
+        self._total += size
+        self._expect(next_head, size)
+        return True
+
+    def _expect(self, head: bytes, size: int) -> None:
+        """Note the header of a segment that would follow one with this header."""
+        self._expected = self._expected + size & 0xFFFF_FFFF
+        self._next = head[:_TCP_SEQUENCE_AT] + _U32.pack(self._expected) + head[_TCP_SEQUENCE_AT + 4 :]
+
     def _begin(self, packet: memoryview) -> bool:
         if len(packet) < IPV6_BYTES + TCP_BYTES_MIN or packet[6] != PROTOCOL_TCP:
             return False
@@ -295,11 +313,14 @@ class Joint:
         payload = packet[len(self._head) :]
         self.parts.append(payload)
         self._total += len(payload)
-        self._expected = self._expected + len(payload) & 0xFFFF_FFFF
+        head = bytearray(self._head)
         if flags & FIN_PSH or len(payload) < self._size:
-            head = bytearray(self._head)
             head[_TCP_FLAGS_AT] |= flags & FIN_PSH
             self._head, self._size = bytes(head), 0  # Nothing follows.
+        else:
+            head[0] = UNFINISHED_NIBBLE << 4 | head[0] & 0x0F
+            head[_TCP_FLAGS_AT] &= ~CWR
+            self._expect(bytes(head), len(payload))
 
     def take(self) -> list[bytes | memoryview]:
         """Return the pieces of one write, virtio header first, and begin anew; empty: there is nothing."""
@@ -312,5 +333,5 @@ class Joint:
         kind = KIND_NONE if len(parts) == 2 else KIND_TCP6 | (KIND_ECN if head[_TCP_FLAGS_AT] & CWR else 0)
         segment = 0 if kind == KIND_NONE else size
         parts[0] = HEADER.pack(FLAG_NEEDS_SUM, kind, len(head), segment, IPV6_BYTES, TCP_SUM_AT) + head
-        self.parts = []
+        self.parts, self._size = [], 0
         return parts

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides how two nodes keep a secret: WireGuard's handshake and transport, unchanged, as machines without I/O."""
 
-from atoll.overlay.session.events import DROP_REASONS, Burst, Counters, Data, Established, Outgoing, Received
+from atoll.overlay.session.events import DROP_REASONS, Burst, Counters, Data, Established, Outgoing, Received, Run
 from atoll.overlay.session.limits import BURST_MAX, KEEPALIVE_S_MAX, PEERS_MAX, PLAINTEXT_BYTES_MAX
 from atoll.overlay.session.noise import PrivateKey
 from atoll.overlay.session.sessions import Sessions
@@ -19,5 +19,6 @@ __all__ = [
     "Outgoing",
     "PrivateKey",
     "Received",
+    "Run",
     "Sessions",
 ]

@@ -16,9 +16,10 @@ from atoll.base.ids import KEY_BYTES
 from atoll.base.units import SECOND_NS
 from atoll.overlay.session.admission import Allowance, HandshakeLoad, SourceAllowances
 from atoll.overlay.session.cookie import CookieGate
-from atoll.overlay.session.events import Burst, Counters, Data, Established, Outgoing, Received
+from atoll.overlay.session.events import Burst, Counters, Data, Established, Outgoing, Received, Run
 from atoll.overlay.session.keypair import NEVER_NS
 from atoll.overlay.session.limits import (
+    BURST_MAX,
     COOKIE_REPLIES_PER_S,
     COOKIE_REPLY_BURST,
     KEEPALIVE_S_MAX,
@@ -42,6 +43,7 @@ from atoll.overlay.session.protocol import (
     REJECT_AFTER_MESSAGES,
     RESPONSE,
     RESPONSE_BYTES,
+    TAG_BYTES,
 )
 from atoll.overlay.session.session import Local, Session
 from atoll.overlay.session.timestamp import Timestamps
@@ -291,6 +293,56 @@ class Sessions:
         if len(out) and session.reply_ns == NEVER_NS:
             session.arm_reply(now_ns)
         return session.public_key, counter, gap_delta, confirms
+
+    def open_run(self, run: Run, now_ns: int, wall_ns: int) -> tuple[bytes, int] | None:
+        """Open the first packets of a burst, as far as there is nothing special about them; nothing in it can raise.
+
+        They are of one keypair, not an outdated one, which is confirmed and needs no successor, and their counters are
+        consecutive and above all that came before.
+
+        Returns:
+            (public key, how many were opened); None: none, and the first one is for ``open_into``, as is the one that
+            follows those opened.
+        """
+        data, size, out, head = run.data, run.size, run.out, run.head
+        kind, index, first = DATA_HEADER.unpack_from(data, head)
+        held = self._keypairs.get(index)
+        if held is None:
+            return None
+        session, keypair = held
+        window = keypair.window
+        if (
+            keypair is session.following
+            or (keypair is not session.current and session.is_outdated(keypair, now_ns, wall_ns))
+            or now_ns >= keypair.reject_ns
+            or now_ns >= keypair.late_ns
+            or kind not in {DATA, keypair.kind}
+            or size <= head + DATA_BYTES_MIN
+            or not window.highest < first < REJECT_AFTER_MESSAGES - BURST_MAX
+        ):
+            return None
+        opener = keypair.opener if kind == DATA else keypair.aes_opener
+        if opener is None:
+            return None
+        opened, counter, at, body = opener.decrypt_into, first, 0, head + DATA_HEADER_BYTES
+        expected, pack_header, pack_nonce = bytearray(DATA_HEADER_BYTES), DATA_HEADER.pack_into, NONCE.pack
+        try:
+            for end in run.ends:
+                pack_header(expected, 0, kind, index, counter)
+                if data[at + head : at + body] != expected:
+                    break
+                opened(pack_nonce(counter), data[at + body : end], None, out[at : end - body - TAG_BYTES])
+                counter += 1
+                at += size
+        except InvalidTag:
+            pass  # ``open_into`` finds that out once more, and counts it.
+        if counter == first:
+            return None
+        window.mark_run(first, counter - first)
+        session.traversed_ns, session.renew_ns = now_ns, NEVER_NS
+        if session.reply_ns == NEVER_NS:
+            session.arm_reply(now_ns)
+        return session.public_key, counter - first
 
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due in every session."""
