@@ -20,7 +20,7 @@ from atoll.device.nic.outlet import Outlet
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
 from atoll.device.nic.relay import Arrival, Forward, Relay
-from atoll.device.nic.segments import UNFINISHED_NIBBLE, Bulk, Joint, single
+from atoll.device.nic.segments import CONTINUED_NIBBLE, UNFINISHED, Bulk, Joint, single
 from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
 from atoll.overlay.session import BURST_MAX, Burst, Run, Sessions
 
@@ -191,12 +191,12 @@ class Bursts:
             return size
         public_key, count = opened
         peer, via = self._by_key[public_key], DIRECT if arrival is None else arrival.relay
-        overhead, extends, joined = head + _OVERHEAD_BYTES, self._joint.extends, 0
+        overhead, follow, joined = head + _OVERHEAD_BYTES, self._joint.follow, 0
         begin, plaintexts = 0, self._opened[place:]
         for end in ends[:count]:
             plaintext = plaintexts[begin : end - overhead]
-            begin += size
-            if extends(plaintext):
+            is_next, begin = begin > 0, begin + size
+            if is_next and plaintext[0] >> 4 == CONTINUED_NIBBLE and follow(plaintext):
                 joined += 1
             else:
                 self._take_opened(peer, plaintext, 0, source, arrival)
@@ -224,7 +224,7 @@ class Bursts:
     ) -> None:
         if not len(plaintext):
             return
-        if plaintext[0] >> 4 == UNFINISHED_NIBBLE and self._inlet.is_open:
+        if plaintext[0] >> 4 in UNFINISHED and self._inlet.is_open:
             self._deliver(peer, plaintext, DIRECT if arrival is None else arrival.relay)
         else:
             self._flush()  # What came before it stays before it.

@@ -47,7 +47,7 @@ from atoll.device.nic.plaintext import (
     unpad_control,
 )
 from atoll.device.nic.relay import Arrival, Forward, Relay
-from atoll.device.nic.segments import UNFINISHED_NIBBLE, Bulk, finished, marked
+from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked
 from atoll.device.nic.tables import Peers, Tables
 from atoll.overlay.orders import (
     SendControl,
@@ -443,7 +443,7 @@ class Engine:
 
     def _take_packet(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
         try:
-            if plaintext[0] >> 4 == UNFINISHED_NIBBLE:
+            if plaintext[0] >> 4 in UNFINISHED:
                 plaintext = finished(plaintext)
             elif plaintext[0] >> 4 != IPV6_NIBBLE:
                 raise WireError("packet kind")

@@ -9,7 +9,8 @@ the next one is asked for.
 
 Between our own nodes a segment's checksum stays undone: the session authenticates every byte, and the kernel at the far
 end is told that the checksum is still to be done if the packet goes on. Such a packet has first nibble 5, not 6, in our
-plaintext (docs/spec/relay.md); ``finish`` does the sum for whoever needs it.
+plaintext (docs/spec/relay.md); ``finish`` does the sum for whoever needs it. Nibble 7 says in addition that the segment
+continues the one sealed just before it, so that who opens both need not compare their headers.
 
 Source: struct virtio_net_hdr, Virtual I/O Device 1.2, 5.1.6; RFC 8200 8.1; RFC 9293 3.1; RFC 768.
 """
@@ -22,8 +23,10 @@ from typing import Final, final
 from atoll.base.errors import WireError
 
 __all__ = [
+    "CONTINUED_NIBBLE",
     "HEADER",
     "HEADER_BYTES",
+    "UNFINISHED",
     "UNFINISHED_NIBBLE",
     "Bulk",
     "Joint",
@@ -47,6 +50,8 @@ KIND_ECN: Final = 0x80  # TCP with CWR on its first segment only.
 IPV6_BYTES: Final = 40
 IPV6_NIBBLE: Final = 6
 UNFINISHED_NIBBLE: Final = 5  # Spec. Of our plaintext: IPv6 whose checksum is undone.
+CONTINUED_NIBBLE: Final = 7  # Spec. The same; and it continues the TCP segment in the packet before it.
+UNFINISHED: Final = frozenset((UNFINISHED_NIBBLE, CONTINUED_NIBBLE))
 UDP_BYTES: Final = 8
 TCP_BYTES_MIN: Final = 20
 PROTOCOL_TCP: Final = 6
@@ -172,21 +177,25 @@ class Bulk:
         """
         buffer, size, head_bytes, end = self.buffer, self.size, self.head_bytes, self.end
         head = bytearray(buffer[self.start : self.start + head_bytes])
-        head[0] = UNFINISHED_NIBBLE << 4 | head[0] & 0x0F
+        traffic = head[0] & 0x0F
         is_tcp = head[6] == PROTOCOL_TCP
         flags = head[_TCP_FLAGS_AT] if is_tcp else 0
         sequence = _U32.unpack_from(head, _TCP_SEQUENCE_AT)[0] if is_tcp else 0
-        first = self.start + head_bytes
-        _measure(head, size)
+        first, pack_into = self.start + head_bytes, _U32.pack_into
         for payload in range(first, end, size):
             until = payload + size
-            if until >= end:
-                until = end
+            if payload == first or until >= end:
+                until = min(until, end)
+                head[0] = UNFINISHED_NIBBLE << 4 | traffic
                 _measure(head, until - payload)
+                if is_tcp:
+                    kept = flags if until == end else flags & ~FIN_PSH
+                    head[_TCP_FLAGS_AT] = kept if payload == first else kept & ~CWR
+            elif payload == first + size and is_tcp:
+                head[0] = CONTINUED_NIBBLE << 4 | traffic
+                head[_TCP_FLAGS_AT] = flags & ~(FIN_PSH | CWR)
             if is_tcp:
-                kept = flags if until == end else flags & ~FIN_PSH
-                head[_TCP_FLAGS_AT] = kept if payload == first else kept & ~CWR
-                _U32.pack_into(head, _TCP_SEQUENCE_AT, sequence + (payload - first) & 0xFFFF_FFFF)
+                pack_into(head, _TCP_SEQUENCE_AT, sequence + (payload - first) & 0xFFFF_FFFF)
             at = payload - head_bytes
             buffer[at:payload] = head
             yield at, until
@@ -242,12 +251,12 @@ class Joint:
     UDP datagrams are not joined: their receiver wants each by itself, and most kernels take them only so.
     """
 
-    __slots__ = ("_expected", "_head", "_next", "_size", "_total", "parts")
+    __slots__ = ("_head", "_sequence", "_size", "_total", "parts")
 
     def __init__(self) -> None:
         self.parts: list[bytes | memoryview] = []
-        self._head = self._next = b""
-        self._size = self._total = self._expected = 0
+        self._head = b""
+        self._size = self._total = self._sequence = 0
 
     def add(self, packet: memoryview) -> bool:
         """Take one TCP segment with an undone checksum; False: it does not continue what is here, ``take`` that first.
@@ -263,7 +272,7 @@ class Joint:
             return False
         head, ours = bytes(packet[:head_bytes]), self._head
         if (
-            head[_TCP_SEQUENCE_AT : _TCP_SEQUENCE_AT + 4] != _U32.pack(self._expected)
+            _U32.unpack_from(head, _TCP_SEQUENCE_AT)[0] != self._sequence + self._total & 0xFFFF_FFFF
             or head[6:_TCP_SEQUENCE_AT] != ours[6:_TCP_SEQUENCE_AT]
             or head[:4] != ours[:4]
             or head[48:_TCP_FLAGS_AT] != ours[48:_TCP_FLAGS_AT]
@@ -276,23 +285,18 @@ class Joint:
         self._append(packet, head[_TCP_FLAGS_AT])
         return True
 
-    def extends(self, packet: memoryview) -> bool:
-        """Take a segment, as the session gave it, if its header is just what must come next; False: ask ``add``."""
-        head_bytes, next_head = len(self._head), self._next
-        if packet[:head_bytes] != next_head or len(packet) - head_bytes != self._size:
-            return False
-        size = self._size
-        if self._total + size > 0xFFFF - head_bytes or len(self.parts) > SEGMENTS_MAX:
+    def follow(self, packet: memoryview) -> bool:
+        """Take a segment that its sender marked as the continuation of the one taken last; False: it cannot be that.
+
+        Its header is not looked at: whoever sealed both says that it is the last one's with the next sequence number.
+        """
+        head_bytes = len(self._head)
+        size = len(packet) - head_bytes
+        if not size or size != self._size or self._total + size > 0xFFFF - head_bytes or len(self.parts) > SEGMENTS_MAX:
             return False
         self.parts.append(packet[head_bytes:])
         self._total += size
-        self._expect(next_head, size)
         return True
-
-    def _expect(self, head: bytes, size: int) -> None:
-        """Note the header of a segment that would follow one with this header."""
-        self._expected = self._expected + size & 0xFFFF_FFFF
-        self._next = head[:_TCP_SEQUENCE_AT] + _U32.pack(self._expected) + head[_TCP_SEQUENCE_AT + 4 :]
 
     def _begin(self, packet: memoryview) -> bool:
         if len(packet) < IPV6_BYTES + TCP_BYTES_MIN or packet[6] != PROTOCOL_TCP:
@@ -304,7 +308,7 @@ class Joint:
         if head[_TCP_FLAGS_AT] & ~(FIN_PSH | CWR | _ACK | _ECE):
             return False
         self._head, self._size, self._total = head, len(packet) - head_bytes, 0
-        self._expected = _U32.unpack_from(head, _TCP_SEQUENCE_AT)[0]
+        self._sequence = _U32.unpack_from(head, _TCP_SEQUENCE_AT)[0]
         self.parts.append(b"")
         self._append(packet, head[_TCP_FLAGS_AT])
         return True
@@ -313,14 +317,10 @@ class Joint:
         payload = packet[len(self._head) :]
         self.parts.append(payload)
         self._total += len(payload)
-        head = bytearray(self._head)
         if flags & FIN_PSH or len(payload) < self._size:
+            head = bytearray(self._head)
             head[_TCP_FLAGS_AT] |= flags & FIN_PSH
             self._head, self._size = bytes(head), 0  # Nothing follows.
-        else:
-            head[0] = UNFINISHED_NIBBLE << 4 | head[0] & 0x0F
-            head[_TCP_FLAGS_AT] &= ~CWR
-            self._expect(bytes(head), len(payload))
 
     def take(self) -> list[bytes | memoryview]:
         """Return the pieces of one write, virtio header first, and begin anew; empty: there is nothing."""
