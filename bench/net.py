@@ -4,8 +4,9 @@
     make bench-net [BENCH_ARGS="--only throughput --peers atoll,yggdrasil --trials 20"]
 
 Needs root, and from Debian: babeld bird2 ethtool iperf3 iproute2 iputils-ping n2n nebula nftables tinc wireguard-go
-wireguard-tools yggdrasil. Overlays whose programs are missing are left out, and named. Everything runs in network
-namespaces of its own; both ends and the relay share this machine's cores, so a throughput says what the whole path costs.
+wireguard-tools yggdrasil. Overlays whose programs are missing are left out, and named. Everything runs in
+network namespaces of its own; both ends and the relay share this machine's cores, so a throughput says what the whole
+path costs.
 """
 
 import argparse

@@ -63,6 +63,7 @@ class Pinger:
             (self._sent if kind == b"S" else self._got)[int(number)] = float(at)
 
     def stop(self) -> None:
+        """End both sides."""
         self._wan.end([self._client, self._server])
         self._reader.join(2)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The overlays that are compared, each set up as its own documents say, and this one among them.
 
-Debian brings the others: nebula, tinc, yggdrasil, n2n, wireguard-go with babeld, and BIRD (OSPF with BFD over VXLAN, which
-does not encrypt, for the recovery alone). Who is not installed is left out, and said so.
+Debian brings the others: nebula, tinc, yggdrasil, n2n, wireguard-go with babeld, and BIRD (OSPF with BFD over VXLAN,
+which does not encrypt, for the recovery alone). Who is not installed is left out, and said so.
 """
 
 import json
@@ -45,7 +45,7 @@ class Overlay(ABC):
         """Return a host's address on it."""
         return f"10.99.0.{wan.hosts.index(host) + 1}"
 
-    def stop(self, wan: Wan) -> None:
+    def stop(self, wan: Wan) -> None:  # noqa: B027 -- most have nothing to do here.
         """End what ``Wan`` does not end by itself."""
 
     def missing(self) -> list[str]:

@@ -34,7 +34,7 @@ def serve(address: str, port: int) -> None:
 
 def drive(source: str, target: str, port: int, rate: float) -> None:
     probe = opened(source, 0)
-    probe.setblocking(False)
+    probe.settimeout(0)
     began, number = time.monotonic(), 0
     while True:
         lines = []

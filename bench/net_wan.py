@@ -71,12 +71,15 @@ class Wan:
         return self._tag
 
     def namespace(self, host: str) -> str:
+        """Return the name of a host's network namespace."""
         return f"{self._tag}-{host}"
 
     def ip(self, host: str) -> str:
+        """Return a host's underlay address."""
         return f"10.77.{self.hosts.index(host) + 1}.2"
 
     def pairs(self) -> list[tuple[str, str]]:
+        """Return all pairs of hosts."""
         return list(itertools.combinations(self.hosts, 2))
 
     def __enter__(self) -> Self:
@@ -178,6 +181,7 @@ class Wan:
     # Processes.
 
     def command(self, host: str, *command: str) -> list[str]:
+        """Return a command as it runs on a host."""
         return ["ip", "netns", "exec", self.namespace(host), *command]
 
     def run(self, host: str, *command: str, text: str | None = None, check: bool = True, wait_s: float = WAIT_S) -> str:

@@ -33,7 +33,7 @@ from atoll.core.journal import Provenance, Recorder, read
 from atoll.core.machine import MachineKind
 from atoll.device.nic import messages as nic
 from atoll.device.nic.engine import Engine
-from atoll.device.nic.frame import inner_of, is_authentic, label_of, pack_frame, pack_label
+from atoll.device.nic.frame import Heading, inner_of, label_of
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.plaintext import pad_control, take_packet, unpad_control
 from atoll.group import messages as group
@@ -197,7 +197,7 @@ class _Device:
         plain = [packet_between(own.node, node) for node in self.nodes]
         plain += [pad_control(message, 7, direct=True) for message in _SAID]
         sealed = [self.sealed(index % 2, plaintext) for index, plaintext in enumerate([*plain, b""])]
-        frames = [pack_frame(pack_label(label), _LABEL_KEY, sealed[1]) for label in (_FORWARD, _ARRIVAL)]
+        frames = [Heading(label, _LABEL_KEY).pack(sealed[1]) for label in (_FORWARD, _ARRIVAL)]
         again = Sessions(private_key=_secret(2), rng=Random(7), now_ns=_NOW_NS, wall_floor_ns=2 * _WALL_NS)
         again.add_peer(own.public_key)
         again.connect(own.public_key, _NOW_NS, _WALL_NS)
@@ -220,7 +220,7 @@ class _Device:
             case 1:
                 datagram = _mixed(self.fresh[pick % len(self.fresh)], body)
             case 2:
-                datagram = pack_frame(pack_label(pick % 16), _LABEL_KEY, body)
+                datagram = Heading(pick % 16, _LABEL_KEY).pack(body)
             case _:
                 datagram = self.sealed(pick % 2, body)
         place = _PLACES[mode >> 2 & 3]
@@ -302,7 +302,8 @@ def _batches(items: Sequence[nic.Order | nic.Report]) -> tuple[bytes, ...]:
 
 
 def _frame(data: bytes) -> bool:
-    return label_of(data) is not None and is_authentic(data, _LABEL_KEY) and bool(inner_of(data))
+    label = label_of(data)
+    return label is not None and Heading(label, _LABEL_KEY).is_on(data) and bool(inner_of(data))
 
 
 def _plaintext(data: bytes) -> bytes:
@@ -611,7 +612,7 @@ DECODERS: Final = (
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
     Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
     Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
-    Decoder("frame", _frame, (), (pack_frame(pack_label(1), _LABEL_KEY, b"\4\0\0\0" + bytes(28)),)),
+    Decoder("frame", _frame, (), (Heading(1, _LABEL_KEY).pack(b"\4\0\0\0" + bytes(28)),)),
     Decoder(
         "plaintext",
         _plaintext,

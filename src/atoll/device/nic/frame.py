@@ -6,7 +6,7 @@ The kind continues WireGuard's 1 to 4, so that one socket carries both and the f
 
 from hashlib import blake2s
 from hmac import compare_digest
-from typing import Final
+from typing import Final, final
 
 from atoll.base.errors import UsageError
 
@@ -16,11 +16,9 @@ __all__ = [
     "FRAME_KIND",
     "LABEL_END",
     "LABEL_KEY_BYTES",
-    "head_frame",
+    "Heading",
     "inner_of",
-    "is_authentic",
     "label_of",
-    "pack_frame",
     "pack_label",
 ]
 
@@ -49,24 +47,41 @@ def pack_label(label: int) -> bytes:
     return label.to_bytes(8, "little")
 
 
-def pack_frame(label: bytes, key: bytes, inner: bytes) -> bytes:
-    """Return the frame.
+@final
+class Heading:
+    """A label and its key, made ready: the keyed hash of the label is done once and not for each frame.
 
     Args:
-        label: As ``pack_label`` gives it.
+        label: 0 to LABEL_END - 1.
         key: 32 bytes, known to the two ends of this hop.
-        inner: A WireGuard datagram.
+
+    Raises:
+        UsageError: The label is out of range.
     """
-    mac = blake2s(label + inner[:_COVERED_BYTES], key=key, digest_size=_MAC_BYTES).digest()
-    return b"".join((FRAME_KIND, label, mac, inner))
 
+    __slots__ = ("_begins", "_keyed")
 
-def head_frame(frame: memoryview, label: bytes, key: bytes) -> None:
-    """Write the header of a frame whose datagram is in its place already; arguments as those of ``pack_frame``."""
-    covered = label + bytes(frame[FRAME_HEADER_BYTES:_COVERED_END])
-    frame[:4] = FRAME_KIND
-    frame[4:_MAC_AT] = label
-    frame[_MAC_AT:FRAME_HEADER_BYTES] = blake2s(covered, key=key, digest_size=_MAC_BYTES).digest()
+    def __init__(self, label: int, key: bytes) -> None:
+        packed = pack_label(label)
+        self._begins: Final = FRAME_KIND + packed
+        self._keyed: Final = blake2s(packed, key=key, digest_size=_MAC_BYTES)
+
+    def _header(self, covered: bytes | memoryview) -> bytes:
+        mac = self._keyed.copy()
+        mac.update(covered)
+        return self._begins + mac.digest()
+
+    def pack(self, inner: bytes) -> bytes:
+        """Return the frame that carries a WireGuard datagram."""
+        return self._header(inner[:_COVERED_BYTES]) + inner
+
+    def head(self, frame: memoryview) -> None:
+        """Write the header of a frame whose datagram is in its place already."""
+        frame[:FRAME_HEADER_BYTES] = self._header(frame[FRAME_HEADER_BYTES:_COVERED_END])
+
+    def is_on(self, frame: bytes | memoryview) -> bool:
+        """Return whether a frame has this label, and the MAC was made with this key. Call ``label_of`` first."""
+        return compare_digest(self._header(frame[FRAME_HEADER_BYTES:_COVERED_END]), frame[:FRAME_HEADER_BYTES])
 
 
 def label_of(frame: bytes | memoryview) -> int | None:
@@ -74,13 +89,6 @@ def label_of(frame: bytes | memoryview) -> int | None:
     if len(frame) < FRAME_BYTES_MIN or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in _INNER_KINDS:
         return None
     return int.from_bytes(frame[4:_MAC_AT], "little")
-
-
-def is_authentic(frame: bytes | memoryview, key: bytes) -> bool:
-    """Return whether the frame's MAC was made with this key. Call ``label_of`` first."""
-    covered = bytes(frame[4:_MAC_AT]) + bytes(frame[FRAME_HEADER_BYTES:_COVERED_END])
-    mac = blake2s(covered, key=key, digest_size=_MAC_BYTES).digest()
-    return compare_digest(mac, frame[_MAC_AT:FRAME_HEADER_BYTES])
 
 
 def inner_of(frame: bytes) -> bytes:

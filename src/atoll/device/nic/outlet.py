@@ -11,7 +11,7 @@ from typing import Final, final
 from atoll.base.ids import DIRECT, Endpoint
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.evidence import Evidence
-from atoll.device.nic.frame import FRAME_HEADER_BYTES, head_frame, pack_frame
+from atoll.device.nic.frame import FRAME_HEADER_BYTES
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.peers import DEFAULT_TAG, Peer
 from atoll.device.nic.relay import Arrival
@@ -68,7 +68,7 @@ class Outlet:
         if transmit is None or relay is None:
             self._counters.drop("path-unknown")
         else:
-            self.emit(relay.where.endpoint, pack_frame(transmit.label, transmit.key, datagram))
+            self.emit(relay.where.endpoint, transmit.pack(datagram))
 
     def room_of(self, peer: Peer, via: bytes) -> int | None:
         """Return how many bytes a way needs before each datagram; None: it is not to be had, and that is counted."""
@@ -89,7 +89,7 @@ class Outlet:
         else:
             transmit, endpoint = peer.transmit[via], self._peers[via].where.endpoint
             for at in range(0, len(data), step):
-                head_frame(data[at : at + step], transmit.label, transmit.key)
+                transmit.head(data[at : at + step])
         if endpoint is not None:
             self.bursts.append((endpoint, data, step))
 

@@ -17,10 +17,8 @@ from atoll.device.nic.frame import (
     FRAME_HEADER_BYTES,
     LABEL_END,
     LABEL_KEY_BYTES,
-    head_frame,
+    Heading,
     inner_of,
-    is_authentic,
-    pack_label,
 )
 from atoll.device.nic.limits import (
     ARRIVAL_LABELS_MAX,
@@ -48,7 +46,7 @@ class Arrival:
 
     relay: bytes
     origin: bytes
-    key: bytes
+    heading: Heading
 
 
 @final
@@ -56,6 +54,7 @@ class Forward:
     """A label that we granted: plain state.
 
     Attributes:
+        heading: Of the frames that come; ``onward``: that they go on with.
         forwarded_bytes: Passed on since the last report, frame headers included.
         dropped: Frames over the rate since the last report.
         due_ns: When the next report is due; 0: none.
@@ -66,11 +65,10 @@ class Forward:
         "dropped",
         "due_ns",
         "forwarded_bytes",
-        "key",
+        "heading",
         "label",
         "meter",
-        "out_key",
-        "out_label",
+        "onward",
         "source",
         "target",
         "told_ns",
@@ -85,8 +83,8 @@ class Forward:
 
     def describe(self, order: SetForwardLabel) -> None:
         """Take everything but the rate from an order."""
-        self.key, self.source, self.target = order.key, order.source, order.target
-        self.out_label, self.out_key = pack_label(order.out_label), order.out_key
+        self.source, self.target = order.source, order.target
+        self.heading, self.onward = Heading(order.label, order.key), Heading(order.out_label, order.out_key)
 
 
 def _burst(rate_bytes_s: int) -> int:
@@ -140,7 +138,7 @@ class Relay:
             return False
         if order.label not in self.arrivals and len(self.arrivals) >= ARRIVAL_LABELS_MAX:
             return False
-        self.arrivals[order.label] = Arrival(order.relay, order.origin, order.key)
+        self.arrivals[order.label] = Arrival(order.relay, order.origin, Heading(order.label, order.key))
         return True
 
     def forget(self, node: bytes) -> None:
@@ -165,7 +163,7 @@ class Relay:
         if holder is None or holder.where.endpoint != source:
             self._counters.drop("frame-source")
             return None
-        if not is_authentic(frame, forward.key):
+        if not forward.heading.is_on(frame):
             self._counters.drop("frame-forged")
             return None
         if target is None or target.where.endpoint is None:
@@ -182,7 +180,7 @@ class Relay:
         forward.meter.take(len(frame), now_ns)
         self._budget.take(len(frame), now_ns)
         forward.forwarded_bytes += len(frame)
-        head_frame(frame, forward.out_label, forward.out_key)
+        forward.onward.head(frame)
         return target.where.endpoint
 
     def pass_run(  # tidy: allow parameters, one place in a burst.
@@ -201,48 +199,30 @@ class Relay:
             How many bytes are done, at least the first frame's; where they go; None: nowhere, and that is counted.
         """
         holder, target = self._peers.get(forward.source), self._peers.get(forward.target)
-        end = self._like_first(frames, size, forward.key)
+        whole = len(frames)
         if (
-            end <= size
-            or holder is None
+            holder is None
             or holder.where.endpoint != source
             or target is None
             or target.where.endpoint is None
-            or not forward.meter.fits(end, now_ns)
-            or not self._budget.fits(end, now_ns)
+            or not forward.meter.fits(whole, now_ns)
+            or not self._budget.fits(whole, now_ns)
+            or not (end := _like_first(frames, size, forward.heading, forward.onward))
         ):
-            return min(size, len(frames)), self.pass_in_place(forward, frames[:size], source, now_ns)
+            return min(size, whole), self.pass_in_place(forward, frames[:size], source, now_ns)
         forward.meter.take(end, now_ns)
         self._budget.take(end, now_ns)
         forward.forwarded_bytes += end
-        for at in range(0, end, size):
-            head_frame(frames[at : at + size], forward.out_label, forward.out_key)
         return end, target.where.endpoint
 
     def arrive_run(self, arrival: Arrival, frames: memoryview, size: int, source: Endpoint) -> int:
         """Return how many bytes of a burst are frames for us like its first one; 0: none, and that is counted."""
         relay = self._peers.get(arrival.relay)
         if relay is not None and relay.where.endpoint == source:
-            end = self._like_first(frames, size, arrival.key)
+            end = _like_first(frames, size, arrival.heading)
             if end:
                 return end
         return min(size, len(frames)) if self.is_from(arrival, frames[:size], source) else 0
-
-    @staticmethod
-    def _like_first(frames: memoryview, size: int, key: bytes) -> int:
-        """Return where the authentic frames end that have the label and the inner kind of the first one."""
-        begins, kind = bytes(frames[:12]), bytes(frames[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4])
-        at = 0
-        for at in range(0, len(frames), size):
-            frame = frames[at : at + size]
-            if (
-                len(frame) < FRAME_BYTES_MIN
-                or frame[:12] != begins
-                or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] != kind
-                or not is_authentic(frame, key)
-            ):
-                return at
-        return len(frames)
 
     def arrive(self, arrival: Arrival, frame: bytes, source: Endpoint) -> bytes | None:
         """Return the datagram in a frame for us; None: not from that relay, and counted."""
@@ -254,7 +234,23 @@ class Relay:
         if relay is None or relay.where.endpoint != source:
             self._counters.drop("frame-source")
             return False
-        if not is_authentic(frame, arrival.key):
+        if not arrival.heading.is_on(frame):
             self._counters.drop("frame-forged")
             return False
         return True
+
+
+def _like_first(frames: memoryview, size: int, heading: Heading, onward: Heading | None = None) -> int:
+    """Return where the authentic frames end that have the inner kind of the first one; give them another heading."""
+    kind = bytes(frames[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4])
+    for at in range(0, len(frames), size):
+        frame = frames[at : at + size]
+        if (
+            len(frame) < FRAME_BYTES_MIN
+            or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] != kind
+            or not heading.is_on(frame)
+        ):
+            return at
+        if onward is not None:
+            onward.head(frame)
+    return len(frames)
