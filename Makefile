@@ -68,7 +68,7 @@ bench-%: $(VENV)/.test bench/%.py
 fuzz: FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
-	$(BIN)/python fuzz/targets.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

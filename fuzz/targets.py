@@ -2,25 +2,20 @@
 
 """Every decoder that foreign bytes reach, what it may raise, and good encodings to start from.
 
-This list is the one place where decoders are registered: `make fuzz` runs atheris over it, and
+This list is the one place where decoders are registered: `make fuzz` runs atheris over it (fuzz/run.py), and
 tests/property/test_decoders_fuzz.py runs hypothesis over it on each change, together with the kept corpus in
 fuzz/corpus/NAME. Whoever writes a decoder adds a line to ``DECODERS``. What atheris finds is written to
 fuzz/corpus/NAME and committed with the fix.
 """
 
-import argparse
 import asyncio
-import gc
-import importlib
-import multiprocessing
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import msgspec
@@ -30,14 +25,15 @@ from atoll.base.ids import DIRECT, Endpoint, NodeId, PublicKey, node_id_of, pack
 from atoll.base.member import Member
 from atoll.base.units import SECOND_NS
 from atoll.cli.settings import load
-from atoll.conduit import packets
+from atoll.conduit import packets, proxy_wire
+from atoll.conduit.names import Book
 from atoll.conduit.stack import Stack
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service
 from atoll.core.journal import Provenance, Recorder, read
 from atoll.core.machine import MachineKind
 from atoll.device.nic import messages as nic
 from atoll.device.nic.engine import Engine
-from atoll.device.nic.frame import inner_of, is_authentic, label_of, pack_frame, pack_label
+from atoll.device.nic.frame import Heading, inner_of, label_of
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.plaintext import pad_control, take_packet, unpad_control
 from atoll.group import messages as group
@@ -60,10 +56,10 @@ from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
 from atoll.overlay.session import Sessions
 from atoll.sim import LinkSpec, World, full_mesh
 
-__all__ = ["DECODERS", "Decoder", "corpus_of", "run_once"]
+__all__ = ["CORPUS", "DECODERS", "INPUT_BYTES_MAX", "Decoder", "corpus_of", "run_once"]
 
 CORPUS: Final = Path(__file__).resolve().parent / "corpus"
-INPUT_BYTES_MAX: Final = 4096  # Longer than every bound of the formats below but the journal's.
+INPUT_BYTES_MAX: Final = 4096  # Longer than all bounds below but the journal's and HTTP's.
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +197,7 @@ class _Device:
         plain = [packet_between(own.node, node) for node in self.nodes]
         plain += [pad_control(message, 7, direct=True) for message in _SAID]
         sealed = [self.sealed(index % 2, plaintext) for index, plaintext in enumerate([*plain, b""])]
-        frames = [pack_frame(pack_label(label), _LABEL_KEY, sealed[1]) for label in (_FORWARD, _ARRIVAL)]
+        frames = [Heading(label, _LABEL_KEY).pack(sealed[1]) for label in (_FORWARD, _ARRIVAL)]
         again = Sessions(private_key=_secret(2), rng=Random(7), now_ns=_NOW_NS, wall_floor_ns=2 * _WALL_NS)
         again.add_peer(own.public_key)
         again.connect(own.public_key, _NOW_NS, _WALL_NS)
@@ -224,7 +220,7 @@ class _Device:
             case 1:
                 datagram = _mixed(self.fresh[pick % len(self.fresh)], body)
             case 2:
-                datagram = pack_frame(pack_label(pick % 16), _LABEL_KEY, body)
+                datagram = Heading(pick % 16, _LABEL_KEY).pack(body)
             case _:
                 datagram = self.sealed(pick % 2, body)
         place = _PLACES[mode >> 2 & 3]
@@ -295,7 +291,7 @@ def _obey_orders(data: bytes) -> int:
     """Decode orders as the packet device does, and obey them."""
     engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=_NOW_NS, wall_ns=_WALL_NS)
     for order in nic.decode_orders(data):
-        if not isinstance(order, nic.Configure | nic.Stop):
+        if not isinstance(order, nic.Configure | nic.AttachTun | nic.Stop):
             engine.order(order, _NOW_NS, _WALL_NS)
     return len(engine.outbox)
 
@@ -306,7 +302,8 @@ def _batches(items: Sequence[nic.Order | nic.Report]) -> tuple[bytes, ...]:
 
 
 def _frame(data: bytes) -> bool:
-    return label_of(data) is not None and is_authentic(data, _LABEL_KEY) and bool(inner_of(data))
+    label = label_of(data)
+    return label is not None and Heading(label, _LABEL_KEY).is_on(data) and bool(inner_of(data))
 
 
 def _plaintext(data: bytes) -> bytes:
@@ -379,7 +376,7 @@ def _methods() -> dict[str, api.Method]:
         raise BrokenStreamError(Reason.UNREACHABLE)
 
     forward = SimpleNamespace(connections=0, start=opened, close=nothing)  # It opens no port.
-    stack = SimpleNamespace(echo=nothing, tcp_forward=lambda *_: forward, udp_forward=lambda *_: forward)
+    stack = SimpleNamespace(echo=nothing, **dict.fromkeys(("tcp_forward", "udp_forward", "proxy"), lambda *_: forward))
     stack.answer_questions, stack.streams = lambda _: None, SimpleNamespace(open=unreachable)
     around = Around(
         control, now_ns, 0, group_name="group", listen="udp/10.0.0.1:7747", endpoints={}, meter=RelayMeter()
@@ -441,6 +438,20 @@ def _take_inner(data: bytes) -> int:
         return stack.dropped
 
     return asyncio.run(received())
+
+
+def _proxied(data: bytes) -> object:
+    """Take what a program says to the proxy, as a handshake in two pieces and as a datagram; look up whom it names."""
+    own, *members = (plan.member for plan in blueprints(3, 1))
+    book = Book(_GROUP, "group", own, tuple(members))
+    handshake = proxy_wire.Handshake()
+    steps = handshake.feed(data[: len(data) // 2])
+    if not steps or isinstance(steps[-1], proxy_wire.Say):
+        steps += handshake.feed(data[len(data) // 2 :])
+    asked = [step for step in steps if isinstance(step, proxy_wire.Request)]
+    datagram = proxy_wire.decode_datagram(data)
+    hosts = [one.host for one in asked] + ([] if datagram is None else [datagram.host])
+    return [book.locate(host) for host in hosts], [one.target for one in asked]
 
 
 # Files and commands of people.
@@ -535,6 +546,7 @@ _REQUESTS: Final = (
     b'{"method":"invite"}',
     b'{"method":"remove","params":{"node":"n2"}}',
     b'{"method":"forward.add","params":{"protocol":"tcp","local":"127.0.0.1:1","node":"n1","port":80}}',
+    b'{"method":"forward.add","params":{"protocol":"socks","local":"127.0.0.1:1","anyone":true}}',
     b'{"method":"forward.list"}',
     b'{"method":"down"}',
 )
@@ -600,7 +612,7 @@ DECODERS: Final = (
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
     Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
     Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
-    Decoder("frame", _frame, (), (pack_frame(pack_label(1), _LABEL_KEY, b"\4\0\0\0" + bytes(28)),)),
+    Decoder("frame", _frame, (), (Heading(1, _LABEL_KEY).pack(b"\4\0\0\0" + bytes(28)),)),
     Decoder(
         "plaintext",
         _plaintext,
@@ -632,6 +644,16 @@ DECODERS: Final = (
         (),
         (_step(1, 0, b"\xc0\0\0\0\1\x08" + bytes(40)), _step(3, 0, b"\1\0\0\x50" + bytes(9))),
     ),
+    Decoder(
+        "proxy",
+        _proxied,
+        (),
+        (
+            b"\5\1\0\5\1\0\3\2n1\0\x50",
+            b"CONNECT n1.group.atoll:80 HTTP/1.1\r\nHost: n1\r\n\r\n",
+            b"\0\0\0\4" + _SOURCE + b"\0\x35query",
+        ),
+    ),
     Decoder("request", _request, (UserError, ConnectionError), _REQUESTS),
     Decoder("question", decode_question, (WireError,), (b'{"ask":"why","target":"%020d","tag":"loss"}' % 0,)),
     Decoder("answer", decode_answer, (WireError,), (b'{"failure":"path"}',)),  # Whole ones are in the corpus.
@@ -653,46 +675,3 @@ def run_once(decoder: Decoder, data: bytes) -> bool:
     except decoder.refuses:
         return False
     return True
-
-
-def _fuzz(name: str, seconds: int) -> None:
-    """Run atheris over one decoder; it ends the process itself."""
-    atheris: Any = importlib.import_module("atheris")  # Not in the default install, and without types.
-    decoder = next(decoder for decoder in DECODERS if decoder.name == name)
-    folder = CORPUS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    found = CORPUS.parent / "found" / name  # Not committed: what covers new code, and what crashed.
-    found.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(decoder.seeds):
-        (found / f"seed-{number}").write_bytes(seed)
-
-    def one_input(data: bytes) -> None:
-        run_once(decoder, data)
-
-    for function in gc.get_objects():  # Ours only: all that is loaded would take a minute.
-        if isinstance(function, FunctionType) and str(function.__module__).startswith("atoll."):
-            atheris.instrument_func(function)
-    options = [f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", f"-artifact_prefix={found}/crash-"]
-    atheris.Setup([sys.argv[0], *options, str(found), str(folder)], one_input)
-    atheris.Fuzz()
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Fuzz all decoders, or one, for so many seconds each; return the exit status."""
-    parser = argparse.ArgumentParser(description="Fuzz the decoders with atheris.")
-    parser.add_argument("--only", metavar="NAME", choices=[decoder.name for decoder in DECODERS])
-    parser.add_argument("--seconds", type=int, default=60, help="for each decoder")
-    options = parser.parse_args(arguments)
-    failed: list[str] = []
-    for name in [options.only] if options.only else [decoder.name for decoder in DECODERS]:
-        process = multiprocessing.get_context("spawn").Process(target=_fuzz, args=(name, options.seconds))
-        process.start()
-        process.join()
-        if process.exitcode:
-            failed.append(name)
-    sys.stdout.write(f"fuzz: faults in {', '.join(failed)}; see fuzz/found\n" if failed else "fuzz: no faults\n")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from atoll.base.errors import WireError
 from atoll.base.ids import DIRECT, Endpoint
 from atoll.base.units import SECOND_NS
-from atoll.device.nic.frame import inner_of, is_authentic, label_of, pack_frame, pack_label
+from atoll.device.nic.frame import Heading, inner_of, label_of
 from atoll.device.nic.limits import OUTBOX_MAX, PACKETS_WAITING_MAX
 from atoll.device.nic.messages import (
     AdmitPeer,
@@ -64,7 +64,7 @@ orders: st.SearchStrategy[EngineOrder] = st.one_of(
 
 
 def framed(label: int, label_key: bytes, inner: bytes) -> bytes:
-    return pack_frame(pack_label(label), label_key, inner)
+    return Heading(label, label_key).pack(inner)
 
 
 kinds = st.integers(0, 6).map(lambda kind: kind.to_bytes(4, "little"))
@@ -177,8 +177,8 @@ def test_frames_come_back_and_open_with_their_key_only(label: int, inner: bytes,
     inner = b"\x04\0\0\0" + inner[4:]
     frame = framed(label, key(1), inner)
     assert (label_of(frame), inner_of(frame)) == (label, inner)
-    assert is_authentic(frame, key(1))
-    assert is_authentic(frame, other) == (other == key(1))
+    assert Heading(label, key(1)).is_on(frame)
+    assert Heading(label, other).is_on(frame) == (other == key(1))
 
 
 @given(count=st.integers(0, 3 * PACKETS_WAITING_MAX))

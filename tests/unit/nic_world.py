@@ -48,6 +48,8 @@ class World:
         self.sent: list[Datagram] = []
         self.reports: list[list[Report]] = [[] for _ in self.engines]
         self.lost: Callable[[Datagram], bool] = lambda _: False
+        self.kernel: list[list[bytes]] = [[] for _ in self.engines]  # Writes to the TUN device, virtio header first.
+        self.bursts = 0
 
     @property
     def wall_ns(self) -> int:
@@ -72,12 +74,31 @@ class World:
                 engine.reports.clear()
                 out = [(self.at[index], to, datagram) for to, datagram in engine.outbox]
                 engine.outbox.clear()
+                self._take_bursts(index)
                 for datagram in out:
                     moving = True
                     self.sent.append(datagram)
                     if not self.lost(datagram) and datagram[1] in self.at:
                         there = self.at.index(datagram[1])
                         self.engines[there].receive(datagram[2], datagram[0], self.now_ns, self.wall_ns)
+
+    def _take_bursts(self, index: int) -> None:
+        """Take what is good only until the engine's next call; deliver bursts as bursts, but for what is lost."""
+        engine = self.engines[index]
+        for packet in engine.inlet.outbox:
+            self.kernel[index].append(b"".join(packet) if isinstance(packet, list) else bytes(10) + packet)
+        engine.inlet.outbox.clear()
+        bursts = [(to, bytes(data), size) for to, data, size in engine.bursts]
+        engine.bursts.clear()
+        for to, data, size in bursts:
+            self.bursts += 1
+            cut = [(self.at[index], to, data[at : at + size]) for at in range(0, len(data), size)]
+            self.sent += cut
+            left = bytearray().join(one[2] for one in cut if not self.lost(one))
+            if left and to in self.at:
+                there = self.at.index(to)
+                self.engines[there].receive_burst(memoryview(left), size, self.at[index], self.now_ns, self.wall_ns)
+                self._take_bursts(there)
 
     def run(self, duration_ns: int) -> None:
         """Let time pass, ticking each engine when it wants it."""

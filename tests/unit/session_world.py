@@ -13,8 +13,10 @@ STRANGER = PrivateKey(bytes([77] * 32)).public
 
 
 class Node:
-    def __init__(self, number: int) -> None:
-        self.sessions = Sessions(private_key=bytes([number] * 32), rng=Random(number), now_ns=0)
+    def __init__(self, number: int, *, prefers_aes: bool = True) -> None:
+        self.sessions = Sessions(
+            private_key=bytes([number] * 32), rng=Random(number), now_ns=0, prefers_aes=prefers_aes
+        )
         self.key = self.sessions.public_key
 
     def take(self) -> list[bytes]:
@@ -29,13 +31,15 @@ class Node:
 
 
 class Pair:
-    """Two nodes that know each other, on one clock."""
+    """Two nodes that know each other, on one clock; ``ours``: as nodes of ours, and not as any WireGuard."""
 
-    def __init__(self, *, psk: bytes = bytes(32)) -> None:
+    def __init__(
+        self, *, psk: bytes = bytes(32), ours: tuple[bool, bool] = (False, False), aes: tuple[bool, bool] = (True, True)
+    ) -> None:
         self.now_ns = 0
-        self.a, self.b = Node(1), Node(2)
-        self.a.sessions.add_peer(self.b.key, psk=psk)
-        self.b.sessions.add_peer(self.a.key, psk=psk)
+        self.a, self.b = Node(1, prefers_aes=aes[0]), Node(2, prefers_aes=aes[1])
+        self.a.sessions.add_peer(self.b.key, psk=psk, ours=ours[0])
+        self.b.sessions.add_peer(self.a.key, psk=psk, ours=ours[1])
 
     def other(self, node: Node) -> Node:
         return self.b if node is self.a else self.a

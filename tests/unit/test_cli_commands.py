@@ -19,7 +19,7 @@ from atoll import __version__
 from atoll.base.member import RelayWill
 from atoll.cli.api import socket_path
 from atoll.cli.app import atoll, run
-from atoll.cli.forwards import parse_local, parse_target
+from atoll.cli.forwards import parse_local, parse_target, proxy_url
 from atoll.cli.node import advertised_of
 from atoll.cli.settings import Setting
 from atoll.node.state import Settings
@@ -198,6 +198,40 @@ def test_forward_adds_lists_and_ends(tmp_path: Path, capsys: Captured) -> None:
     assert requests == [{"method": "forward.remove", "params": {"id": 1}}]
 
 
+def test_socks_prints_a_line_to_paste_and_tells_the_rest_apart(tmp_path: Path, capsys: Captured) -> None:
+    made = ForwardView(id=4, protocol="socks", local="127.0.0.1:1080", node="", port=0, tag="loss", connections=0)
+    with node(tmp_path, ok(made)) as requests:
+        assert run(["socks", "--tag", "loss", "--state", str(tmp_path)]) == 0
+    assert requests == [
+        {
+            "method": "forward.add",
+            "params": {"protocol": "socks", "local": "127.0.0.1:1080", "tag": "loss", "anyone": False},
+        }
+    ]
+    out, err = capsys.readouterr()
+    assert out == "export ALL_PROXY=socks5h://127.0.0.1:1080\n"
+    assert "127.0.0.1:1080" in err
+    assert "atoll forward rm 4" in err
+    (tmp_path / "control.sock").unlink()
+    with node(tmp_path, ok(made)) as requests:
+        assert run(["socks", "--listen", "[::]:0", "--anyone", "--json", "--state", str(tmp_path)]) == 0
+    assert requests[0]["params"] == {"protocol": "socks", "local": "[::]:0", "tag": "latency", "anyone": True}
+    assert json.loads(capsys.readouterr().out)["protocol"] == "socks"
+
+
+@pytest.mark.parametrize(
+    ("local", "url"),
+    [
+        ("127.0.0.1:1080", "socks5h://127.0.0.1:1080"),
+        ("[::1]:9", "socks5h://[::1]:9"),
+        ("0.0.0.0:1080", "socks5h://127.0.0.1:1080"),
+        ("[::]:1080", "socks5h://[::1]:1080"),
+    ],
+)
+def test_the_line_to_paste_leads_to_an_address_that_can_be_called(local: str, url: str) -> None:
+    assert proxy_url(local) == url
+
+
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [("8080", "127.0.0.1:8080"), ("0.0.0.0:80", "0.0.0.0:80"), ("[::1]:0", "[::1]:0"), (":7", "127.0.0.1:7")],
@@ -336,6 +370,7 @@ def test_config_show_knows_what_an_earlier_up_was_told(
         "relay": ("never", "environment ATOLL_RELAY"),
         "relay-budget": ("10", told),
         "group-name": ("g", told),
+        "tun": ("no", told),
     }
 
 

@@ -275,6 +275,14 @@ def test_forwards_as_table_and_as_columns() -> None:
     assert render.forwards([]) == "no forwards\n"
 
 
+def test_a_proxy_among_the_forwards_leads_to_all_members() -> None:
+    view = ForwardView(id=3, protocol="socks", local="[::1]:1080", node="", port=0, tag="loss", connections=1)
+    assert render.forwards([view]) == (
+        "ID  PROTOCOL  LOCAL       TO           TAG   OPEN\n 3  socks     [::1]:1080  all members  loss     1\n"
+    )
+    assert render.forwards_plain([view]) == "3\tsocks\t[::1]:1080\t-\t-\tloss\t1\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, "-"), (0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (200_000, "2 d")],

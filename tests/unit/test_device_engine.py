@@ -9,7 +9,7 @@ from atoll.base.errors import UsageError
 from atoll.base.ids import DIRECT, Endpoint
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
 from atoll.device.nic.engine import Engine
-from atoll.device.nic.frame import FRAME_HEADER_BYTES, pack_frame, pack_label
+from atoll.device.nic.frame import FRAME_HEADER_BYTES, Heading
 from atoll.device.nic.limits import (
     CONTROL_BURST,
     FLOW_NS,
@@ -278,7 +278,7 @@ def test_a_way_that_was_not_taken_is_no_evidence() -> None:
     world.lost = lambda _: False
     label = 1 + 16 * 0 + 1
     world.receive(1, bare, world.at[2])
-    world.receive(1, pack_frame(pack_label(label + 1000), key(150 + label), direct), world.at[2])
+    world.receive(1, Heading(label + 1000, key(150 + label)).pack(direct), world.at[2])
     assert world.heard(1) == []
     assert world.dropped(1)["way-false"] == 2
 
@@ -371,7 +371,7 @@ def test_a_packet_may_confirm_a_session() -> None:
     """The keepalive that should have done it was lost."""
     world = World(2)
     world.order(1, AdmitPeer(world.engines[0].public_key))
-    world.lost = lambda datagram: datagram[2][0] == 4
+    world.lost = lambda datagram: datagram[2][0] in {4, 6}
     world.order(0, AdmitPeer(world.engines[1].public_key, (world.at[1],)))
     assert not any(isinstance(report, SessionUp) for report in world.reports[1])
     world.send(1, 0, b"waits")

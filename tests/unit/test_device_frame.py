@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from atoll.base.errors import UsageError, WireError
-from atoll.device.nic.frame import FRAME_BYTES_MIN, inner_of, is_authentic, label_of, pack_frame, pack_label
+from atoll.device.nic.frame import FRAME_BYTES_MIN, Heading, inner_of, label_of, pack_label
 from atoll.device.nic.plaintext import is_control, is_packet, pad_control, pad_copied, take_packet, unpad_control
 from tests.unit.nic_world import ipv6, node_of, reforged
 
@@ -19,15 +19,17 @@ VECTORS = json.loads(FOUND.group(1))
 FRAME = bytes.fromhex(VECTORS["frame"]["frame"])
 KEY = bytes.fromhex(VECTORS["frame"]["key"])
 INNER = bytes.fromhex(VECTORS["frame"]["inner"])
+LABEL = VECTORS["frame"]["label"]
+HEADING = Heading(LABEL, KEY)
 
 
 def test_frames_are_those_of_the_specification() -> None:
-    assert pack_frame(pack_label(VECTORS["frame"]["label"]), KEY, INNER) == FRAME
+    assert Heading(VECTORS["frame"]["label"], KEY).pack(INNER) == FRAME
     assert label_of(FRAME) == VECTORS["frame"]["label"]
     assert inner_of(FRAME) == INNER
-    assert is_authentic(FRAME, KEY)
+    assert HEADING.is_on(FRAME)
     onward = VECTORS["forwarded"]
-    packed = pack_frame(pack_label(onward["label"]), bytes.fromhex(onward["key"]), inner_of(FRAME))
+    packed = Heading(onward["label"], bytes.fromhex(onward["key"])).pack(inner_of(FRAME))
     assert packed.hex() == onward["frame"]
     assert len(packed) == len(FRAME)
 
@@ -36,14 +38,14 @@ def test_frames_are_those_of_the_specification() -> None:
 def test_any_covered_bit_counts(offset: int) -> None:
     changed = bytearray(FRAME)
     changed[offset] ^= 0x40
-    assert not is_authentic(bytes(changed), KEY)
+    assert not HEADING.is_on(bytes(changed))
 
 
 def test_another_key_is_not_authentic() -> None:
-    assert not is_authentic(FRAME, bytes(32))
+    assert not Heading(LABEL, bytes(32)).is_on(FRAME)
 
 
-@pytest.mark.parametrize("kind", [0, 5, 6, 0x0104, 0xFFFF_FFFF])
+@pytest.mark.parametrize("kind", [0, 5, 7, 0x0104, 0xFFFF_FFFF])
 def test_only_wireguard_travels_in_a_frame(kind: int) -> None:
     assert label_of(reforged(FRAME, inner=kind.to_bytes(4, "little") + INNER[4:])) is None
 

@@ -7,7 +7,7 @@ import pytest
 
 from atoll.base.ids import DIRECT
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
-from atoll.device.nic.frame import FRAME_KIND, pack_frame, pack_label
+from atoll.device.nic.frame import FRAME_KIND, Heading, pack_label
 from atoll.device.nic.limits import ARRIVAL_LABELS_MAX, FORWARD_LABELS_MAX, METER_BURST_BYTES_MIN, METER_NS
 from atoll.device.nic.messages import AdmitPeer, ExpelPeer
 from atoll.overlay.orders import (
@@ -173,7 +173,7 @@ def test_a_relay_passes_on_nothing_to_a_target_that_is_nowhere() -> None:
     world = World(3)
     world.order(R, AdmitPeer(world.engines[A].public_key, (world.at[A],)), AdmitPeer(world.engines[B].public_key))
     world.order(R, SetForwardLabel(5, key(1), world.node(A), world.node(B), 6, key(2), ANY_RATE))
-    world.receive(R, pack_frame(pack_label(5), key(1), b"\x04\0\0\0" + bytes(28)), world.at[A])
+    world.receive(R, Heading(5, key(1)).pack(b"\x04\0\0\0" + bytes(28)), world.at[A])
     assert world.dropped(R) == {"endpoint-unknown": 1}
 
 

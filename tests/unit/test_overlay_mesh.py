@@ -253,6 +253,18 @@ def test_an_idle_pair_takes_a_better_relay_only_when_it_was_watched_for_a_while(
         assert at_ns - opened[i] >= PROVED_NS
 
 
+@pytest.mark.parametrize(("gap_ms", "leaves"), [(2, False), (20, True)])
+def test_a_queue_that_our_own_data_make_is_not_held_against_the_way(gap_ms: int, *, leaves: bool) -> None:
+    """The direct path takes 40 ms and, while it is full of our data, 0 to 80 ms more; the relay takes 60."""
+    made = World([[0, 20, 15], [20, 0, 15], [15, 15, 0]], seed=3)
+    made.run(70)
+    made.start_flow(0, 1, gap_ms)
+    for pair in ((0, 1), (1, 0)):
+        made.lines[pair].jitter_ns = 40 * MILLISECOND_NS
+    made.run(40)
+    assert (made.routes[0, 1].via != DIRECT) is leaves
+
+
 def test_a_paused_peer_moves_nothing() -> None:
     made = World([[0, 40, 40], [40, 0, 40], [40, 40, 0]], 5)
     made.run(4)

@@ -278,7 +278,13 @@ def test_a_peer_that_expires_twice_unread_is_listed_once() -> None:
 
 
 def test_local_bounds_its_outbox_and_its_jitter() -> None:
-    local = Local(static=PrivateKey(bytes([1] * 32)), rng=Random(1), timestamps=Timestamps(0), counters=Counters())
+    local = Local(
+        static=PrivateKey(bytes([1] * 32)),
+        rng=Random(1),
+        timestamps=Timestamps(0),
+        counters=Counters(),
+        prefers_aes=False,
+    )
     for _ in range(OUTBOX_MAX + 1):
         local.send(None, b"")
     assert len(local.outbox) == OUTBOX_MAX

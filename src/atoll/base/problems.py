@@ -118,6 +118,24 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "something else of that name in its place. What a running node was asked for counts once it can be written.",
         "Choose another with `--state DIR`, or give the directory to the user that runs atoll, with mode 700.",
     ),
+    "A111": Explanation(
+        _S.FAILURE,
+        "the TUN device cannot be had",
+        "With `--tun` the whole machine reaches the group's addresses. That needs a network interface, which only root "
+        "may make, or who has CAP_NET_ADMIN, and a kernel with TUN; some containers have none, or no IPv6. Nothing was "
+        "changed in the machine's routes.",
+        "Run `atoll up --tun` as root, or start without it (`atoll up --no-tun`) and use `atoll forward` or `atoll "
+        "socks`, which need no rights.",
+    ),
+    "A112": Explanation(
+        _S.FAILURE,
+        "the private network cannot be made or entered",
+        "`atoll exec` runs a program in a network namespace of its own, which Linux lets every user make unless it is "
+        "told not to: user namespaces may be switched off, /dev/net/tun may be closed to users, IPv6 may be off. Or "
+        "the node runs as another user.",
+        "Change the setting that is named, as root; or use `atoll forward` or `atoll socks`, which need nothing. Where "
+        "the whole machine may reach the group, `sudo atoll up --tun` does without.",
+    ),
     "A201": Explanation(
         _S.REJECTED,
         "this is not an invitation",
@@ -271,6 +289,40 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "No forward of this node has that number. Forwards end with the node, and a number is not used again while it "
         "runs.",
         "`atoll forward list` shows them.",
+    ),
+    "A430": Explanation(
+        _S.REJECTED,
+        "the proxy leads to members of the group only",
+        "A program asked `atoll socks` for a name or an address of another network. The proxy resolves the overlay's "
+        "names and no others, and never hands anything on to the internet.",
+        "Name a member: `NODE`, `NODE.atoll`, `NODE.GROUP.atoll` or its overlay address. Tell the program to use the "
+        "proxy for those only, for example with `NO_PROXY`.",
+    ),
+    "A431": Explanation(
+        _S.FAILURE,
+        "nothing listens on that port of the member",
+        "The member was reached, and refused the connection: no program listens on that TCP port of its 127.0.0.1.",
+        "Start the service there, let it listen on 127.0.0.1 or on all addresses, or name the port that it has.",
+    ),
+    "A432": Explanation(
+        _S.REJECTED,
+        "the member does not let this node reach that port",
+        "The member was reached, and its rules refuse this node that port.",
+        "Ask whoever runs that member.",
+    ),
+    "A433": Explanation(
+        _S.USAGE,
+        "this is no request that the proxy takes",
+        "The proxy takes SOCKS5 without a password and HTTP `CONNECT HOST:PORT`; a header has at most 8 KiB and 64 "
+        "lines. A program that sends plain `GET http://` to an HTTP proxy does not tunnel.",
+        "Make the program tunnel (`curl --proxytunnel`), or give it the proxy as `socks5h://`.",
+    ),
+    "A434": Explanation(
+        _S.USAGE,
+        "the proxy would be open to other machines",
+        "Whoever can connect to the proxy reaches every member of the group, and this machine's own loopback, without "
+        "any key. So it listens on a loopback address, unless it is said that anyone may use it.",
+        "Listen on 127.0.0.1 or ::1; or add `--anyone`, behind a firewall.",
     ),
     "A499": Explanation(
         _S.FAILURE,

@@ -9,7 +9,7 @@ import click
 from atoll.base.errors import CorruptError, DivergenceError, UserError
 from atoll.base.problems import PROBLEMS
 from atoll.cli import render
-from atoll.cli.options import BYTES_PER_MBIT, as_json, node_options, settings
+from atoll.cli.options import BYTES_PER_MBIT, YES_NO, as_json, node_options, settings
 from atoll.cli.settings import Setting
 
 __all__ = ["config", "explain", "replay"]
@@ -80,6 +80,7 @@ def _kept(found: dict[str, Setting]) -> dict[str, Setting]:
         "relay": kept.relay.value,
         "relay-budget": f"{kept.relay_bytes_s / BYTES_PER_MBIT:g}",
         "group-name": kept.group_name,
+        "tun": YES_NO[not kept.tun],
     }
     return {
         key: Setting(key, value, "kept from an earlier up")

@@ -16,7 +16,8 @@ from atoll.base.errors import ProjectError, UserError
 from atoll.base.problems import ExitStatus, exit_status
 from atoll.cli import render
 from atoll.cli.about import config, explain, replay
-from atoll.cli.forwards import forward
+from atoll.cli.exec import execute
+from atoll.cli.forwards import forward, socks
 from atoll.cli.lab import demo
 from atoll.cli.node import down, invite, logs, ping, remove, status, up, why
 
@@ -33,7 +34,23 @@ def atoll(*, debug: bool) -> None:
     """
 
 
-for command in (up, down, status, why, ping, invite, remove, forward, logs, replay, demo, explain, config):
+for command in (
+    up,
+    down,
+    status,
+    why,
+    ping,
+    invite,
+    remove,
+    forward,
+    socks,
+    execute,
+    logs,
+    replay,
+    demo,
+    explain,
+    config,
+):
     atoll.add_command(command)
 
 

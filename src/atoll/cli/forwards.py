@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``atoll forward``: local ports that come out at another machine."""
+"""``atoll forward`` and ``atoll socks``: local ports that come out at another machine."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,10 @@ from atoll.cli.node import TAGS
 from atoll.cli.options import as_json, node_options, one_of, state_of
 from atoll.node.views import ForwardView
 
-__all__ = ["forward", "parse_local", "parse_target"]
+__all__ = ["forward", "parse_local", "parse_target", "proxy_url", "socks"]
 
 _PORT_MAX = 65_535
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- shown, not bound.
 
 
 def parse_local(text: str) -> str:
@@ -109,3 +110,41 @@ def rm(*, number: int, state: str | None, config: Path | None) -> None:
     """End the forward with this ID; its connections are reset."""
     Api(state_of(state, config)).call("forward.remove", {"id": number})
     click.echo(f"forward {number} has ended", err=True)
+
+
+def proxy_url(local: str) -> str:
+    """Return what programs on this machine are given; ``local`` is where the proxy listens.
+
+    With ``socks5h`` (and not ``socks5``) a program leaves names to the proxy, which alone knows them.
+    """
+    host, _, port = local.rpartition(":")
+    return f"socks5h://{_WILDCARDS.get(host, host)}:{port}"
+
+
+@click.command(short_help="Reach all machines by name from programs that know a proxy.")
+@click.option(
+    "--listen", metavar="LOCAL", default="127.0.0.1:1080", show_default=True, help="PORT or HOST:PORT to listen on."
+)
+@_tag
+@click.option(
+    "--anyone", is_flag=True, help="Allow an address that other machines reach, and so open the group to them."
+)
+@as_json
+@node_options
+def socks(*, listen: str, tag: str, anyone: bool, as_json: bool, state: str | None, config: Path | None) -> None:
+    """Start a SOCKS5 and HTTP CONNECT proxy in the running node; the names of its machines work through it.
+
+    Standard output is one line to paste, or for `eval`. The proxy is a forward: `atoll forward list` shows it, `atoll
+    forward rm` ends it.
+    """
+    params = {"protocol": "socks", "local": parse_local(listen), "tag": tag, "anyone": anyone}
+    raw = Api(state_of(state, config)).call("forward.add", params)
+    if as_json:
+        click.echo(raw.decode())
+        return
+    made = view(raw, ForwardView)
+    told = (
+        f"forward {made.id}: SOCKS5 and HTTP CONNECT on {made.local} (by {made.tag}); end: atoll forward rm {made.id}"
+    )
+    click.echo(told, err=True)
+    click.echo(f"export ALL_PROXY={proxy_url(made.local)}")

@@ -15,6 +15,7 @@ from atoll.cli import render
 from atoll.cli.api import Api, socket_path, view
 from atoll.cli.options import (
     BYTES_PER_MBIT,
+    YES_NO,
     as_json,
     colours_wanted,
     is_terminal,
@@ -51,6 +52,7 @@ ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back wha
 @click.option("--relay", type=click.Choice(["never", "metered", "yes"]), help="Forward for others?")
 @click.option("--relay-budget", metavar="MBIT", type=click.FloatRange(min=0), help="At most this many Mbit/s.")
 @click.option("--group-name", help="Name of a new group.")
+@click.option("--tun/--no-tun", default=None, help="Let the whole machine reach the group's addresses. Needs root.")
 @click.option("--foreground", is_flag=True, help="Stay in this process until interrupted.")
 @as_json
 @node_options
@@ -63,6 +65,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     relay: str | None,
     relay_budget: float | None,
     group_name: str | None,
+    tun: bool | None,
     foreground: bool,
     as_json: bool,
     state: str | None,
@@ -86,6 +89,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         "relay": relay,
         "relay-budget": relay_budget,
         "group-name": group_name,
+        "tun": None if tun is None else YES_NO[not tun],
     }
     chosen = settings(config, flags)
     will = _one_of(chosen["relay"], ("never", "metered", "yes"))
@@ -98,6 +102,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         relay=None if will is None else RelayWill(will),
         relay_bytes_s=_budget(chosen["relay-budget"]),
         group_name=chosen["group-name"].value,
+        tun=_yes_no(chosen["tun"]),
     )
 
     def announce(ready: Ready) -> None:
@@ -286,6 +291,11 @@ def _one_of(setting: Setting, choices: tuple[str, ...]) -> str | None:
     if setting.value is not None and setting.value not in choices:
         raise _wrong(setting, f"one of {', '.join(choices)}")
     return setting.value
+
+
+def _yes_no(setting: Setting) -> bool | None:
+    will = _one_of(setting, YES_NO)
+    return None if will is None else will == YES_NO[0]
 
 
 def _listen(setting: Setting) -> str | None:

@@ -13,6 +13,7 @@ from atoll.cli.settings import Setting, load
 
 __all__ = [
     "BYTES_PER_MBIT",
+    "YES_NO",
     "as_json",
     "colours_wanted",
     "is_terminal",
@@ -26,6 +27,7 @@ Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 BYTES_PER_MBIT: Final = 125_000
+YES_NO: Final = ("yes", "no")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON of a versioned schema instead of text.")
 

@@ -160,7 +160,15 @@ def forwards(views: Sequence[ForwardView]) -> str:
         return "no forwards\n"
     header = ("ID", "PROTOCOL", "LOCAL", "TO", "TAG", "OPEN")
     rows = [
-        (str(one.id), one.protocol, one.local, f"{one.node}:{one.port}", one.tag, str(one.connections)) for one in views
+        (
+            str(one.id),
+            one.protocol,
+            one.local,
+            f"{one.node}:{one.port}" if one.node else "all members",
+            one.tag,
+            str(one.connections),
+        )
+        for one in views
     ]
     return "\n".join(table(header, rows, right=frozenset({0, 5}))) + "\n"
 
@@ -168,7 +176,18 @@ def forwards(views: Sequence[ForwardView]) -> str:
 def forwards_plain(views: Sequence[ForwardView]) -> str:
     """Return one line a forward: id, protocol, local, node, port, tag, connections."""
     return "".join(
-        "\t".join((str(one.id), one.protocol, one.local, one.node, str(one.port), one.tag, str(one.connections))) + "\n"
+        "\t".join(
+            (
+                str(one.id),
+                one.protocol,
+                one.local,
+                one.node or "-",
+                str(one.port) if one.node else "-",
+                one.tag,
+                str(one.connections),
+            )
+        )
+        + "\n"
         for one in views
     )
 

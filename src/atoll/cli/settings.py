@@ -26,6 +26,7 @@ DEFAULTS: Final[dict[str, str | None]] = {
     "relay": None,
     "relay-budget": None,
     "group-name": None,
+    "tun": None,
 }
 """Every key with its default; None: the node decides (what it kept, or its own default)."""
 

@@ -8,9 +8,10 @@ as a reset; a refusal at the far end as a reset, because the local connection wa
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from struct import pack
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from atoll.base.errors import LimitError, UserError
 from atoll.base.ids import NodeId
@@ -18,7 +19,17 @@ from atoll.conduit.limits import DIAL_TIMEOUT_S, FORWARD_CONNECTIONS_MAX, READ_B
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
 from atoll.conduit.streams import StreamHost
 
-__all__ = ["LOOPBACK", "Allow", "TcpForward", "TcpService", "local_port_taken"]
+__all__ = [
+    "LOOPBACK",
+    "Allow",
+    "FarEnd",
+    "Listener",
+    "TcpForward",
+    "TcpService",
+    "local_port_taken",
+    "reset",
+    "splice",
+]
 
 LOOPBACK: Final = "127.0.0.1"
 _RESET_ON_CLOSE: Final = pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST, not FIN.
@@ -39,21 +50,23 @@ def local_port_taken(protocol: str, local: str, error: OSError) -> UserError:
     return UserError("A404", sentence, where=f"{protocol} {local}: {error.strerror or error}", fix=fix)
 
 
+ServeClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+"""Serve one local connection, and close it."""
+
+
 @final
-class TcpForward:
-    """Listens on a local port and forwards each connection to ``port`` of a member.
+class Listener:
+    """Listens on a local port and serves each connection in a task of its own, up to FORWARD_CONNECTIONS_MAX.
 
     Args:
-        streams: The host of the streams.
-        node: The member.
-        port: The port on the member's loopback.
-        tag: Policy tag.
+        serve: Serves one connection, and closes it.
     """
 
-    def __init__(self, streams: StreamHost, node: NodeId, port: int, tag: int) -> None:
-        self._streams, self.node, self.port, self.tag = streams, node, port, tag
+    def __init__(self, serve: ServeClient) -> None:
+        self._serve = serve
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held = 0
 
     @property
     def connections(self) -> int:
@@ -81,26 +94,74 @@ class TcpForward:
         return str(name[0]), int(name[1])
 
     async def close(self) -> None:
-        """Stop listening and reset what is open."""
+        """Stop listening and end what is open."""
         if self._server is not None:
             self._server.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @contextmanager
+    def hold(self, sockets: int) -> Generator[None]:
+        """Count more sockets that a connection needs, as long as the context lasts.
+
+        Raises:
+            LimitError: There would be more than FORWARD_CONNECTIONS_MAX of both.
+        """
+        if len(self._tasks) + self._held + sockets > FORWARD_CONNECTIONS_MAX:
+            raise LimitError("FORWARD_CONNECTIONS_MAX", FORWARD_CONNECTIONS_MAX)
+        self._held += sockets
+        try:
+            yield
+        finally:
+            self._held -= sockets
+
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= FORWARD_CONNECTIONS_MAX:
-            _reset(writer)
+        if len(self._tasks) + self._held >= FORWARD_CONNECTIONS_MAX:
+            reset(writer)
             return
-        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@final
+class TcpForward:
+    """Listens on a local port and forwards each connection to ``port`` of a member.
+
+    Args:
+        streams: The host of the streams.
+        node: The member.
+        port: The port on the member's loopback.
+        tag: Policy tag.
+    """
+
+    def __init__(self, streams: StreamHost, node: NodeId, port: int, tag: int) -> None:
+        self._streams, self.node, self.port, self.tag = streams, node, port, tag
+        self._listener = Listener(self._forward)
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return self._listener.connections
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; return the address in use (``port`` 0: the system chooses one).
+
+        Raises:
+            UserError: A404, the address cannot be had.
+        """
+        return await self._listener.start(host, port)
+
+    async def close(self) -> None:
+        """Stop listening and reset what is open."""
+        await self._listener.close()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             stream = self._streams.open(self.node, self.tag, Service(Kind.TCP, self.port))
         except LimitError:
-            _reset(writer)
+            reset(writer)
             return
         await splice(stream, reader, writer)
 
@@ -131,9 +192,31 @@ class TcpService:
         await splice(stream, reader, writer)
 
 
-async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy both ways until both have ended, or reset both sides as soon as one breaks."""
-    up = asyncio.ensure_future(_copy_up(stream, reader))
+class FarEnd(Protocol):
+    """What ``splice`` needs of the other side; a ``Stream`` is one. Broken: BrokenStreamError or OSError."""
+
+    async def read(self, size_max: int) -> bytes:
+        """Return 1 to ``size_max`` bytes; b"" at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes, once there is room for them."""
+        ...
+
+    def write_end(self) -> None:
+        """Close the sending half."""
+        ...
+
+    def close(self) -> None:
+        """End it; with a reset where a half has not ended."""
+        ...
+
+
+async def splice(
+    stream: FarEnd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b""
+) -> None:
+    """Copy both ways until both have ended, or reset both sides as soon as one breaks; ``first`` goes ahead upwards."""
+    up = asyncio.ensure_future(_copy_up(stream, reader, first))
     down = asyncio.ensure_future(_copy_down(stream, writer))
     is_whole = False
     try:
@@ -144,21 +227,25 @@ async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.S
     finally:
         up.cancel()
         down.cancel()
-        await asyncio.gather(up, down, return_exceptions=True)
-        stream.close()
-        if is_whole:
-            writer.close()
-        else:
-            _reset(writer)
+        try:
+            await asyncio.gather(up, down, return_exceptions=True)
+        finally:  # A cancellation may come here too, and must not leave either side open.
+            stream.close()
+            if is_whole:
+                writer.close()
+            else:
+                reset(writer)
 
 
-async def _copy_up(stream: Stream, reader: asyncio.StreamReader) -> None:
+async def _copy_up(stream: FarEnd, reader: asyncio.StreamReader, first: bytes) -> None:
+    if first:
+        await stream.write(first)
     while data := await reader.read(READ_BYTES_MAX):
         await stream.write(data)
     stream.write_end()
 
 
-async def _copy_down(stream: Stream, writer: asyncio.StreamWriter) -> None:
+async def _copy_down(stream: FarEnd, writer: asyncio.StreamWriter) -> None:
     while data := await stream.read(READ_BYTES_MAX):
         writer.write(data)
         await writer.drain()
@@ -166,7 +253,8 @@ async def _copy_down(stream: Stream, writer: asyncio.StreamWriter) -> None:
         writer.write_eof()
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection at once: the other side sees a reset."""
     connection: socket.socket = writer.get_extra_info("socket")
     if connection.fileno() >= 0:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from struct import Struct
 from time import monotonic
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from atoll.base.errors import WireError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
@@ -23,11 +23,22 @@ from atoll.conduit.limits import FLOW_IDLE_S, FLOW_PENDING_MAX, FLOWS_MAX, FLOWS
 from atoll.conduit.packets import HEADERS_BYTES, UdpPacket, build_udp
 from atoll.conduit.streams import SendPacket
 
-__all__ = ["FLOW_PORT", "PAYLOAD_BYTES_MAX", "FlowCounts", "Flows", "UdpForward"]
+__all__ = [
+    "FLOW_PORT",
+    "PAYLOAD_BYTES_MAX",
+    "TOWARDS",
+    "FlowCounts",
+    "FlowOwner",
+    "Flows",
+    "LocalAddress",
+    "Receiver",
+    "UdpForward",
+]
 
 FLOW_PORT: Final = 4431  # Spec. Inner UDP port of forwarded datagrams, at both ends.
 _HEADER: Final = Struct(">BBHI")
-_TOWARDS, _BACK = 1, 2
+TOWARDS: Final = 1  # Spec. Kind of a datagram towards the service; an answer is 2.
+_BACK: Final = 2
 PAYLOAD_BYTES_MAX: Final = INNER_BYTES_MAX - HEADERS_BYTES - _HEADER.size
 
 LocalAddress = tuple[str, int]
@@ -40,6 +51,16 @@ class FlowCounts:
     dropped: int = 0  # Frames that do not decode, or belong to no flow.
     too_long: int = 0  # Datagrams longer than PAYLOAD_BYTES_MAX.
     refused: int = 0  # Beyond a limit, or not allowed.
+
+
+class FlowOwner(Protocol):
+    """Who has flows at the asking side."""
+
+    node: NodeId
+
+    def deliver(self, flow: int, datagram: bytes) -> None:
+        """Take an answer of ``node`` to one of its flows."""
+        ...
 
 
 @dataclass(slots=True)
@@ -69,7 +90,7 @@ class Flows:
         self._group, self._send, self._allow, self.clock = group, send, allow, clock
         self._own_address = packed_address_of(group, own)
         self.counts: Final = FlowCounts()
-        self._forwards: dict[int, UdpForward] = {}  # By flow.
+        self._forwards: dict[int, FlowOwner] = {}  # By flow.
         self._served: OrderedDict[tuple[NodeId, int, int], _Served] = OrderedDict()  # By (member, tag, flow).
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -78,6 +99,11 @@ class Flows:
         """Flows that this node serves now."""
         return len(self._served)
 
+    @property
+    def asked_count(self) -> int:
+        """Flows whose answers this node waits for now."""
+        return len(self._forwards)
+
     def receive(self, node: NodeId, packet: UdpPacket) -> None:
         """Take an inner packet of a member, addressed to FLOW_PORT of this node. Never raises."""
         try:
@@ -85,7 +111,7 @@ class Flows:
                 raise WireError("flow header")
             kind, _, port, flow = _HEADER.unpack_from(packet.payload)
             datagram = packet.payload[_HEADER.size :]
-            if kind == _TOWARDS and port:
+            if kind == TOWARDS and port:
                 self._serve((node, packet.tag, flow), port, datagram)
             elif kind == _BACK and (forward := self._forwards.get(flow)) is not None and forward.node == node:
                 forward.deliver(flow, datagram)
@@ -104,11 +130,11 @@ class Flows:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # For UdpForward.
+    # For UdpForward and proxies.
 
-    def enrol(self, forward: "UdpForward") -> int:
-        """Return a number for a new flow of this forward."""
-        while True:  # At most some thousand of 2^32 numbers are taken.
+    def enrol(self, forward: FlowOwner) -> int:
+        """Return a number for a new flow of this owner."""
+        while True:  # At most some ten thousand of 2^32 numbers are taken.
             flow = secrets.randbits(32)
             if flow not in self._forwards:
                 self._forwards[flow] = forward
@@ -165,7 +191,7 @@ class Flows:
 
         loop = asyncio.get_running_loop()
         try:
-            transport, _ = await loop.create_datagram_endpoint(lambda: _Receiver(back), remote_addr=(LOOPBACK, port))
+            transport, _ = await loop.create_datagram_endpoint(lambda: Receiver(back), remote_addr=(LOOPBACK, port))
         except OSError:
             self._served.pop(key, None)
             self.counts.refused += 1
@@ -222,7 +248,7 @@ class UdpForward:
         loop = asyncio.get_running_loop()
         try:
             self._transport, _ = await loop.create_datagram_endpoint(
-                lambda: _Receiver(self._arrived), local_addr=(host, port)
+                lambda: Receiver(self._arrived), local_addr=(host, port)
             )
         except OSError as error:
             raise local_port_taken("udp", f"{host}:{port}", error) from error
@@ -250,7 +276,7 @@ class UdpForward:
         if known is None:
             self._addresses[flow] = address
             self._expire()
-        self._flows.transmit(self.node, self.tag, (_TOWARDS, self.port, flow), datagram)
+        self._flows.transmit(self.node, self.tag, (TOWARDS, self.port, flow), datagram)
 
     def _touch(self, address: LocalAddress, flow: int) -> None:
         self._clients[address] = (flow, self._flows.clock())
@@ -268,11 +294,15 @@ class UdpForward:
 
 
 @final
-class _Receiver(asyncio.DatagramProtocol):
-    """Hands datagrams on. Errors (a closed port at the far end) are what UDP makes of them: silence."""
+class Receiver(asyncio.DatagramProtocol):
+    """Hands datagrams on, with where they came from.
+
+    Errors (a closed port at the far end) are what UDP makes of them: silence.
+    """
 
     def __init__(self, arrived: Callable[[bytes, LocalAddress], None]) -> None:
         self._arrived = arrived
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
+        """Take one (asyncio.DatagramProtocol)."""
         self._arrived(data, (str(addr[0]), int(addr[1])))

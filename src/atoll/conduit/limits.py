@@ -23,6 +23,12 @@ __all__ = [
     "INNER_BYTES_MAX",
     "KEEPALIVE_S",
     "NUDGE_PACKETS_MAX",
+    "PROXY_HANDSHAKE_S",
+    "PROXY_HEADER_BYTES_MAX",
+    "PROXY_HEADER_LINES_MAX",
+    "PROXY_LINGER_S",
+    "PROXY_TARGETS_MAX",
+    "PROXY_VERDICT_S",
     "READ_BYTES_MAX",
     "STREAMS_MAX",
     "STREAM_WINDOW_BYTES",
@@ -79,7 +85,25 @@ NUDGE_PACKETS_MAX: Final = 128
 """Packets resent at once after a change of path: 150 KB, a window of 6 Mbit/s at 200 ms. The rest follows by acks."""
 
 FORWARD_CONNECTIONS_MAX: Final = 512
-"""Accepted local connections of one forward. At the limit a new one is closed at once."""
+"""Accepted local connections of one forward, and what else a proxy holds open for them. At it a new one is reset."""
+
+PROXY_HANDSHAKE_S: Final = 10.0
+"""From a client's connection to the end of its request: it is a program on this machine. Later: reset."""
+
+PROXY_HEADER_BYTES_MAX: Final = 8 * KIB
+"""The header of an HTTP request, empty lines included; what servers commonly take. Longer: 431."""
+
+PROXY_HEADER_LINES_MAX: Final = 64
+"""Lines of that header. A browser sends about ten. More: 431."""
+
+PROXY_VERDICT_S: Final = 20.0
+"""From a proxy's request to the member's yes or no: CONNECT_TIMEOUT_S and DIAL_TIMEOUT_S, and five to resend in."""
+
+PROXY_LINGER_S: Final = 2.0
+"""How long a refused client may go on sending, so that what we close does not discard the refusal on its way."""
+
+PROXY_TARGETS_MAX: Final = 256
+"""Members and ports that one UDP association sends to. At the limit the one idle longest is forgotten."""
 
 FLOWS_MAX: Final = 1024
 """Remembered UDP flows of one forward, and of the serving side. At the limit the one idle longest is forgotten."""

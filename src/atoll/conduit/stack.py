@@ -15,7 +15,9 @@ from atoll.base.ids import GroupId, NodeId, packed_address_of
 from atoll.conduit.forward import Allow, TcpForward, TcpService
 from atoll.conduit.forward_udp import FLOW_PORT, Flows, UdpForward
 from atoll.conduit.limits import ECHO_WAITERS_MAX
+from atoll.conduit.names import Book
 from atoll.conduit.packets import EchoPacket, UdpPacket, build_echo, parse
+from atoll.conduit.proxy import Proxy
 from atoll.conduit.stream import Kind, Reason, Service, Stream
 from atoll.conduit.streams import SendPacket, Serve, StreamHost
 
@@ -112,6 +114,10 @@ class Stack:
     def udp_forward(self, node: NodeId, port: int, tag: int) -> UdpForward:
         """Return a UDP forward; ``start`` it."""
         return UdpForward(self.flows, node, port, tag)
+
+    def proxy(self, book: Callable[[], Book], tag: int) -> Proxy:
+        """Return a SOCKS5 and HTTP proxy into the overlay; ``start`` it. ``book`` says who is a member now."""
+        return Proxy(self.streams, self.flows, book, tag)
 
     async def echo(self, node: NodeId, tag: int, timeout_s: float) -> float | None:
         """Send one echo through the overlay; return its round trip in seconds, or None: no answer in time.

@@ -2,19 +2,34 @@
 """UDP sockets of the operating system: how they are opened, and what their errors mean to a sender of packets.
 
 Only numeric hosts are given to a socket. With a name the operating system would ask a name server and block.
+
+Bursts. Where the kernel can (Linux 5.0 and later), many datagrams of one length to one endpoint pass it in one call, in
+both directions (``UDP_SEGMENT``, ``UDP_GRO``; udp(7)). That is most of what a fast data path in user space gains. Where
+it cannot, ``send_burst`` sends them one by one, and ``receive_burst`` returns them one by one.
 """
 
 import errno
 import socket
 from enum import Enum
+from struct import Struct
 from typing import Final, final
 
 from atoll.base.errors import LinkError
 from atoll.base.ids import Endpoint
 
-__all__ = ["DATAGRAM_BYTES_MAX", "SOCKET_BUFFER_BYTES", "Sent", "UdpSocket"]
+__all__ = [
+    "BURST_BYTES_MAX",
+    "BURST_DATAGRAMS_MAX",
+    "DATAGRAM_BYTES_MAX",
+    "SOCKET_BUFFER_BYTES",
+    "Sent",
+    "UdpSocket",
+    "error_name",
+]
 
 DATAGRAM_BYTES_MAX: Final = 65_535  # Of the protocol.
+BURST_BYTES_MAX: Final = 65_535 - 40 - 8  # Limit of the kernel: a burst passes the network layer as one packet.
+BURST_DATAGRAMS_MAX: Final = 64  # Limit of the kernel (UDP_MAX_SEGMENTS; 128 since 6.9).
 
 # Limit. What arrives while the process is busy: 20 ms of 100 MB/s. The operating system may grant less.
 SOCKET_BUFFER_BYTES: Final = 2 << 20
@@ -35,24 +50,27 @@ class UdpSocket:
 
     Args:
         endpoint: Numeric host, and port; port 0: any.
+        bursts: Read by ``receive_burst`` only; ``receive`` would take a whole burst for one datagram.
 
     Attributes:
         endpoint: Where it is really bound.
         is_ipv6: Its family.
+        sends_bursts: Whether the kernel cuts what is sent. Becomes false when it turns out that it cannot after all.
+        receives_bursts: Whether the kernel joins what comes.
 
     Raises:
         LinkError: It cannot be bound; the text is the name of the operating system's error, such as ``EADDRINUSE``.
     """
 
-    __slots__ = ("_socket", "endpoint", "is_ipv6")
+    __slots__ = ("_socket", "endpoint", "is_ipv6", "receives_bursts", "sends_bursts")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, bursts: bool = False) -> None:
         self.is_ipv6: Final = ":" in endpoint[0]
         family = socket.AF_INET6 if self.is_ipv6 else socket.AF_INET
         try:
             self._socket: Final = socket.socket(family, socket.SOCK_DGRAM)
         except OSError as error:
-            raise LinkError(_name(error)) from error
+            raise LinkError(error_name(error)) from error
         try:
             if self.is_ipv6:  # IPv4 has a socket of its own, so that each address has one spelling.
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -64,9 +82,18 @@ class UdpSocket:
             self._socket.bind(found[0][4])
         except OSError as error:
             self._socket.close()
-            raise LinkError(_name(error)) from error
+            raise LinkError(error_name(error)) from error
         host, port = self._socket.getsockname()[:2]
         self.endpoint: Final[Endpoint] = (host, port)
+        self.sends_bursts = self._can(_UDP_SEGMENT, 0)
+        self.receives_bursts: Final = bursts and self._can(_UDP_GRO, 1)
+
+    def _can(self, option: int, value: int) -> bool:
+        try:
+            self._socket.setsockopt(socket.IPPROTO_UDP, option, value)
+        except OSError:
+            return False
+        return True
 
     def fileno(self) -> int:
         """Return the file descriptor, for a selector."""
@@ -83,10 +110,10 @@ class UdpSocket:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
-            raise LinkError(_name(error)) from error
+            raise LinkError(error_name(error)) from error
         return datagram, source if len(source) == 2 else (source[0], source[1])
 
-    def send(self, endpoint: Endpoint, datagram: bytes) -> Sent:
+    def send(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Sent:
         """Send a datagram to a numeric host of this socket's family; never raises."""
         try:
             self._socket.sendto(datagram, endpoint)
@@ -94,9 +121,68 @@ class UdpSocket:
             return _SENT.get(error.errno or 0, Sent.REFUSED)
         return Sent.OK
 
+    def receive_burst(self, buffer: bytearray) -> tuple[int, int, Endpoint] | None:
+        """Read datagrams that came from one source into a buffer, back to back; None: there are none now.
+
+        Args:
+            buffer: DATAGRAM_BYTES_MAX bytes; what does not fit is lost.
+
+        Returns:
+            (bytes read, length of each datagram but the last, source). An empty datagram is 0 bytes of length 1: none.
+
+        Raises:
+            LinkError: As ``receive``.
+        """
+        try:
+            read, ancillary, _, source = self._socket.recvmsg_into([buffer], _ANCILLARY_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise LinkError(error_name(error)) from error
+        size = max(read, 1)
+        for _, kind, value in ancillary:
+            if kind == _UDP_GRO and len(value) == _INT.size:
+                size = _INT.unpack(value)[0] or size
+        return read, size, source if len(source) == 2 else (source[0], source[1])
+
+    def send_burst(self, endpoint: Endpoint, data: memoryview, size: int) -> Sent:
+        """Send datagrams that stand back to back; never raises.
+
+        Args:
+            endpoint: Numeric host of this socket's family, and port.
+            data: At most BURST_BYTES_MAX bytes and BURST_DATAGRAMS_MAX datagrams.
+            size: Length of each but the last, which may be shorter.
+
+        Returns:
+            What became of them; sent one by one, what became of the first that did not pass.
+        """
+        if self.sends_bursts and len(data) > size:
+            try:
+                self._socket.sendmsg([data], ((socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size)),), 0, endpoint)
+            except OSError as error:
+                if error.errno not in _NO_BURSTS:
+                    return _SENT.get(error.errno or 0, Sent.REFUSED)
+                self.sends_bursts = False  # This way out has no checksum offload, or the kernel lied.
+            else:
+                return Sent.OK
+        for start in range(0, len(data), size):
+            sent = self.send(endpoint, data[start : start + size])
+            if sent is not Sent.OK:
+                return sent
+        return Sent.OK
+
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+
+
+# Not in Python's socket module; Linux's udp(7).
+_UDP_SEGMENT: Final = 103
+_UDP_GRO: Final = 104
+_U16: Final = Struct("=H")
+_INT: Final = Struct("=i")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size) if hasattr(socket, "CMSG_SPACE") else 0
+_NO_BURSTS: Final = {errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 
 
 _SENT: Final = {
@@ -107,7 +193,8 @@ _SENT: Final = {
 }
 
 
-def _name(error: OSError) -> str:
+def error_name(error: OSError) -> str:
+    """Return the name of the operating system's error, such as ``EADDRINUSE``."""
     if isinstance(error, socket.gaierror):
         return "EADDRNOTAVAIL"
     return errno.errorcode.get(error.errno or 0, "EIO")

@@ -20,7 +20,15 @@ from atoll.core.entropy import Draws
 from atoll.core.journal import Provenance, Recorder
 from atoll.core.machine import Tick
 from atoll.device.nic.engine import Engine
-from atoll.device.nic.messages import EndpointSeen, Listening, NicCounters, PacketReceived, SendPacket, Timestamp
+from atoll.device.nic.messages import (
+    EndpointSeen,
+    Listening,
+    NicCounters,
+    PacketReceived,
+    SendPacket,
+    Timestamp,
+    TunLost,
+)
 from atoll.group.events import DuplicateIdentity, GroupNotice, Removed, Sign, Signed, Stored, StoreRoster
 from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
@@ -211,7 +219,7 @@ class SimulatedNode:
                             self.heard(NodeId(node), packet, now_ns, wall_ns)
                     case Timestamp(stamp_ns):
                         self._keep(STAMP, stamp_ns.to_bytes(8, "big"))
-                    case EndpointSeen() | NicCounters() | Listening():
+                    case EndpointSeen() | NicCounters() | Listening() | TunLost():
                         pass
                     case _:
                         self.feed(report, now_ns, wall_ns)

@@ -199,5 +199,5 @@ class Control:
 
 
 KIND: Final[MachineKind[ControlInput, ControlEffect]] = MachineKind(
-    name="control", version=3, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
+    name="control", version=4, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
 )

@@ -184,7 +184,7 @@ def _ready(node: Node, methods: Methods, *, joined: bool, began_ns: int) -> Read
         version=__version__,
         name=own.name,
         group=around.group_name,
-        mode="rootless",
+        mode=node.mode,
         address=address_of(node.plan.group, own.node),
         listen=around.listen,
         invite=None if invitation is None else invitation.invite,
@@ -285,6 +285,7 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
         "advertise": options.advertise,
         "relay": options.relay,
         "relay_bytes_s": options.relay_bytes_s,
+        "tun": options.tun,
     }
     for text in (*(options.listen or "").split(","), *(options.advertise or ())):
         if text:

@@ -5,6 +5,7 @@ Normative text: docs/reference/api.md.
 """
 
 import asyncio
+import ipaddress
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,8 @@ from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.conduit.forward import TcpForward
 from atoll.conduit.forward_udp import UdpForward
+from atoll.conduit.names import Book
+from atoll.conduit.proxy import Proxy
 from atoll.group.events import InviteIssued, RemoveAsked
 from atoll.group.invite import (
     GROUP_PREFIX_BYTES,
@@ -32,8 +35,8 @@ from atoll.node.api import Answer, Method
 from atoll.node.asking import Answerer, Asked, Failure, ask_why, pathless
 from atoll.node.clockwatch import ClockWatch
 from atoll.node.reporting import TAG_NAMES, name_of, status_view, why_view
-from atoll.node.service import PORT_MAX, Node, parse_endpoint
-from atoll.node.views import ForwardView, InviteView, PingView, StatusView, WhyView
+from atoll.node.service import PORT_MAX, Node, parse_address, parse_endpoint
+from atoll.node.views import DoorView, ForwardView, InviteView, PingView, StatusView, WhyView
 
 __all__ = ["FORWARDS_MAX", "Methods"]
 
@@ -64,9 +67,10 @@ class _NodeName(msgspec.Struct, forbid_unknown_fields=True):
 class _Forward(msgspec.Struct, forbid_unknown_fields=True):
     protocol: str
     local: str
-    node: str
-    port: Annotated[int, msgspec.Meta(ge=1, le=PORT_MAX)]
+    node: str = ""
+    port: Annotated[int, msgspec.Meta(ge=0, le=PORT_MAX)] = 0
     tag: str = TAG_NAMES[0]
+    anyone: bool = False
 
 
 class _Id(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,7 +100,7 @@ class Methods:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._forwards: dict[int, tuple[ForwardView, TcpForward | UdpForward]] = {}
+        self._forwards: dict[int, tuple[ForwardView, TcpForward | UdpForward | Proxy]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._next_id = 1
         node.departed = self._departed
@@ -115,6 +119,7 @@ class Methods:
             "forward.add": self.forward_add,
             "forward.list": self.forward_list,
             "forward.remove": self.forward_remove,
+            "private": self.private,
             "down": self.down,
         }
 
@@ -245,20 +250,23 @@ class Methods:
         return Done()
 
     async def forward_add(self, params: dict[str, Any]) -> ForwardView:
-        """Make a local port that comes out at a member."""
+        """Make a local port that comes out at a member, or at each that a program names (socks)."""
         asked = _params(params, _Forward)
         if len(self._forwards) >= FORWARDS_MAX:
             raise UserError("A499", f"there are {FORWARDS_MAX} forwards already", fix="end one: atoll forward rm ID")
-        node, tag = self._find(asked.node), _tag(asked.tag)
+        tag = _tag(asked.tag)
         host, port = parse_endpoint(asked.local)
-        forward: TcpForward | UdpForward
+        forward: TcpForward | UdpForward | Proxy
         match asked.protocol:
+            case "socks":
+                _check_proxy(asked)
+                forward = self._node.stack.proxy(self._book, tag)
             case "tcp":
-                forward = self._node.stack.tcp_forward(node, asked.port, tag)
+                forward = self._node.stack.tcp_forward(self._target(asked), asked.port, tag)
             case "udp":
-                forward = self._node.stack.udp_forward(node, asked.port, tag)
+                forward = self._node.stack.udp_forward(self._target(asked), asked.port, tag)
             case _:
-                raise UserError("A501", f"no protocol {asked.protocol!r}", fix="use tcp or udp")
+                raise UserError("A501", f"no protocol {asked.protocol!r}", fix="use tcp, udp or socks")
         bound_host, bound_port = await forward.start(host, port)
         local = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
         view = ForwardView(
@@ -273,6 +281,19 @@ class Methods:
         self._forwards[view.id] = (view, forward)
         self._next_id += 1
         return view
+
+    def _target(self, asked: _Forward) -> NodeId:
+        if asked.anyone or not asked.node or not asked.port:
+            raise UserError(
+                "A501",
+                f"a {asked.protocol} forward has a node and a port from 1, and no anyone",
+                fix="see docs/reference/api.md",
+            )
+        return self._find(asked.node)
+
+    def _book(self) -> Book:
+        group, plan = self._node.control.group, self._node.plan
+        return Book(plan.group, plan.settings.group_name, group.own, group.roster.members())
 
     async def forward_list(self, params: dict[str, Any]) -> Answer:
         """List the forwards, oldest first."""
@@ -289,6 +310,14 @@ class Methods:
             raise UserError("A407", f"there is no forward {number}", fix="see: atoll forward list")
         await found[1].close()
         return Done()
+
+    async def private(self, params: dict[str, Any]) -> DoorView:
+        """Return how a program of this user enters the node's private network."""
+        _params(params, _Nothing)
+        door = self._node.private_door(self._book)
+        if door is None:
+            return DoorView(pid=0, user=0, net=0, resolver="", search="")
+        return DoorView(pid=door.pid, user=door.user, net=door.net, resolver=door.resolver, search=door.search)
 
     async def down(self, params: dict[str, Any]) -> Done:
         """End the node; the answer leaves first."""
@@ -316,6 +345,24 @@ def _params(params: dict[str, Any], kind: type[Params]) -> Params:
         return msgspec.convert(params, kind)
     except msgspec.ValidationError as error:
         raise UserError("A501", f"wrong parameters: {error}", fix="see docs/reference/api.md") from error
+
+
+def _check_proxy(asked: _Forward) -> None:
+    """Refuse a proxy that would open the group to other machines without that being said.
+
+    Raises:
+        UserError: A434; A501 for what is no proxy at all.
+    """
+    if asked.node or asked.port:
+        raise UserError("A501", "a socks forward has no node and no port", fix="see docs/reference/api.md")
+    host, _ = parse_address(asked.local)  # Numeric: what a name leads to is not decided here.
+    if not asked.anyone and not ipaddress.ip_address(host).is_loopback:
+        raise UserError(
+            "A434",
+            f"whoever reaches {asked.local} could use this proxy, and reach every member through it",
+            where=f"{host} is not a loopback address",
+            fix="listen on 127.0.0.1, or say that you mean it: --anyone",
+        )
 
 
 def _tag(name: str) -> int:

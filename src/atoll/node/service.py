@@ -23,6 +23,7 @@ from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, node_id_of
 from atoll.base.member import ENDPOINTS_MAX, Member
 from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
+from atoll.conduit.names import Book
 from atoll.conduit.stack import Stack
 from atoll.core.journal import Provenance, Recorder, Suspension
 from atoll.device.nic.client import NicClient
@@ -37,6 +38,7 @@ from atoll.device.nic.messages import (
     Report,
     SendPacket,
     Timestamp,
+    TunLost,
 )
 from atoll.group.events import DuplicateIdentity, Removed, StoreRoster, WallClock
 from atoll.group.group import Group, GroupOptions
@@ -48,8 +50,10 @@ from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.keeping import RosterKeeper
 from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
+from atoll.node.private import Door, Private
 from atoll.node.reporting import Around, RelayMeter, endpoint_text, name_of
 from atoll.node.state import Settings, StateDirectory
+from atoll.node.tunnel import Tunnel
 from atoll.overlay.config import Config
 from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
@@ -197,6 +201,9 @@ class Node:
         self._keeper = RosterKeeper(plan.state, self._roster_ended)
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
         self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
+        self._tunnel: Tunnel | None = None
+        self._private: Private | None = None
+        self._tun_warning = ""
         self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
 
@@ -206,10 +213,14 @@ class Node:
         """Start the device, then the machines; on return the node calls its members.
 
         Raises:
-            UserError: A105, no address; A108, the roster is damaged; others from the state directory.
+            UserError: A105, no address; A108, the roster is damaged; A111, no TUN device; others from the state
+                directory.
             LinkError: The packet device did not start.
         """
+        if self._plan.settings.tun:
+            self._tunnel = Tunnel(self._plan.group, self._plan.identity.node)
         self._listen = await started(self._nic, self._configure(self._wanted_listen()))
+        self._attach_tun()
         bound = ",".join(endpoint_text(endpoint) for endpoint in self._listen)
         if bound != self._plan.settings.listen:  # Port 0: the next life must be found where this one was.
             self._plan.state.keep_settings(msgspec.structs.replace(self._plan.settings, listen=bound))
@@ -281,6 +292,9 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
         await self._nic.stop()
+        for network in (self._tunnel, self._private):
+            if network is not None:
+                network.close()
         if self._performer is not None:
             self._performer.close()
 
@@ -301,6 +315,11 @@ class Node:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where members may reach this node, best first."""
         return self._own_member().endpoints
+
+    @property
+    def mode(self) -> str:
+        """How programs of this machine get in: ``rootless``, or the name of the TUN interface."""
+        return "rootless" if self._tunnel is None else f"tun {self._tunnel.name}"
 
     def loop_time(self) -> float:
         """Return the loop's clock, seconds."""
@@ -329,7 +348,10 @@ class Node:
             listen=", ".join(f"udp/{endpoint_text(e)}" for e in self._listen),
             endpoints=self._endpoints,
             meter=self._meter,
-            warnings=() if performer is None else performer.warnings,
+            warnings=(
+                *(() if performer is None else performer.warnings),
+                *((self._tun_warning,) if self._tun_warning else ()),
+            ),
         )
 
     def feed(self, event: ControlInput) -> None:
@@ -393,6 +415,8 @@ class Node:
                     self._dropped = dropped
                 case Timestamp(wall_ns):
                     self._keep_timestamp(wall_ns)
+                case TunLost(error):
+                    self._tun_lost(error)
                 case Listening():
                     pass
                 case _:
@@ -425,7 +449,44 @@ class Node:
             self._end(UserError("A403", str(error), fix="read the node's log: atoll logs"))
         else:
             log.info("the packet device is back")
+            self._attach_tun()
             self.feed(NicRestarted())
+
+    def _attach_tun(self) -> None:
+        """Hand the TUN device to a packet device that has just started."""
+        network = self._tunnel or self._private
+        if network is not None:
+            network.attach(self._nic)
+
+    def private_door(self, book: Callable[[], Book]) -> Door | None:
+        """Return how to enter the private network, which is made if need be; None: the whole machine has the overlay.
+
+        Args:
+            book: Returns who is who, for the names asked for in it.
+
+        Raises:
+            UserError: A112, the system forbids it.
+        """
+        if self._tunnel is not None:
+            return None
+        if self._private is None:
+            self._private = Private(self._plan.group, self._plan.identity.node, book)
+            with suppress(LinkError):  # It is being started again, and gets it then.
+                self._attach_tun()
+        return self._private.door()
+
+    def _tun_lost(self, reason: str) -> None:
+        """Somebody took the interface away: make it again, or say that it is gone."""
+        log.warning("the TUN device is gone (%s); it is made again", reason)
+        if self._tunnel is None:  # The private one, which nobody can take away but with all that is in it.
+            return
+        try:
+            self._tunnel.renew()
+            self._attach_tun()
+        except UserError as error:
+            self._tun_warning = f"{error.code}: {error.sentence}; fix: {error.fix}"
+        except LinkError as error:  # It is being restarted, and will be given this one then.
+            log.warning("%s", error)
 
     # Time.
 

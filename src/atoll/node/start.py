@@ -22,6 +22,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
         relay: Whether to forward for others; None: the kept one, or yes.
         relay_bytes_s: Budget for forwarding, bytes per second.
         group_name: Name of a new group; None: two random words.
+        tun: Join this machine's network stack to the overlay; None: the kept choice.
         journal: Keep the journal of decisions.
     """
 
@@ -33,6 +34,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     relay: RelayWill | None = None
     relay_bytes_s: int | None = None
     group_name: str | None = None
+    tun: bool | None = None
     journal: bool = True
 
 

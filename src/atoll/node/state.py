@@ -54,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         advertise: Addresses told to the members instead of the detected ones.
         relay: Whether to forward for others.
         relay_bytes_s: Budget for forwarding, bytes per second.
+        tun: Whether this machine's own network stack is joined to the overlay.
     """
 
     format: int = STATE_FORMAT
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     relay: RelayWill = RelayWill.YES
     relay_bytes_s: int = 2_500_000
+    tun: bool = False
 
 
 def peek_settings(path: Path) -> Settings | None:

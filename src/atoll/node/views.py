@@ -31,6 +31,7 @@ PING_SCHEMA: Final = "atoll.ping/1"
 INVITE_SCHEMA: Final = "atoll.invite/1"
 FORWARD_SCHEMA: Final = "atoll.forward/1"
 READY_SCHEMA: Final = "atoll.ready/1"
+DOOR_SCHEMA: Final = "atoll.private/1"
 
 
 ENDED_NAME: Final = "ended.json"  # File of the state directory: the ``Problem`` with which the node ended by itself.
@@ -63,6 +64,17 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     invite_valid_s: int | None
     ready_s: float
     joined: bool
+
+
+class DoorView(msgspec.Struct, frozen=True, kw_only=True):
+    """How to enter the node's private network; ``pid`` 0: there is none, because the whole machine has the overlay."""
+
+    schema: str = DOOR_SCHEMA
+    pid: int
+    user: int
+    net: int
+    resolver: str
+    search: str
 
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,7 +192,10 @@ class InviteView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForwardView(msgspec.Struct, frozen=True, kw_only=True):
-    """One port forward. ``protocol`` is tcp or udp; ``tag`` the policy tag's name."""
+    """One port forward. ``protocol`` is tcp, udp or socks; ``tag`` the policy tag's name.
+
+    A socks forward leads to every member: its ``node`` is empty and its ``port`` 0.
+    """
 
     schema: str = FORWARD_SCHEMA
     id: int

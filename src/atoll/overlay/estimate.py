@@ -16,7 +16,7 @@ from typing import Final, final
 
 import msgspec
 
-from atoll.base.units import MINUTE_NS
+from atoll.base.units import SECOND_NS
 
 __all__ = ["FLOOR_NS", "MEMORIES", "RTT_US_MAX", "Latency"]
 
@@ -29,7 +29,7 @@ CLIP_ERRORS: Final = 5  # ... move for one sample as if it were at most five mea
 # than a long average, the next shortest memory 15 %, so that mere luck hardly ever gives them the word.
 TOLERANCE_PARTS: Final = 3
 TOLERANCE_SAMPLES: Final = 4  # With n samples it may err 4/n more: after so few, a lead in errors is mostly luck.
-FLOOR_NS: Final = 5 * MINUTE_NS  # ``floor_us`` covers between one and two of these.
+FLOOR_NS: Final = 10 * SECOND_NS  # ``floor_us`` covers between one and two of these.
 _SHIFT: Final = 10  # Averages carry 10 fraction bits, so that a 256th of a small difference is not rounded away.
 
 
@@ -100,7 +100,10 @@ class Latency(msgspec.Struct):
 
     @property
     def floor_us(self) -> int:
-        """The shortest round trip of the last 5 to 10 minutes, us; 0: never measured."""
+        """The shortest round trip of the last 10 to 20 seconds, us; 0: never measured.
+
+        On a path that we load ourselves it is nearer to what the path takes than any average: queues come and go.
+        """
         return min(self._floor_us, self._floor_before_us)
 
     def _speaker(self) -> int:

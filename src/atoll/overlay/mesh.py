@@ -295,7 +295,7 @@ class Mesh:
         if fast != pair.fast:
             pair.fast = fast
             pair.active_ns = -1  # It wakes anew, at the other pace.
-        pair.flow(self, now_ns, out)
+        pair.flow(event.sent + event.received, self, now_ns, out)
         self._settle(event.node, pair, now_ns, out)
 
     def _session_up(self, node: bytes, boot: int, now_ns: int, out: list[OverlayEffect]) -> None:

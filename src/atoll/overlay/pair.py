@@ -44,6 +44,8 @@ __all__ = ["Pair", "Route", "Surroundings"]
 SETTLE_NS: Final = 10 * SECOND_NS  # A new member's first improvement needs not wait for the whole hold-down.
 BURST_PAUSE_NS: Final = 2 * SECOND_NS  # Between two bursts on one pair.
 FRESH_NS: Final = 5 * SECOND_NS  # A standby path that was heard so lately is ready.
+HEAVY_PACKETS: Final = 16  # In one report (50 ms): from 4 Mbit/s on; calls and games send a fifth of it.
+HEAVY_NS: Final = 5 * SECOND_NS  # So long after the last such report.
 PROVED_NS: Final = 10 * SECOND_NS  # A relay is taken for its gain only after so long on our own probes.
 WORTH_NS: Final = 500 * MILLISECOND_NS  # When the way in use has failed, a way that saves so much is waited for ...
 PATIENCE_NS: Final = 5 * SECOND_NS  # ... for as long as it saves, and no longer than this.
@@ -117,6 +119,7 @@ class Pair(msgspec.Struct):
         deliveries: What becomes of our data, by via; at most MEMBERS_MAX.
         shunned: Relays that failed end to end, and until when they are not proposed.
         active_ns: Until when the pair counts as active; ``fast``: whether it got one of the fast places.
+        heavy_ns: Until when we count as loading the way in use ourselves.
         suspicion_ns: Since when a path in use is suspected; -1: none is.
         copy: The path that gets copies; None: no copies. ``copy_ns``: until when.
         copy_budget_ns: What is left of the budget at ``copy_budget_at_ns``.
@@ -138,6 +141,7 @@ class Pair(msgspec.Struct):
     deliveries: dict[bytes, Delivery] = {}
     shunned: dict[bytes, int] = {}
     active_ns: int = -1
+    heavy_ns: int = -1
     fast: bool = False
     suspicion_ns: int = -1
     burst_ns: int = -NEVER_NS
@@ -205,8 +209,10 @@ class Pair(msgspec.Struct):
             self._react(around, now_ns, out, changed=changed)
         return None
 
-    def flow(self, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
-        """Note that data flowed."""
+    def flow(self, packets: int, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
+        """Note that data flowed: so many packets since the last time."""
+        if packets >= HEAVY_PACKETS:
+            self.heavy_ns = now_ns + HEAVY_NS
         woke = now_ns >= self.active_ns
         self.active_ns = now_ns + around.config.paces.active_for_ns
         if woke:
@@ -400,7 +406,8 @@ class Pair(msgspec.Struct):
         if path is None:
             found = [Candidate(DIRECT, PathState.FAILED, 0, 0, 0, 0)]
         else:
-            found = [_measured(Candidate(DIRECT, path.state, 0, 0, 0, 0), path)]
+            own_load = now_ns < self.heavy_ns and DIRECT in self.vias
+            found = [_measured(Candidate(DIRECT, path.state, 0, 0, 0, 0), path, own_load=own_load)]
         usable = around.usable(self.node, now_ns)
         vias = self.vias
         for said in around.relays(self.node, now_ns):
@@ -408,7 +415,8 @@ class Pair(msgspec.Struct):
             if said.via in vias and said.via not in usable:
                 continue  # The relay took its label back: it is gone.
             if path is not None and path.state != PathState.UNKNOWN:
-                found.append(_measured(said, path))
+                own_load = now_ns < self.heavy_ns and said.via in vias
+                found.append(_measured(said, path, own_load=own_load))
             elif now_ns < self.shunned.get(said.via, now_ns):
                 found.append(msgspec.structs.replace(said, state=PathState.FAILED))
             else:
@@ -574,13 +582,17 @@ def _cost_us(decision: Decision) -> int:
     return next((one.score_us for one in decision.ranked if one.candidate.via == decision.via), 0)
 
 
-def _measured(said: Candidate, path: Path) -> Candidate:
-    """Return a candidate with the numbers of our own probes in place of what is said."""
+def _measured(said: Candidate, path: Path, *, own_load: bool) -> Candidate:
+    """Return a candidate with the numbers of our own probes in place of what is said.
+
+    With ``own_load`` the queue that our own data make is not held against the way: they would make it on any other.
+    """
+    predicted_us = min(path.predicted_us, path.latency.floor_us) if own_load else path.predicted_us
     ranks = path.measured or path.bad or not said.via
     return Candidate(
         said.via,
         PathState.OK if path.reason == Reason.MISSING else path.state,
-        path.predicted_us or said.rtt_us,
+        predicted_us or said.rtt_us,
         path.deviation_us,
         path.loss_out() if ranks else said.loss_out,
         path.loss_in() if ranks else said.loss_in,

@@ -27,6 +27,7 @@ from atoll.device.nic.limits import (
     URGENT_QUEUED_MAX,
 )
 from atoll.device.nic.messages import (
+    AttachTun,
     Configure,
     Listening,
     Order,
@@ -35,6 +36,7 @@ from atoll.device.nic.messages import (
     Stop,
     decode_reports,
     encode_item,
+    join_items,
 )
 
 __all__ = ["NicClient"]
@@ -133,16 +135,33 @@ class NicClient:
             await self._end()
         return listening
 
+    def attach(self, order: AttachTun, fd: int) -> None:
+        """Have the device serve a TUN device from the next turn of the event loop on, instead of any other.
+
+        Args:
+            order: What stays control's.
+            fd: The open device; the packet device gets a copy of its own.
+
+        Raises:
+            LinkError: It does not take it now. (The socket was idle, so it is ending, or stuck.)
+        """
+        if self._socket is None or self._stopping:
+            raise LinkError("the packet device is not running")
+        try:
+            socket.send_fds(self._socket, (join_items((encode_item(order),)),), (fd,))
+        except OSError as error:
+            raise LinkError(f"the packet device does not take the TUN device: {error.strerror}") from error
+
     def order(self, order: Order) -> None:
         """Give an order; never blocks. It goes out in this turn of the event loop; packets after everything else.
 
         When the device is not running the order is lost, as all orders before its death are.
 
         Raises:
-            UsageError: ``Configure`` (give it to ``start``) or ``Stop`` (call ``stop``).
+            UsageError: ``Configure`` (give it to ``start``), ``Stop`` (call ``stop``) or ``AttachTun``.
         """
-        if isinstance(order, Configure | Stop):
-            raise UsageError("start and stop are methods")
+        if isinstance(order, Configure | Stop | AttachTun):
+            raise UsageError("start, stop and attach are methods")
         if self._process is not None and not self._stopping:
             self._put(order)
 

@@ -24,6 +24,10 @@ DROP_REASONS: Final = (
     "relay-rate",  # A frame beyond its label's rate.
     "relay-budget",  # A frame beyond the budget for all forwarding.
     "report-overflow",  # A received packet that control did not take in time.
+    "tun-foreign",  # A packet of the kernel that is not from our overlay address, or to a multicast group.
+    "tun-malformed",  # A packet of the kernel that is no IPv6, or a large one that contradicts its header.
+    "tun-stranger",  # A packet of the kernel for an address that no member has; its sender was told.
+    "tun-full",  # The kernel did not take a packet.
     "way-false",  # A control message that came by another kind of way than it was sent: a relay plays tricks.
     "receive-failed",  # The operating system's error on receiving.
     "send-full",  # The socket's buffer was full.

@@ -19,10 +19,12 @@ from typing import Final, final
 
 from atoll.base.errors import WireError
 from atoll.base.ids import DIRECT, Endpoint, GroupId, NodeId, PublicKey, node_id_of
+from atoll.device.nic.bursts import Bursts
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import packed_endpoint
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
+from atoll.device.nic.inlet import Inlet
 from atoll.device.nic.limits import COUNTERS_NS, PACKETS_WAITING_MAX, STAMP_AHEAD_NS
 from atoll.device.nic.messages import (
     EngineOrder,
@@ -44,17 +46,18 @@ from atoll.device.nic.plaintext import (
     take_packet,
     unpad_control,
 )
-from atoll.device.nic.relay import Arrival, Relay
+from atoll.device.nic.relay import Arrival, Forward, Relay
+from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked
 from atoll.device.nic.tables import Peers, Tables
 from atoll.overlay.orders import (
     SendControl,
 )
 from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
-from atoll.overlay.session import Data, Established, Sessions
+from atoll.overlay.session import Established, Sessions
 
 __all__ = ["Engine", "EngineConfig"]
 
-_DATA: Final = 4
+_DATA: Final = frozenset((4, 6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,11 @@ class EngineConfig:
 
     Attributes:
         relay_bytes_s: Budget for all forwarding, bytes per second, 0 to 2^40; 0: none. Raising it costs our upstream.
+        prefers_aes: Whether this machine is faster with AES-256-GCM than with ChaCha20-Poly1305.
     """
 
     relay_bytes_s: int = 2_500_000
+    prefers_aes: bool = True
 
 
 _DEFAULT: Final = EngineConfig()
@@ -89,8 +94,10 @@ class Engine:
 
     Attributes:
         outbox: (endpoint, datagram) to send, in order.
+        bursts: (endpoint, datagrams back to back, length of each but the last) to send, in order, before the next call.
         reports: For control, in order.
         counters: What was dropped here; the sessions count their own.
+        inlet: The door to this machine's own network stack; closed unless the caller opens it.
         public_key: Ours.
         node: Our id.
 
@@ -100,6 +107,7 @@ class Engine:
     """
 
     __slots__ = (
+        "_bursts",
         "_by_key",
         "_counted",
         "_counters_ns",
@@ -112,7 +120,9 @@ class Engine:
         "_stamped_ns",
         "_tables",
         "_wall_ns",
+        "bursts",
         "counters",
+        "inlet",
         "node",
         "outbox",
         "public_key",
@@ -130,7 +140,13 @@ class Engine:
         wall_floor_ns: int = 0,
         limits: EngineConfig = _DEFAULT,
     ) -> None:
-        self._sessions: Final = Sessions(private_key=private_key, rng=rng, now_ns=now_ns, wall_floor_ns=wall_floor_ns)
+        self._sessions: Final = Sessions(
+            private_key=private_key,
+            rng=rng,
+            now_ns=now_ns,
+            wall_floor_ns=wall_floor_ns,
+            prefers_aes=limits.prefers_aes,
+        )
         self.public_key: Final = PublicKey(self._sessions.public_key)
         self.node: Final[NodeId] = node_id_of(self.public_key)
         self.reports: Final[list[Report]] = []
@@ -147,7 +163,18 @@ class Engine:
             self.counters,
         )
         self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
+        self.inlet: Final = Inlet(GroupId(group), self.node, self._peers, self.counters)
+        self._bursts: Final = Bursts(
+            self,
+            by_key=self._by_key,
+            sessions=self._sessions,
+            relay=self._relay,
+            outlet=self._outlet,
+            inlet=self.inlet,
+            counters=self.counters,
+        )
         self.outbox: Final = self._outlet.outbox
+        self.bursts: Final = self._outlet.bursts
         self._now_ns, self._wall_ns = now_ns, wall_ns
         self._counters_ns = now_ns + COUNTERS_NS
         self._counted: dict[str, int] = {}
@@ -237,6 +264,46 @@ class Engine:
 
     # Sending.
 
+    def take_tun(self, packet: bytes, now_ns: int, wall_ns: int, *, unfinished: bool) -> None:
+        """Take one packet of this machine's network stack; nothing in it can raise.
+
+        Args:
+            packet: IPv6.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970.
+            unfinished: Its checksum, TCP's or UDP's, is undone.
+        """
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        peer = self.inlet.peer_of(packet, now_ns)
+        if peer is None:
+            return
+        if not is_packet(packet, peer.addresses_out):
+            self.counters.drop("tun-malformed")
+            return
+        self._send_packet(peer, _tag_of(packet), marked(packet) if unfinished else packet)
+        if self._sessions.outbox:
+            self._speak()
+
+    def take_bulk(self, bulk: Bulk, now_ns: int, wall_ns: int) -> None:
+        """Take one large packet of this machine's network stack; nothing in it can raise.
+
+        Args:
+            bulk: Its buffer is changed.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970.
+        """
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        peer = self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
+        if peer is None:
+            return
+        tag = _tag_of(bulk.buffer[bulk.start : bulk.start + 2])
+        via, also = peer.route(tag)
+        if (also is not None and also != via) or not self._bursts.send(peer, via, bulk, now_ns, wall_ns):
+            for start, until in bulk.segments():
+                self._send_packet(peer, tag, bytes(bulk.buffer[start:until]))
+        if self._sessions.outbox:
+            self._speak()
+
     def _send_packet(self, peer: Peer, tag: int, packet: bytes) -> None:
         via, also = peer.route(tag)
         if also == via:
@@ -248,9 +315,7 @@ class Engine:
                 self.counters.drop("packet-overflow")
             peer.waiting.append((tag, packet))
             return
-        peer.flow_sent += 1
-        if not peer.flow_due_ns:
-            self._evidence.flow(peer, self._now_ns)
+        self.count_flow(peer, sent=1)
         self._outlet.send(peer, via, sealed)
         if also is None:
             peer.count_sent(via)
@@ -277,6 +342,23 @@ class Engine:
             under_load: As ``Sessions.receive`` has it.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
+        self.take_datagram(datagram, source, under_load=under_load)
+
+    def receive_burst(self, data: memoryview, size: int, source: Endpoint, now_ns: int, wall_ns: int) -> None:
+        """Take datagrams of one source that stand back to back; nothing in them can raise.
+
+        Args:
+            data: Changed; must stay as it is afterwards until ``bursts`` and ``inlet.outbox`` are drained.
+            size: Length of each but the last.
+            source: As ``receive``; the times, too.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970.
+        """
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        self._bursts.receive(data, size, source, now_ns, wall_ns)
+
+    def take_datagram(self, datagram: bytes, source: Endpoint, *, under_load: bool = False) -> None:
+        """Take one datagram as of now."""
         if datagram.startswith(FRAME_KIND):
             self._receive_frame(datagram, source, under_load=under_load)
         elif datagram:
@@ -294,8 +376,7 @@ class Engine:
             passed = self._relay.pass_on(forward, frame, source, self._now_ns)
             if passed is not None:
                 self._outlet.emit(*passed)
-            if not forward.due_ns and (forward.forwarded_bytes or forward.dropped):
-                self._evidence.forward(forward, self._now_ns)
+            self.meter(forward)
             return
         arrival = self._relay.arrivals.get(label)
         if arrival is None:
@@ -306,9 +387,9 @@ class Engine:
             self._open(inner, source, arrival, under_load=under_load)
 
     def _open(self, datagram: bytes, source: Endpoint, arrival: Arrival | None, *, under_load: bool) -> None:
-        """Give a datagram of kind 1 to 4 to the sessions, and what it holds to control."""
+        """Give a datagram of kind 1 to 4 or 6 to the sessions, and what it holds to control."""
         sessions = self._sessions
-        claimed = b"" if datagram[0] == _DATA else _source_of(source, arrival)  # Only handshakes care.
+        claimed = b"" if datagram[0] in _DATA else _source_of(source, arrival)  # Only handshakes care.
         got = sessions.receive(datagram, claimed, self._now_ns, self._wall_ns, under_load)
         if got is None:
             if sessions.outbox:
@@ -324,12 +405,36 @@ class Engine:
             return
         if got.confirms:
             self._established(peer)
-        if not got.plaintext:
-            return
-        if got.plaintext[0] >> 4 == CONTROL_NIBBLE:
-            self._take_control(peer, got, source, arrival)
+        if got.plaintext:
+            self.take_plaintext(peer, got.plaintext, got.gap_delta, source, arrival)
+
+    def settle(self, peer: Peer | None, source: Endpoint, arrival: Arrival | None, *, confirms: bool) -> None:
+        """Send what the sessions have to say after a packet, and report a session that it confirmed."""
+        if self._sessions.outbox:
+            self._answer(source, arrival)
+        if confirms and peer is not None:
+            self._established(peer)
+
+    def take_plaintext(
+        self, peer: Peer, plaintext: bytes, gap_delta: int, source: Endpoint, arrival: Arrival | None
+    ) -> None:
+        """Take what a data packet held, not empty."""
+        if plaintext[0] >> 4 == CONTROL_NIBBLE:
+            self._take_control(peer, plaintext, gap_delta, source, arrival)
         else:
-            self._take_packet(peer, got.plaintext, DIRECT if arrival is None else arrival.relay)
+            self._take_packet(peer, plaintext, DIRECT if arrival is None else arrival.relay)
+
+    def count_flow(self, peer: Peer, *, sent: int = 0, received: int = 0) -> None:
+        """Count packets of a peer, as evidence that data flow."""
+        peer.flow_sent += sent
+        peer.flow_received += received
+        if not peer.flow_due_ns:
+            self._evidence.flow(peer, self._now_ns)
+
+    def meter(self, forward: Forward) -> None:
+        """Report in time what went under a label."""
+        if not forward.due_ns and (forward.forwarded_bytes or forward.dropped):
+            self._evidence.forward(forward, self._now_ns)
 
     def _answer(self, source: Endpoint, arrival: Arrival | None) -> None:
         self._outlet.answer(self._sessions.outbox, source, arrival, self._now_ns)
@@ -337,31 +442,36 @@ class Engine:
         self._stamp()
 
     def _take_packet(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
-        if plaintext[0] >> 4 != IPV6_NIBBLE:
-            self.counters.drop("packet-malformed")
-            return
         try:
+            if plaintext[0] >> 4 in UNFINISHED:
+                plaintext = finished(plaintext)
+            elif plaintext[0] >> 4 != IPV6_NIBBLE:
+                raise WireError("packet kind")
             packet, copied = take_packet(plaintext, peer.addresses_in)
         except WireError as error:
             self.counters.drop("packet-foreign" if error.reason == "packet addresses" else "packet-malformed")
             return
-        self.reports.append(PacketReceived(peer.node, packet))
-        peer.flow_received += 1
+        for_kernel = self.inlet.takes(packet)
+        if for_kernel:
+            self.inlet.outbox.append(packet)
+        if not for_kernel or self.inlet.is_shared(packet):
+            self.reports.append(PacketReceived(peer.node, packet))
         if not copied:
             peer.count_seen(via)
-        if not peer.flow_due_ns:
-            self._evidence.flow(peer, self._now_ns)
+        self.count_flow(peer, received=1)
 
-    def _take_control(self, peer: Peer, got: Data, source: Endpoint, arrival: Arrival | None) -> None:
+    def _take_control(
+        self, peer: Peer, plaintext: bytes, gap_delta: int, source: Endpoint, arrival: Arrival | None
+    ) -> None:
         try:
-            payload, sent, direct = unpad_control(got.plaintext)
+            payload, sent, direct = unpad_control(plaintext)
         except WireError:
             self.counters.drop("packet-malformed")
             return
         if direct != (arrival is None):  # A relay took the frame off, or put one on: no evidence of any way.
             self.counters.drop("way-false")
             return
-        if direct and got.gap_delta >= 0:
+        if direct and gap_delta >= 0:
             self._outlet.note_place(peer, news=peer.where.marked(source), now_ns=self._now_ns)
         if not peer.control.fits(1, self._now_ns):
             self.counters.drop("control-rate")
@@ -388,6 +498,11 @@ class Engine:
         if used_ns + STAMP_AHEAD_NS // 2 > self._stamped_ns:
             self._stamped_ns = used_ns + STAMP_AHEAD_NS
             self.reports.append(Timestamp(self._stamped_ns))
+
+
+def _tag_of(packet: bytes | bytearray) -> int:
+    """Return the policy tag: the traffic class without its ECN bits (RFC 8200, 7; RFC 2474)."""
+    return (packet[0] << 4 & 0xF0 | packet[1] >> 4) >> 2
 
 
 def _source_of(source: Endpoint, arrival: Arrival | None) -> bytes:

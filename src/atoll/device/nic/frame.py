@@ -6,7 +6,7 @@ The kind continues WireGuard's 1 to 4, so that one socket carries both and the f
 
 from hashlib import blake2s
 from hmac import compare_digest
-from typing import Final
+from typing import Final, final
 
 from atoll.base.errors import UsageError
 
@@ -16,10 +16,9 @@ __all__ = [
     "FRAME_KIND",
     "LABEL_END",
     "LABEL_KEY_BYTES",
+    "Heading",
     "inner_of",
-    "is_authentic",
     "label_of",
-    "pack_frame",
     "pack_label",
 ]
 
@@ -30,10 +29,11 @@ FRAME_HEADER_BYTES: Final = 20  # Kind, label, MAC.
 INNER_BYTES_MIN: Final = 32  # An empty data packet, the shortest datagram of WireGuard.
 FRAME_BYTES_MIN: Final = FRAME_HEADER_BYTES + INNER_BYTES_MIN
 
-_INNER_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (1, 2, 3, 4))
+_INNER_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (1, 2, 3, 4, 6))
 _MAC_BYTES: Final = 8
 _MAC_AT: Final = 12
 _COVERED_BYTES: Final = 16  # Of the inner datagram: kind, receiver and counter of a data packet.
+_COVERED_END: Final = FRAME_HEADER_BYTES + _COVERED_BYTES
 
 
 def pack_label(label: int) -> bytes:
@@ -47,30 +47,48 @@ def pack_label(label: int) -> bytes:
     return label.to_bytes(8, "little")
 
 
-def pack_frame(label: bytes, key: bytes, inner: bytes) -> bytes:
-    """Return the frame.
+@final
+class Heading:
+    """A label and its key, made ready: the keyed hash of the label is done once and not for each frame.
 
     Args:
-        label: As ``pack_label`` gives it.
+        label: 0 to LABEL_END - 1.
         key: 32 bytes, known to the two ends of this hop.
-        inner: A WireGuard datagram.
+
+    Raises:
+        UsageError: The label is out of range.
     """
-    mac = blake2s(label + inner[:_COVERED_BYTES], key=key, digest_size=_MAC_BYTES).digest()
-    return b"".join((FRAME_KIND, label, mac, inner))
+
+    __slots__ = ("_begins", "_keyed")
+
+    def __init__(self, label: int, key: bytes) -> None:
+        packed = pack_label(label)
+        self._begins: Final = FRAME_KIND + packed
+        self._keyed: Final = blake2s(packed, key=key, digest_size=_MAC_BYTES)
+
+    def _header(self, covered: bytes | memoryview) -> bytes:
+        mac = self._keyed.copy()
+        mac.update(covered)
+        return self._begins + mac.digest()
+
+    def pack(self, inner: bytes) -> bytes:
+        """Return the frame that carries a WireGuard datagram."""
+        return self._header(inner[:_COVERED_BYTES]) + inner
+
+    def head(self, frame: memoryview) -> None:
+        """Write the header of a frame whose datagram is in its place already."""
+        frame[:FRAME_HEADER_BYTES] = self._header(frame[FRAME_HEADER_BYTES:_COVERED_END])
+
+    def is_on(self, frame: bytes | memoryview) -> bool:
+        """Return whether a frame has this label, and the MAC was made with this key. Call ``label_of`` first."""
+        return compare_digest(self._header(frame[FRAME_HEADER_BYTES:_COVERED_END]), frame[:FRAME_HEADER_BYTES])
 
 
-def label_of(frame: bytes) -> int | None:
+def label_of(frame: bytes | memoryview) -> int | None:
     """Return the label; None: not a frame that could hold a datagram of ours."""
-    if len(frame) < FRAME_BYTES_MIN or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] not in _INNER_KINDS:
+    if len(frame) < FRAME_BYTES_MIN or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in _INNER_KINDS:
         return None
     return int.from_bytes(frame[4:_MAC_AT], "little")
-
-
-def is_authentic(frame: bytes, key: bytes) -> bool:
-    """Return whether the frame's MAC was made with this key. Call ``label_of`` first."""
-    covered = frame[4:_MAC_AT] + frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + _COVERED_BYTES]
-    mac = blake2s(covered, key=key, digest_size=_MAC_BYTES).digest()
-    return compare_digest(mac, frame[_MAC_AT:FRAME_HEADER_BYTES])
 
 
 def inner_of(frame: bytes) -> bytes:

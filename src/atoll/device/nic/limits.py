@@ -33,6 +33,10 @@ __all__ = [
     "STOP_S_MAX",
     "TAGS_MAX",
     "TRANSMIT_LABELS_MAX",
+    "TUN_ERRORS_BURST",
+    "TUN_ERRORS_PER_S",
+    "TUN_PORTS_MAX",
+    "TUN_READS_PER_TURN_MAX",
     "URGENT_QUEUED_MAX",
     "WAYS_COUNTED_MAX",
 ]
@@ -50,6 +54,12 @@ PACKET_BYTES_MAX: Final = 9_216  # A jumbo frame. Our conduits send at most 1280
 PACKETS_WAITING_MAX: Final = 16  # For one peer without a session: a few retries of its application. Oldest goes.
 OUTBOX_MAX: Final = 4_096  # Datagrams that one call may leave to send; a tick makes a few for each peer. Newest goes.
 KEEPALIVE_S: Final = 25  # WireGuard's usual one: below the 30 s after which the shortest-lived mappings go.
+
+# The TUN device. A read is up to 64 KiB; so many before orders and the network are looked at again.
+TUN_READS_PER_TURN_MAX: Final = 8
+TUN_ERRORS_PER_S: Final = 100  # ICMPv6 errors to our own programs. Beyond: dropped.
+TUN_ERRORS_BURST: Final = 100
+TUN_PORTS_MAX: Final = 16  # Inner ports that stay control's.
 
 # Control messages from one peer. Ten paths probed at the fastest pace are below 600 a second; more is a flood, and
 # the control process is slower than this one. Beyond: dropped and counted.

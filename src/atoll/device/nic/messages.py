@@ -14,12 +14,13 @@ from atoll.base.errors import WireError
 from atoll.base.ids import KEY_BYTES
 from atoll.base.member import ENDPOINTS_MAX, Host, Port
 from atoll.core.machine import Tuple
-from atoll.device.nic.limits import LISTEN_MAX
+from atoll.device.nic.limits import LISTEN_MAX, TUN_PORTS_MAX
 from atoll.overlay.orders import NicOrder
 from atoll.overlay.reports import ControlReceived, FlowSeen, RelayMetered, SessionDown, SessionUp
 
 __all__ = [
     "AdmitPeer",
+    "AttachTun",
     "Configure",
     "EndpointSeen",
     "EngineOrder",
@@ -32,6 +33,7 @@ __all__ = [
     "SendPacket",
     "Stop",
     "Timestamp",
+    "TunLost",
     "decode_orders",
     "decode_reports",
     "encode_item",
@@ -90,6 +92,22 @@ class SendPacket(Tuple, frozen=True):
     packet: bytes
 
 
+class AttachTun(Tuple, frozen=True):
+    """Order, alone in its batch, which carries an open file as well: a TUN device with virtio headers, to be served.
+
+    Attributes:
+        ports: Inner UDP ports that stay control's, at most TUN_PORTS_MAX.
+    """
+
+    ports: Annotated[tuple[Port, ...], msgspec.Meta(max_length=TUN_PORTS_MAX)] = ()
+
+
+class TunLost(Tuple, frozen=True):
+    """Report: the TUN device is gone; ``error`` is the name of the operating system's error."""
+
+    error: str
+
+
 class Stop(Tuple, frozen=True):
     """Order: end the process."""
 
@@ -135,7 +153,7 @@ class Timestamp(Tuple, frozen=True):
 
 
 EngineOrder = NicOrder | AdmitPeer | ExpelPeer | SendPacket
-Order = EngineOrder | Configure | Stop
+Order = EngineOrder | Configure | AttachTun | Stop
 Report = (
     SessionUp
     | SessionDown
@@ -147,6 +165,7 @@ Report = (
     | EndpointSeen
     | NicCounters
     | Timestamp
+    | TunLost
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

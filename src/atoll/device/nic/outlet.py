@@ -11,7 +11,7 @@ from typing import Final, final
 from atoll.base.ids import DIRECT, Endpoint
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.evidence import Evidence
-from atoll.device.nic.frame import pack_frame
+from atoll.device.nic.frame import FRAME_HEADER_BYTES
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.peers import DEFAULT_TAG, Peer
 from atoll.device.nic.relay import Arrival
@@ -35,9 +35,10 @@ class Outlet:
 
     Attributes:
         outbox: (endpoint, datagram), in order; at most OUTBOX_MAX; cleared by the engine's caller.
+        bursts: (endpoint, datagrams back to back, length of each but the last); good until the next call of the engine.
     """
 
-    __slots__ = ("_by_key", "_counters", "_evidence", "_peers", "outbox")
+    __slots__ = ("_by_key", "_counters", "_evidence", "_peers", "bursts", "outbox")
 
     def __init__(
         self, peers: dict[bytes, Peer], by_key: dict[bytes, Peer], counters: Counters, evidence: Evidence
@@ -47,6 +48,7 @@ class Outlet:
         self._counters: Final = counters
         self._evidence: Final = evidence
         self.outbox: Final[list[tuple[Endpoint, bytes]]] = []
+        self.bursts: Final[list[tuple[Endpoint, memoryview, int]]] = []
 
     def emit(self, endpoint: Endpoint | None, datagram: bytes) -> None:
         """Send to an endpoint."""
@@ -66,7 +68,30 @@ class Outlet:
         if transmit is None or relay is None:
             self._counters.drop("path-unknown")
         else:
-            self.emit(relay.where.endpoint, pack_frame(transmit.label, transmit.key, datagram))
+            self.emit(relay.where.endpoint, transmit.pack(datagram))
+
+    def room_of(self, peer: Peer, via: bytes) -> int | None:
+        """Return how many bytes a way needs before each datagram; None: it is not to be had, and that is counted."""
+        if via == DIRECT:
+            known = peer.where.endpoint is not None
+            self._counters.drop("endpoint-unknown", not known)
+            return 0 if known else None
+        relay = self._peers.get(via)
+        if via not in peer.transmit or relay is None or relay.where.endpoint is None:
+            self._counters.drop("path-unknown")
+            return None
+        return FRAME_HEADER_BYTES
+
+    def send_burst(self, peer: Peer, via: bytes, data: memoryview, step: int) -> None:
+        """Send datagrams that stand back to back, each behind the room that ``room_of`` asked for."""
+        if via == DIRECT:
+            endpoint = peer.where.endpoint
+        else:
+            transmit, endpoint = peer.transmit[via], self._peers[via].where.endpoint
+            for at in range(0, len(data), step):
+                transmit.head(data[at : at + step])
+        if endpoint is not None:
+            self.bursts.append((endpoint, data, step))
 
     def follow(self, peer: Peer, tag: int, datagram: bytes) -> None:
         """Send a datagram of a session by the route of a tag, and a copy where the route says so."""

@@ -5,10 +5,10 @@ Decides the order in which ways are tried for a handshake; all other choices of 
 """
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final, final
 
 from atoll.base.ids import DIRECT, KEY_BYTES, Endpoint, GroupId, NodeId, PublicKey, node_id_of, packed_address_of
+from atoll.device.nic.frame import Heading
 from atoll.device.nic.limits import (
     CONTROL_BURST,
     CONTROL_PER_S,
@@ -20,19 +20,11 @@ from atoll.device.nic.limits import (
 from atoll.device.nic.meter import Meter
 from atoll.device.nic.whereabouts import Whereabouts
 
-__all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route", "TransmitLabel"]
+__all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route"]
 
 DEFAULT_TAG: Final = 0
 Route = tuple[bytes, bytes | None]  # (via, also), as in ``SetRoute``.
 DEFAULT_ROUTE: Final[Route] = (DIRECT, None)
-
-
-@dataclass(frozen=True, slots=True)
-class TransmitLabel:
-    """How to reach a peer over one relay."""
-
-    label: bytes  # As ``pack_label`` gives it.
-    key: bytes
 
 
 @final
@@ -95,7 +87,7 @@ class Peer:
         self.invited, self.psk = False, bytes(KEY_BYTES)
         self.up, self.boot, self.attempts = False, 0, 0
         self.routes: Final[dict[int, Route]] = {}
-        self.transmit: Final[dict[bytes, TransmitLabel]] = {}
+        self.transmit: Final[dict[bytes, Heading]] = {}
         self.waiting: Final[deque[tuple[int, bytes]]] = deque(maxlen=PACKETS_WAITING_MAX)
         self.control: Final = Meter(per_s=CONTROL_PER_S, burst=CONTROL_BURST)
         self.flow_sent = self.flow_received = 0
@@ -120,20 +112,20 @@ class Peer:
         self.routes[tag] = route
         return True
 
-    def set_transmit(self, relay: bytes, label: TransmitLabel) -> bool:
+    def set_transmit(self, relay: bytes, label: Heading) -> bool:
         """Set the label over a relay; False: too many."""
         if relay not in self.transmit and len(self.transmit) >= TRANSMIT_LABELS_MAX:
             return False
         self.transmit[relay] = label
         return True
 
-    def count_sent(self, via: bytes) -> None:
-        """Count a data packet that goes by this way alone."""
-        _count(self.data_sent, via)
+    def count_sent(self, via: bytes, count: int = 1) -> None:
+        """Count data packets that go by this way alone."""
+        _count(self.data_sent, via, count)
 
-    def count_seen(self, via: bytes) -> None:
-        """Count a data packet that came by this way."""
-        _count(self.data_seen, via)
+    def count_seen(self, via: bytes, packets: int = 1) -> None:
+        """Count data packets that came by this way."""
+        _count(self.data_seen, via, packets)
 
     def is_reachable(self) -> bool:
         """Return whether there is any way at all to try."""
@@ -162,6 +154,6 @@ class Peer:
         return ((DIRECT, None),)
 
 
-def _count(counts: dict[bytes, int], via: bytes) -> None:
+def _count(counts: dict[bytes, int], via: bytes, count: int) -> None:
     if via in counts or len(counts) < WAYS_COUNTED_MAX:
-        counts[via] = (counts.get(via, 0) + 1) & 0xFFFF_FFFF
+        counts[via] = (counts.get(via, 0) + count) & 0xFFFF_FFFF

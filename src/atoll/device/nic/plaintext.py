@@ -14,6 +14,7 @@ from atoll.overlay.messages import CONTROL_BYTES_MAX
 
 __all__ = [
     "CONTROL_NIBBLE",
+    "IPV6_HEADER_BYTES",
     "IPV6_NIBBLE",
     "is_control",
     "is_packet",

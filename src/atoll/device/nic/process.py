@@ -32,18 +32,23 @@ from atoll.device.nic.limits import (
     START_S_MAX,
 )
 from atoll.device.nic.messages import (
+    AttachTun,
     Configure,
     Listening,
     Order,
     PacketReceived,
     Report,
     Stop,
+    TunLost,
     decode_orders,
     encode_item,
     join_items,
 )
+from atoll.device.nic.segments import Bulk
+from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
-from atoll.host.udp import Sent, UdpSocket
+from atoll.host.cpu import prefers_aes
+from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket
 
 __all__ = ["NicProcess", "main"]
 
@@ -74,6 +79,8 @@ class NicProcess:
         self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
         self._selector: Final = selectors.DefaultSelector()
+        self._buffer: Final = bytearray(DATAGRAM_BYTES_MAX)
+        self._tun: TunPort | None = None
         self._reading = self._blocked = False
         self._running = True
         self._tells_end = control.type != socket.SOCK_DGRAM
@@ -93,6 +100,8 @@ class NicProcess:
             for key, _ in ready:
                 if isinstance(key.fileobj, UdpSocket):
                     self._take_datagrams(key.fileobj)
+                elif key.fileobj is self._tun:
+                    self._take_tun(self._tun)
             now_ns = self._clock.monotonic_ns()
             if now_ns >= self._engine.deadline_ns:
                 self._engine.tick(now_ns, self._clock.wall_ns())
@@ -101,6 +110,8 @@ class NicProcess:
             if not self._tells_end and os.getppid() != self._parent:
                 self._running = False
         self._selector.close()
+        if self._tun is not None:
+            self._tun.close()
 
     def _timeout_s(self) -> float:
         left_s = max(self._engine.deadline_ns - self._clock.monotonic_ns(), 0) / SECOND_NS
@@ -119,8 +130,9 @@ class NicProcess:
 
     def _take_orders(self) -> None:
         for _ in range(BATCHES_PER_TURN_MAX):
+            files: list[int] = []
             try:
-                batch = self._control.recv(IPC_BYTES_MAX)
+                batch, files, _, _ = socket.recv_fds(self._control, IPC_BYTES_MAX, 1)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -131,9 +143,14 @@ class NicProcess:
             try:
                 orders = decode_orders(batch)
             except WireError:
+                orders = []
                 self._engine.counters.drop("order-refused")
-                continue
-            self._obey(orders)
+            if len(orders) == 1 and isinstance(orders[0], AttachTun) and files:
+                self._attach(files.pop(), orders[0])
+            else:
+                self._obey(orders)
+            for unasked in files:
+                os.close(unasked)
             self._send()
 
     def _obey(self, orders: Sequence[Order]) -> None:
@@ -142,24 +159,60 @@ class NicProcess:
             match order:
                 case Stop():
                     self._running = False
-                case Configure():  # Only the first one counts.
+                case Configure() | AttachTun():  # Only the first one counts; without its file it is nothing.
                     self._engine.counters.drop("order-refused")
                 case _:
                     self._engine.order(order, now_ns, wall_ns)
+
+    def _attach(self, fd: int, order: AttachTun) -> None:
+        """Serve another TUN device from now on."""
+        self._detach()
+        self._tun = TunPort(fd, self._engine.counters)
+        self._selector.register(self._tun, selectors.EVENT_READ)
+        self._engine.inlet.is_open, self._engine.inlet.ports = True, frozenset(order.ports)
+
+    def _detach(self) -> None:
+        if self._tun is not None:
+            self._selector.unregister(self._tun)
+            self._tun.close()
+            self._tun = None
+        self._engine.inlet.is_open = False
+
+    def _take_tun(self, tun: TunPort) -> None:
+        engine = self._engine
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        try:
+            for item in tun.packets():
+                if isinstance(item, Bulk):
+                    engine.take_bulk(item, now_ns, wall_ns)
+                else:
+                    engine.take_tun(item[0], now_ns, wall_ns, unfinished=item[1])
+                self._send()
+        except LinkError as error:
+            self._lose(error)
+
+    def _lose(self, error: LinkError) -> None:
+        """The TUN device is gone; control opens another one, or says so."""
+        self._detach()
+        self._engine.reports.append(TunLost(str(error)))
 
     def _take_datagrams(self, udp: UdpSocket) -> None:
         engine = self._engine
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         for _ in range(DATAGRAMS_PER_TURN_MAX):
             try:
-                received = udp.receive()
+                received = udp.receive_burst(self._buffer)
             except LinkError:
                 engine.counters.drop("receive-failed")
                 break
             if received is None:
                 break
-            datagram, source = received
-            engine.receive(datagram, source, now_ns, wall_ns)
+            read, size, source = received
+            if size < read:
+                engine.receive_burst(memoryview(self._buffer)[:read], size, source, now_ns, wall_ns)
+                self._send()  # What came of it stands in buffers that the next burst needs.
+            else:
+                engine.receive(bytes(self._buffer[:read]), source, now_ns, wall_ns)
         self._send()
 
     def _send(self) -> None:
@@ -170,6 +223,20 @@ class NicProcess:
             if sent is not Sent.OK:
                 counters.drop(_DROPS[sent])
         outbox.clear()
+        for endpoint, data, size in self._engine.bursts:
+            udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
+            sent = Sent.REFUSED if udp is None else udp.send_burst(endpoint, data, size)
+            if sent is not Sent.OK:
+                counters.drop(_DROPS[sent], -(-len(data) // size))
+        self._engine.bursts.clear()
+        packets = self._engine.inlet.outbox
+        if packets:
+            if self._tun is not None:
+                try:
+                    self._tun.write(packets)
+                except LinkError as error:
+                    self._lose(error)
+            packets.clear()
 
     def _report(self) -> None:
         """Hand reports over, as far as control takes them now."""
@@ -212,7 +279,7 @@ def main(arguments: Sequence[str]) -> int:
             return EXIT_NOT_CONFIGURED
         sockets: list[UdpSocket] = []
         try:
-            sockets.extend(UdpSocket(endpoint) for endpoint in configure.listen)
+            sockets.extend(UdpSocket(endpoint, bursts=True) for endpoint in configure.listen)
             engine = _engine(configure)  # It loads what it needs, which another user may not be able to read.
             confine(configure.run_as_uid)
         except (LinkError, OSError, UsageError) as error:
@@ -245,7 +312,7 @@ def _engine(configure: Configure) -> Engine:
         now_ns=clock.monotonic_ns(),
         wall_ns=clock.wall_ns(),
         wall_floor_ns=configure.wall_floor_ns,
-        limits=EngineConfig(relay_bytes_s=configure.relay_bytes_s),
+        limits=EngineConfig(relay_bytes_s=configure.relay_bytes_s, prefers_aes=prefers_aes()),
     )
 
 

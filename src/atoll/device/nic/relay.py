@@ -12,7 +12,14 @@ from typing import Final, final
 from atoll.base.ids import Endpoint
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.counters import Counters
-from atoll.device.nic.frame import LABEL_END, LABEL_KEY_BYTES, inner_of, is_authentic, pack_frame, pack_label
+from atoll.device.nic.frame import (
+    FRAME_BYTES_MIN,
+    FRAME_HEADER_BYTES,
+    LABEL_END,
+    LABEL_KEY_BYTES,
+    Heading,
+    inner_of,
+)
 from atoll.device.nic.limits import (
     ARRIVAL_LABELS_MAX,
     FORWARD_LABELS_MAX,
@@ -39,7 +46,7 @@ class Arrival:
 
     relay: bytes
     origin: bytes
-    key: bytes
+    heading: Heading
 
 
 @final
@@ -47,6 +54,7 @@ class Forward:
     """A label that we granted: plain state.
 
     Attributes:
+        heading: Of the frames that come; ``onward``: that they go on with.
         forwarded_bytes: Passed on since the last report, frame headers included.
         dropped: Frames over the rate since the last report.
         due_ns: When the next report is due; 0: none.
@@ -57,11 +65,10 @@ class Forward:
         "dropped",
         "due_ns",
         "forwarded_bytes",
-        "key",
+        "heading",
         "label",
         "meter",
-        "out_key",
-        "out_label",
+        "onward",
         "source",
         "target",
         "told_ns",
@@ -76,8 +83,8 @@ class Forward:
 
     def describe(self, order: SetForwardLabel) -> None:
         """Take everything but the rate from an order."""
-        self.key, self.source, self.target = order.key, order.source, order.target
-        self.out_label, self.out_key = pack_label(order.out_label), order.out_key
+        self.source, self.target = order.source, order.target
+        self.heading, self.onward = Heading(order.label, order.key), Heading(order.out_label, order.out_key)
 
 
 def _burst(rate_bytes_s: int) -> int:
@@ -131,7 +138,7 @@ class Relay:
             return False
         if order.label not in self.arrivals and len(self.arrivals) >= ARRIVAL_LABELS_MAX:
             return False
-        self.arrivals[order.label] = Arrival(order.relay, order.origin, order.key)
+        self.arrivals[order.label] = Arrival(order.relay, order.origin, Heading(order.label, order.key))
         return True
 
     def forget(self, node: bytes) -> None:
@@ -142,7 +149,13 @@ class Relay:
             del self.arrivals[label]
 
     def pass_on(self, forward: Forward, frame: bytes, source: Endpoint, now_ns: int) -> tuple[Endpoint, bytes] | None:
-        """Return where to send what, as the relay; None: not to be passed on, and counted.
+        """Return where to send what, as the relay; None: not to be passed on, and counted."""
+        changed = bytearray(frame)
+        endpoint = self.pass_in_place(forward, memoryview(changed), source, now_ns)
+        return None if endpoint is None else (endpoint, bytes(changed))
+
+    def pass_in_place(self, forward: Forward, frame: memoryview, source: Endpoint, now_ns: int) -> Endpoint | None:
+        """Make a frame that came the one that goes on, and return where to; None: not to be passed on, and counted.
 
         Nothing about the frame's size changes, so that a path's largest packet is the same at both ends.
         """
@@ -150,7 +163,7 @@ class Relay:
         if holder is None or holder.where.endpoint != source:
             self._counters.drop("frame-source")
             return None
-        if not is_authentic(frame, forward.key):
+        if not forward.heading.is_on(frame):
             self._counters.drop("frame-forged")
             return None
         if target is None or target.where.endpoint is None:
@@ -167,15 +180,77 @@ class Relay:
         forward.meter.take(len(frame), now_ns)
         self._budget.take(len(frame), now_ns)
         forward.forwarded_bytes += len(frame)
-        return target.where.endpoint, pack_frame(forward.out_label, forward.out_key, inner_of(frame))
+        forward.onward.head(frame)
+        return target.where.endpoint
+
+    def pass_run(  # tidy: allow parameters, one place in a burst.
+        self, forward: Forward, frames: memoryview, size: int, source: Endpoint, now_ns: int
+    ) -> tuple[int, Endpoint | None]:
+        """Do ``pass_in_place`` for the first frame of a burst, and for those after it that are like it.
+
+        Args:
+            forward: Where frames under the first one's label go.
+            frames: Back to back, changed.
+            size: Length of each but the last.
+            source: Where all came from.
+            now_ns: Monotonic time.
+
+        Returns:
+            How many bytes are done, at least the first frame's; where they go; None: nowhere, and that is counted.
+        """
+        holder, target = self._peers.get(forward.source), self._peers.get(forward.target)
+        whole = len(frames)
+        if (
+            holder is None
+            or holder.where.endpoint != source
+            or target is None
+            or target.where.endpoint is None
+            or not forward.meter.fits(whole, now_ns)
+            or not self._budget.fits(whole, now_ns)
+            or not (end := _like_first(frames, size, forward.heading, forward.onward))
+        ):
+            return min(size, whole), self.pass_in_place(forward, frames[:size], source, now_ns)
+        forward.meter.take(end, now_ns)
+        self._budget.take(end, now_ns)
+        forward.forwarded_bytes += end
+        return end, target.where.endpoint
+
+    def arrive_run(self, arrival: Arrival, frames: memoryview, size: int, source: Endpoint) -> int:
+        """Return how many bytes of a burst are frames for us like its first one; 0: none, and that is counted."""
+        relay = self._peers.get(arrival.relay)
+        if relay is not None and relay.where.endpoint == source:
+            end = _like_first(frames, size, arrival.heading)
+            if end:
+                return end
+        return min(size, len(frames)) if self.is_from(arrival, frames[:size], source) else 0
 
     def arrive(self, arrival: Arrival, frame: bytes, source: Endpoint) -> bytes | None:
         """Return the datagram in a frame for us; None: not from that relay, and counted."""
+        return inner_of(frame) if self.is_from(arrival, frame, source) else None
+
+    def is_from(self, arrival: Arrival, frame: bytes | memoryview, source: Endpoint) -> bool:
+        """Return whether a frame for us came from the relay that its label belongs to; else it is counted."""
         relay = self._peers.get(arrival.relay)
         if relay is None or relay.where.endpoint != source:
             self._counters.drop("frame-source")
-            return None
-        if not is_authentic(frame, arrival.key):
+            return False
+        if not arrival.heading.is_on(frame):
             self._counters.drop("frame-forged")
-            return None
-        return inner_of(frame)
+            return False
+        return True
+
+
+def _like_first(frames: memoryview, size: int, heading: Heading, onward: Heading | None = None) -> int:
+    """Return where the authentic frames end that have the inner kind of the first one; give them another heading."""
+    kind = bytes(frames[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4])
+    for at in range(0, len(frames), size):
+        frame = frames[at : at + size]
+        if (
+            len(frame) < FRAME_BYTES_MIN
+            or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] != kind
+            or not heading.is_on(frame)
+        ):
+            return at
+        if onward is not None:
+            onward.head(frame)
+    return len(frames)

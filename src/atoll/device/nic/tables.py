@@ -13,10 +13,10 @@ from atoll.base.ids import GroupId, NodeId, PublicKey
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import numeric_endpoint
 from atoll.device.nic.evidence import Evidence
-from atoll.device.nic.frame import pack_label
+from atoll.device.nic.frame import Heading
 from atoll.device.nic.limits import KEEPALIVE_S
 from atoll.device.nic.messages import AdmitPeer, EngineOrder, ExpelPeer, SendPacket
-from atoll.device.nic.peers import Peer, TransmitLabel
+from atoll.device.nic.peers import Peer
 from atoll.device.nic.relay import Relay, is_label
 from atoll.overlay.orders import (
     DropArrivalLabel,
@@ -99,7 +99,7 @@ class Tables:
         peer = peers.by_key.get(order.public_key)
         if peer is None:
             try:
-                self._sessions.add_peer(order.public_key, psk=psk)
+                self._sessions.add_peer(order.public_key, psk=psk, ours=True)
             except (LimitError, UsageError):  # Too many, or our own key.
                 return False
             peer = Peer(PublicKey(order.public_key), peers.group, peers.own)
@@ -114,7 +114,7 @@ class Tables:
     def call(self, peer: Peer, now_ns: int, wall_ns: int) -> None:
         """Keep a session with this peer from now on, if there is a way to it and we are the one to call."""
         calls = peer.is_reachable() and not peer.invited
-        self._sessions.add_peer(peer.public_key, psk=peer.psk, keepalive_s=KEEPALIVE_S if calls else 0)
+        self._sessions.add_peer(peer.public_key, psk=peer.psk, keepalive_s=KEEPALIVE_S if calls else 0, ours=True)
         if calls:
             self._sessions.connect(peer.public_key, now_ns, wall_ns)
 
@@ -133,7 +133,7 @@ class Tables:
         peer = self._peers.by_node.get(order.node)
         if peer is None or not is_label(order.label, order.key):
             return False
-        if not peer.set_transmit(order.relay, TransmitLabel(pack_label(order.label), order.key)):
+        if not peer.set_transmit(order.relay, Heading(order.label, order.key)):
             return False
         if not peer.up:
             self.call(peer, now_ns, wall_ns)

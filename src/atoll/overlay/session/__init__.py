@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides how two nodes keep a secret: WireGuard's handshake and transport, unchanged, as machines without I/O."""
 
-from atoll.overlay.session.events import DROP_REASONS, Counters, Data, Established, Outgoing, Received
-from atoll.overlay.session.limits import KEEPALIVE_S_MAX, PEERS_MAX, PLAINTEXT_BYTES_MAX
+from atoll.overlay.session.events import DROP_REASONS, Burst, Counters, Data, Established, Outgoing, Received, Run
+from atoll.overlay.session.limits import BURST_MAX, KEEPALIVE_S_MAX, PEERS_MAX, PLAINTEXT_BYTES_MAX
 from atoll.overlay.session.noise import PrivateKey
 from atoll.overlay.session.sessions import Sessions
 
 __all__ = [
+    "BURST_MAX",
     "DROP_REASONS",
     "KEEPALIVE_S_MAX",
     "PEERS_MAX",
     "PLAINTEXT_BYTES_MAX",
+    "Burst",
     "Counters",
     "Data",
     "Established",
     "Outgoing",
     "PrivateKey",
     "Received",
+    "Run",
     "Sessions",
 ]

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the session layer tells its caller."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
 import msgspec
 
-__all__ = ["DROP_REASONS", "Counters", "Data", "Established", "Outgoing", "Received"]
+__all__ = ["DROP_REASONS", "Counters", "Data", "Established", "Outgoing", "Received", "Run"]
 
 DROP_REASONS: Final = (
     "cookie-owed",  # Under load: a handshake message without a valid cookie; answered with a cookie reply.
@@ -40,6 +41,45 @@ class Outgoing:
 
     public_key: bytes | None
     datagram: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Packets to seal at once, for one peer.
+
+    Attributes:
+        source: The buffer in which they stand.
+        spans: (from, until) of each in ``source``, at most BURST_MAX, none empty; each is read before the next is asked
+            for, so that one may be written over the end of the one before it.
+        out: Where the datagrams go; not ``source``.
+        room: Bytes left free before each datagram.
+        step: From the beginning of one to that of the next, the room included: at least what the longest one needs.
+    """
+
+    source: memoryview
+    spans: Iterable[tuple[int, int]]
+    out: memoryview
+    room: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Datagrams to open at once.
+
+    Attributes:
+        data: The datagrams, back to back.
+        size: From the beginning of one to that of the next.
+        head: Bytes before the data packet in each; 0, or a relay frame's.
+        ends: Where each ends, at least ``head`` and 32 bytes behind where it begins; at most BURST_MAX.
+        out: Where the plaintexts go, each as far from the beginning as its datagram; not ``data``.
+    """
+
+    data: memoryview
+    size: int
+    head: int
+    ends: Sequence[int]
+    out: memoryview
 
 
 class Data(msgspec.Struct, frozen=True, gc=False):

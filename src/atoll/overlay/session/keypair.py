@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pair of transport keys, and the table of the indices under which packets find theirs."""
 
+from hashlib import blake2s
 from random import Random
 from typing import Final, Generic, TypeVar, final
 
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from atoll.overlay.session.protocol import KEEPALIVE_TIMEOUT_NS, REJECT_AFTER_TIME_NS, REKEY_TIMEOUT_NS
+from atoll.base.ids import KEY_BYTES
+from atoll.overlay.session.protocol import (
+    DATA,
+    DATA_AES,
+    DATA_AES_CONTEXT,
+    KEEPALIVE_TIMEOUT_NS,
+    REJECT_AFTER_TIME_NS,
+    REKEY_TIMEOUT_NS,
+)
 from atoll.overlay.session.window import Window
 
 __all__ = ["NEVER_NS", "IndexTable", "Keypair"]
@@ -26,9 +35,17 @@ class Keypair:
         receive_key: 32 bytes.
         now_ns: Birth.
         rekey_ns: When we start a successor, ns; NEVER_NS: the peer does, because it started this one.
+        ours: Whether the peer is a node of ours, which understands kind 6.
+
+    Attributes:
+        kind: Of what we seal: DATA, or DATA_AES.
+        aes_opener: For kind 6; None: the peer is no node of ours.
     """
 
     __slots__ = (
+        "_aes_sealer",
+        "aes_opener",
+        "kind",
         "late_ns",
         "local_index",
         "opener",
@@ -49,10 +66,14 @@ class Keypair:
         receive_key: bytes,
         now_ns: int,
         rekey_ns: int,
+        ours: bool = False,
     ) -> None:
         self.local_index: Final = local_index
         self.remote_index: Final = remote_index
-        self.sealer: Final = ChaCha20Poly1305(send_key)
+        self.kind = DATA
+        self.sealer: ChaCha20Poly1305 | AESGCM = ChaCha20Poly1305(send_key)
+        self._aes_sealer: Final = _aes(send_key) if ours else None
+        self.aes_opener: Final = _aes(receive_key) if ours else None
         self.opener: Final = ChaCha20Poly1305(receive_key)
         self.reject_ns: Final = now_ns + REJECT_AFTER_TIME_NS
         self.rekey_ns: Final = rekey_ns
@@ -62,6 +83,20 @@ class Keypair:
         )
         self.sent = 0
         self.window: Final = Window()
+
+    def use_aes(self) -> None:
+        """Seal with AES from now on."""
+        if self._aes_sealer is not None:
+            self.kind, self.sealer = DATA_AES, self._aes_sealer
+
+    def seal_aes(self, nonce: bytes, plaintext: bytes) -> bytes | None:
+        """Seal one packet of kind 6; None: the peer would not understand it."""
+        return None if self._aes_sealer is None else self._aes_sealer.encrypt(nonce, plaintext, None)
+
+
+def _aes(key: bytes) -> AESGCM:
+    """Return the cipher of kind 6 that belongs to a transport key; its key is another one, and says nothing of it."""
+    return AESGCM(blake2s(DATA_AES_CONTEXT, key=key, digest_size=KEY_BYTES).digest())
 
 
 OwnerT = TypeVar("OwnerT")

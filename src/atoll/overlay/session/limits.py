@@ -6,6 +6,7 @@ from typing import Final
 from atoll.base.units import SECOND_NS
 
 __all__ = [
+    "BURST_MAX",
     "COOKIE_REPLIES_PER_S",
     "COOKIE_REPLY_BURST",
     "HANDSHAKES_PER_SOURCE_BURST",
@@ -34,6 +35,9 @@ PREVIOUS_MAX: Final = 2
 # Datagrams waiting for the caller, who drains after each call; a tick makes at most 2 for each peer.
 # At the limit: the new datagram is dropped and counted, as if the network had lost it.
 OUTBOX_MAX: Final = 4 * PEERS_MAX
+
+# Packets sealed at once: what the kernel hands over at once. At the limit: the caller has cut it.
+BURST_MAX: Final = 128
 
 # Fits the largest IPv6 packet without jumbograms. At the limit: ``seal`` raises UsageError.
 PLAINTEXT_BYTES_MAX: Final = 65_536

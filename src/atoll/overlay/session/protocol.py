@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Constants of the WireGuard protocol, as published; none of them is ours to change. Ours are in ``limits.py``.
 
+One thing is added to it, between our own nodes only: ``DATA_AES`` (docs/spec/session.md, 4; ADR 0018).
+
 Source: J. A. Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", sections 5.4 and 6.1, and
 https://www.wireguard.com/protocol/.
 """
@@ -18,6 +20,8 @@ __all__ = [
     "COOKIE_REPLY_BYTES",
     "COOKIE_SECRET_TIME_NS",
     "DATA",
+    "DATA_AES",
+    "DATA_AES_CONTEXT",
     "DATA_BYTES_MIN",
     "DATA_HEADER",
     "DATA_HEADER_BYTES",
@@ -30,6 +34,7 @@ __all__ = [
     "LABEL_MAC1",
     "MACS_BYTES",
     "MAC_BYTES",
+    "NONCE",
     "PADDING_BYTES",
     "REJECT_AFTER_MESSAGES",
     "REJECT_AFTER_TIME_NS",
@@ -57,11 +62,14 @@ INITIATION: Final = 1
 RESPONSE: Final = 2
 COOKIE_REPLY: Final = 3
 DATA: Final = 4
+DATA_AES: Final = 6  # Ours. Kind 5 is the relay frame.
+DATA_AES_CONTEXT: Final = b"atoll data aes-256-gcm"
 
 INITIATION_HEADER: Final = Struct("<II")  # Kind, sender index.
 RESPONSE_HEADER: Final = Struct("<III")  # Kind, sender index, receiver index.
 DATA_HEADER: Final = Struct("<IIQ")  # Kind, receiver index, counter.
 DATA_HEADER_BYTES: Final = 16
+NONCE: Final = Struct("<4xQ")  # Of a data packet: its counter.
 
 TAG_BYTES: Final = 16
 TIMESTAMP_BYTES: Final = 12

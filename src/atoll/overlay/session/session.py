@@ -18,17 +18,19 @@ from typing import Final, final
 
 from atoll.base.ids import KEY_BYTES
 from atoll.overlay.session.cookie import CookieJar
-from atoll.overlay.session.events import Counters, Established, Outgoing
+from atoll.overlay.session.events import Burst, Counters, Established, Outgoing
 from atoll.overlay.session.keypair import NEVER_NS, IndexTable, Keypair
-from atoll.overlay.session.limits import INITIATION_INTERVAL_NS, OUTBOX_MAX, PREVIOUS_MAX, RESPONDED_HOLD_NS
+from atoll.overlay.session.limits import BURST_MAX, INITIATION_INTERVAL_NS, OUTBOX_MAX, PREVIOUS_MAX, RESPONDED_HOLD_NS
 from atoll.overlay.session.noise import Initiator, PrivateKey, Responder
 from atoll.overlay.session.protocol import (
-    DATA,
+    DATA_AES,
     DATA_HEADER,
+    DATA_HEADER_BYTES,
     INITIATION,
     INITIATION_HEADER,
     KEEPALIVE_TIMEOUT_NS,
     MACS_BYTES,
+    NONCE,
     PADDING_BYTES,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME_NS,
@@ -39,6 +41,7 @@ from atoll.overlay.session.protocol import (
     REKEY_TIMEOUT_NS,
     RESPONSE,
     RESPONSE_HEADER,
+    TAG_BYTES,
 )
 from atoll.overlay.session.timestamp import Timestamps
 
@@ -59,17 +62,22 @@ class Local:
         timestamps: For initiations.
         counters: Drops are counted here.
 
+        prefers_aes: Whether this machine is faster with AES.
+
     Attributes:
         wake_ns: Not later than the earliest deadline of any session.
     """
 
-    __slots__ = ("counters", "expired", "outbox", "rng", "static", "table", "timestamps", "wake_ns")
+    __slots__ = ("counters", "expired", "outbox", "prefers_aes", "rng", "static", "table", "timestamps", "wake_ns")
 
-    def __init__(self, *, static: PrivateKey, rng: Random, timestamps: Timestamps, counters: Counters) -> None:
+    def __init__(
+        self, *, static: PrivateKey, rng: Random, timestamps: Timestamps, counters: Counters, prefers_aes: bool
+    ) -> None:
         self.static: Final = static
         self.rng: Final = rng
         self.timestamps: Final = timestamps
         self.counters: Final = counters
+        self.prefers_aes: Final = prefers_aes
         self.table: Final[IndexTable[Session]] = IndexTable(rng)
         self.outbox: Final[list[Outgoing]] = []
         self.expired: Final[list[bytes]] = []
@@ -101,6 +109,7 @@ class Session:
         local: Shared with the other sessions of this node.
         public_key: The peer, 32 bytes.
         psk: 32 bytes; zeros: none. May be changed; counts from the next handshake on.
+        ours: Whether the peer is a node of ours. May be changed, too.
 
     Attributes:
         static_secret: Agreement of the two long-term keys; None: the peer's key is a low-order point, and no session
@@ -128,6 +137,7 @@ class Session:
         "_unanswered_ns",
         "current",
         "following",
+        "ours",
         "previous",
         "psk",
         "public_key",
@@ -137,10 +147,10 @@ class Session:
         "traversed_ns",
     )
 
-    def __init__(self, local: Local, public_key: bytes, psk: bytes) -> None:
+    def __init__(self, local: Local, public_key: bytes, psk: bytes, *, ours: bool) -> None:
         self._local: Final = local
         self.public_key: Final = public_key
-        self.psk = psk
+        self.psk, self.ours = psk, ours
         self.static_secret: Final = local.static.agree(public_key)
         self._jar: Final = CookieJar(public_key)
         self.current: Keypair | None = None
@@ -190,15 +200,43 @@ class Session:
             return None
         counter = keypair.sent
         keypair.sent = counter + 1
-        header = DATA_HEADER.pack(DATA, keypair.remote_index, counter)
+        header = DATA_HEADER.pack(keypair.kind, keypair.remote_index, counter)
         sealed = keypair.sealer.encrypt(_NONCE_PREFIX + header[8:], plaintext + _PADS[len(plaintext) & 15], None)
+        self._sent(keypair, now_ns, wall_ns, data=bool(plaintext))
+        return header + sealed
+
+    def seal_burst(self, burst: Burst, now_ns: int, wall_ns: int) -> int | None:
+        """Seal packets that stand in one buffer into another one; return where the last datagram ends there.
+
+        None: no session now, and a handshake is under way; nothing was sealed.
+        """
+        keypair = self.current
+        if keypair is None or now_ns >= keypair.reject_ns or keypair.sent + BURST_MAX > REJECT_AFTER_MESSAGES:
+            self.demand(now_ns, wall_ns)
+            return None
+        seal, index, counter = keypair.sealer.encrypt_into, keypair.remote_index, keypair.sent
+        source, out, step = burst.source, burst.out, burst.step
+        kind, pack_header, pack_nonce = keypair.kind, DATA_HEADER.pack_into, NONCE.pack
+        at, end = burst.room, 0
+        for start, until in burst.spans:
+            pack_header(out, at, kind, index, counter)
+            body = at + DATA_HEADER_BYTES
+            end = body + until - start + TAG_BYTES
+            seal(pack_nonce(counter), source[start:until], None, out[body:end])
+            counter += 1
+            at += step
+        keypair.sent = counter
+        self._sent(keypair, now_ns, wall_ns, data=True)
+        return end
+
+    def _sent(self, keypair: Keypair, now_ns: int, wall_ns: int, *, data: bool) -> None:
+        """Keep the timers after something was sealed."""
         self.traversed_ns = now_ns
         self.reply_ns = NEVER_NS
-        if plaintext and self.renew_ns == NEVER_NS:
+        if data and self.renew_ns == NEVER_NS:
             self.renew_ns = self._local.wake_by(now_ns + self._unanswered_ns)
-        if now_ns >= keypair.rekey_ns or counter >= REKEY_AFTER_MESSAGES:
+        if now_ns >= keypair.rekey_ns or keypair.sent > REKEY_AFTER_MESSAGES:
             self.demand(now_ns, wall_ns)
-        return header + sealed
 
     # Handshakes that we start.
 
@@ -267,10 +305,12 @@ class Session:
                 receive_key=receive_key,
                 now_ns=now_ns,
                 rekey_ns=now_ns + REKEY_AFTER_TIME_NS + self._local.jitter_ns(),
+                ours=self.ours,
             )
         )
         self.traversed_ns, self.renew_ns = now_ns, NEVER_NS
         self._send_keepalive(now_ns, wall_ns)  # Confirms the session, so that the peer may use it.
+        self._offer_aes()
         return Established(self.public_key, initiator=True)
 
     # Handshakes that the peer starts.
@@ -308,6 +348,7 @@ class Session:
             receive_key=receive_key,
             now_ns=now_ns,
             rekey_ns=NEVER_NS,
+            ours=self.ours,
         )
         self._register(self.following)
         header = RESPONSE_HEADER.pack(RESPONSE, self.following.local_index, remote_index)
@@ -323,6 +364,25 @@ class Session:
         if self.current is not None:
             self._supersede(self.current)
         self.current = confirmed
+        self._offer_aes()
+
+    def _offer_aes(self) -> None:
+        """Show a node of ours, by an empty packet of kind 6, that we would rather have AES."""
+        keypair = self.current
+        if keypair is None or not self._local.prefers_aes:
+            return
+        counter = keypair.sent
+        sealed = keypair.seal_aes(NONCE.pack(counter), b"")
+        if sealed is not None:
+            keypair.sent = counter + 1
+            self._local.send(self.public_key, DATA_HEADER.pack(DATA_AES, keypair.remote_index, counter) + sealed)
+
+    def offered_aes(self, keypair: Keypair) -> None:
+        """Take an authentic packet of kind 6: whoever sends one would rather have AES as well."""
+        if self._local.prefers_aes:
+            keypair.use_aes()
+            if self.current is not None:  # When both ends started at once, each may stay with its own keypair.
+                self.current.use_aes()
 
     def is_outdated(self, keypair: Keypair, now_ns: int, wall_ns: int) -> bool:
         """Tell whether a keypair is of an earlier handshake than the one in use; if so for long, shake hands again.

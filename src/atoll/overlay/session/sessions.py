@@ -16,9 +16,10 @@ from atoll.base.ids import KEY_BYTES
 from atoll.base.units import SECOND_NS
 from atoll.overlay.session.admission import Allowance, HandshakeLoad, SourceAllowances
 from atoll.overlay.session.cookie import CookieGate
-from atoll.overlay.session.events import Counters, Data, Established, Outgoing, Received
+from atoll.overlay.session.events import Burst, Counters, Data, Established, Outgoing, Received, Run
 from atoll.overlay.session.keypair import NEVER_NS
 from atoll.overlay.session.limits import (
+    BURST_MAX,
     COOKIE_REPLIES_PER_S,
     COOKIE_REPLY_BURST,
     KEEPALIVE_S_MAX,
@@ -30,6 +31,7 @@ from atoll.overlay.session.protocol import (
     COOKIE_REPLY,
     COOKIE_REPLY_BYTES,
     DATA,
+    DATA_AES,
     DATA_BYTES_MIN,
     DATA_HEADER,
     DATA_HEADER_BYTES,
@@ -37,16 +39,18 @@ from atoll.overlay.session.protocol import (
     INITIATION_BYTES,
     INITIATION_HEADER,
     MACS_BYTES,
+    NONCE,
     REJECT_AFTER_MESSAGES,
     RESPONSE,
     RESPONSE_BYTES,
+    TAG_BYTES,
 )
 from atoll.overlay.session.session import Local, Session
 from atoll.overlay.session.timestamp import Timestamps
 
 __all__ = ["Sessions"]
 
-_NONCE_PREFIX: Final = bytes(4)
+_DATA_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (DATA, DATA_AES))
 _HANDSHAKE_BYTES: Final = {INITIATION: INITIATION_BYTES, RESPONSE: RESPONSE_BYTES, COOKIE_REPLY: COOKIE_REPLY_BYTES}
 _ZERO_PSK: Final = bytes(KEY_BYTES)
 
@@ -64,6 +68,7 @@ class Sessions:
         now_ns: Monotonic time of creation.
         wall_floor_ns: ``timestamp_ns`` of an earlier life of this key, so that peers go on answering it although the
             wall clock went back in between; 0: none.
+        prefers_aes: Whether this machine is faster with AES-256-GCM than with ChaCha20-Poly1305.
 
     Attributes:
         counters: What was dropped, by reason.
@@ -89,10 +94,16 @@ class Sessions:
         "outbox",
     )
 
-    def __init__(self, *, private_key: bytes, rng: Random, now_ns: int, wall_floor_ns: int = 0) -> None:
+    def __init__(
+        self, *, private_key: bytes, rng: Random, now_ns: int, wall_floor_ns: int = 0, prefers_aes: bool = True
+    ) -> None:
         self.counters: Final = Counters()
         self._local: Final = Local(
-            static=PrivateKey(private_key), rng=rng, timestamps=Timestamps(wall_floor_ns), counters=self.counters
+            static=PrivateKey(private_key),
+            rng=rng,
+            timestamps=Timestamps(wall_floor_ns),
+            counters=self.counters,
+            prefers_aes=prefers_aes,
         )
         self._keypairs: Final = self._local.table.keypairs
         self._peers: Final[dict[bytes, Session]] = {}
@@ -119,7 +130,7 @@ class Sessions:
         """The last handshake timestamp used, ns since 1970; to be stored as the next life's ``wall_floor_ns``."""
         return self._local.timestamps.last_ns
 
-    def add_peer(self, public_key: bytes, *, psk: bytes = _ZERO_PSK, keepalive_s: int = 0) -> None:
+    def add_peer(self, public_key: bytes, *, psk: bytes = _ZERO_PSK, keepalive_s: int = 0, ours: bool = False) -> None:
         """Allow a peer; for a known one, change what differs and keep its sessions.
 
         Args:
@@ -127,6 +138,7 @@ class Sessions:
             psk: 32 bytes, the same at both ends; zeros: none. Counts from the next handshake on.
             keepalive_s: Send something at least this often, seconds, at most KEEPALIVE_S_MAX; 0: no. A peer with a
                 keepalive is connected to by itself.
+            ours: It is a node of ours, and understands packets of kind 6. Counts from the next handshake on.
 
         Raises:
             LimitError: PEERS_MAX peers already.
@@ -140,8 +152,8 @@ class Sessions:
         if session is None:
             if len(self._peers) >= PEERS_MAX:
                 raise LimitError("PEERS_MAX", PEERS_MAX)
-            session = self._peers[public_key] = Session(self._local, public_key, psk)
-        session.psk = psk
+            session = self._peers[public_key] = Session(self._local, public_key, psk, ours=ours)
+        session.psk, session.ours = psk, ours
         session.set_keepalive(keepalive_s * SECOND_NS, self._now_ns)
 
     def remove_peer(self, public_key: bytes) -> None:
@@ -179,6 +191,21 @@ class Sessions:
             raise UsageError(f"a packet of {len(plaintext)} bytes")
         return session.seal(plaintext, now_ns, wall_ns)
 
+    def seal_burst(self, public_key: bytes, burst: Burst, now_ns: int, wall_ns: int) -> int | None:
+        """Seal packets for a peer, many at once and without padding.
+
+        Args:
+            public_key: The peer.
+            burst: The packets, and where the datagrams go.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970, in case a handshake starts.
+
+        Returns:
+            Where the last datagram ends in ``burst.out``; None: as ``seal``, and nothing was sealed.
+        """
+        session = self._peers.get(public_key)
+        return None if session is None else session.seal_burst(burst, now_ns, wall_ns)
+
     def receive(
         self,
         datagram: bytes,
@@ -187,7 +214,7 @@ class Sessions:
         wall_ns: int,
         under_load: bool,  # noqa: FBT001 - the packet path, where keywords cost time.
     ) -> Received | None:
-        """Take one datagram of kind 1 to 4 from the network; nothing in it can raise.
+        """Take one datagram of kind 1 to 4, or 6, from the network; nothing in it can raise.
 
         Args:
             datagram: Its bytes.
@@ -202,9 +229,34 @@ class Sessions:
         if len(datagram) < DATA_BYTES_MIN:
             self.counters.drop("malformed")
             return None
-        kind, index, counter = DATA_HEADER.unpack_from(datagram)
-        if kind != DATA:
+        if datagram[:4] not in _DATA_KINDS:
+            kind = int.from_bytes(datagram[:4], "little")
             return self._receive_handshake(kind, datagram, source, now_ns, wall_ns, under_load=under_load)
+        size = len(datagram) - DATA_BYTES_MIN
+        out = bytearray(size)
+        opened = self.open_into(datagram, out, now_ns, wall_ns)
+        if opened is None:
+            return None
+        public_key, counter, gap_delta, confirms = opened
+        if confirms and not size:
+            return Established(public_key, initiator=False)
+        return Data(public_key, bytes(out), counter, gap_delta, confirms)
+
+    def open_into(
+        self, datagram: bytes | memoryview, out: bytearray | memoryview, now_ns: int, wall_ns: int
+    ) -> tuple[bytes, int, int, bool] | None:
+        """Open one data packet into a buffer; nothing in it can raise.
+
+        Args:
+            datagram: Of kind 4 or 6, at least DATA_BYTES_MIN bytes.
+            out: For the plaintext, DATA_BYTES_MIN bytes shorter than the datagram. When it is not opened, garbage.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970, in case a handshake starts.
+
+        Returns:
+            (public key, counter, gap delta, confirms), as in ``Data``; None: dropped and counted.
+        """
+        kind, index, counter = DATA_HEADER.unpack_from(datagram)
         held = self._keypairs.get(index)
         if held is None:
             self.counters.drop("index-unknown")
@@ -217,10 +269,12 @@ class Sessions:
         if window.seen(counter):  # Before decrypting, because the second of two copies is common and should be cheap.
             self.counters.drop("replayed")
             return None
+        opener = keypair.opener if kind == DATA else keypair.aes_opener
+        if opener is None:
+            self.counters.drop("malformed")
+            return None
         try:
-            plaintext = keypair.opener.decrypt(
-                _NONCE_PREFIX + datagram[8:DATA_HEADER_BYTES], datagram[DATA_HEADER_BYTES:], None
-            )
+            opener.decrypt_into(NONCE.pack(counter), datagram[DATA_HEADER_BYTES:], None, out)
         except InvalidTag:
             self.counters.drop("forged")
             return None
@@ -230,16 +284,65 @@ class Sessions:
         confirms = keypair is session.following
         if confirms:
             session.confirm()
+        if kind != keypair.kind and kind == DATA_AES:
+            session.offered_aes(keypair)
         if now_ns >= keypair.late_ns and keypair is session.current:
             session.demand(now_ns, wall_ns)
         if keypair is not session.current and session.is_outdated(keypair, now_ns, wall_ns):
             gap_delta = -1  # Late by a whole handshake: it says nothing of where the peer is now.
-        if plaintext:
-            if session.reply_ns == NEVER_NS:
-                session.arm_reply(now_ns)
-        elif confirms:
-            return Established(session.public_key, initiator=False)
-        return Data(session.public_key, plaintext, counter, gap_delta, confirms)
+        if len(out) and session.reply_ns == NEVER_NS:
+            session.arm_reply(now_ns)
+        return session.public_key, counter, gap_delta, confirms
+
+    def open_run(self, run: Run, now_ns: int, wall_ns: int) -> tuple[bytes, int] | None:
+        """Open the first packets of a burst, as far as there is nothing special about them; nothing in it can raise.
+
+        They are of one keypair, not an outdated one, which is confirmed and needs no successor, and their counters are
+        consecutive and above all that came before.
+
+        Returns:
+            (public key, how many were opened); None: none, and the first one is for ``open_into``, as is the one that
+            follows those opened.
+        """
+        data, size, out, head = run.data, run.size, run.out, run.head
+        kind, index, first = DATA_HEADER.unpack_from(data, head)
+        held = self._keypairs.get(index)
+        if held is None:
+            return None
+        session, keypair = held
+        window = keypair.window
+        if (
+            keypair is session.following
+            or (keypair is not session.current and session.is_outdated(keypair, now_ns, wall_ns))
+            or now_ns >= keypair.reject_ns
+            or now_ns >= keypair.late_ns
+            or kind not in {DATA, keypair.kind}
+            or size <= head + DATA_BYTES_MIN
+            or not window.highest < first < REJECT_AFTER_MESSAGES - BURST_MAX
+        ):
+            return None
+        opener = keypair.opener if kind == DATA else keypair.aes_opener
+        if opener is None:
+            return None
+        opened, counter, at, body = opener.decrypt_into, first, 0, head + DATA_HEADER_BYTES
+        expected, pack_header, pack_nonce = bytearray(DATA_HEADER_BYTES), DATA_HEADER.pack_into, NONCE.pack
+        try:
+            for end in run.ends:
+                pack_header(expected, 0, kind, index, counter)
+                if data[at + head : at + body] != expected:
+                    break
+                opened(pack_nonce(counter), data[at + body : end], None, out[at : end - body - TAG_BYTES])
+                counter += 1
+                at += size
+        except InvalidTag:
+            pass  # ``open_into`` finds that out once more, and counts it.
+        if counter == first:
+            return None
+        window.mark_run(first, counter - first)
+        session.traversed_ns, session.renew_ns = now_ns, NEVER_NS
+        if session.reply_ns == NEVER_NS:
+            session.arm_reply(now_ns)
+        return session.public_key, counter - first
 
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due in every session."""

@@ -15,6 +15,7 @@ __all__ = ["USABLE_BITS", "Window"]
 _WORDS: Final = WINDOW_BITS // 64
 _MASK: Final = _WORDS - 1
 USABLE_BITS: Final = WINDOW_BITS - 64
+_WORD: Final = (1 << 64) - 1
 
 
 @final
@@ -42,6 +43,26 @@ class Window:
         if behind < 0:
             return False
         return behind >= USABLE_BITS or (self._words[(counter >> 6) & _MASK] >> (counter & 63)) & 1 == 1
+
+    def mark_run(self, first: int, count: int) -> None:
+        """Note that authentic packets with consecutive counters came, at most WINDOW_BITS - 64 of them.
+
+        Args:
+            first: Counter of the first; above ``highest``.
+            count: How many; at least 1.
+        """
+        words, last = self._words, first + count - 1
+        top, end = self.highest >> 6, last >> 6
+        for step in range(1, min(end - top, _WORDS) + 1):
+            words[(top + step) & _MASK] = 0
+        bits = (1 << count) - 1 << (first & 63)
+        word = first >> 6
+        while bits:
+            words[word & _MASK] |= bits & _WORD
+            bits >>= 64
+            word += 1
+        self.received += count
+        self.highest = last
 
     def mark(self, counter: int) -> int:
         """Note that an authentic packet came.

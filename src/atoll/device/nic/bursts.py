@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast path of the packet device: many packets at once, in buffers, in either direction.
+
+What it does for each packet is what ``Engine`` does, in the same order, without making an object of it; whatever is not
+plain data goes to the engine's own path. Nothing here is needed for a node to work: it is where the speed comes from.
+
+Theory of operation. *Out*: a large packet of the kernel is cut in its buffer, each segment is sealed into the next
+place of a second buffer, and the whole goes out in a few bursts. *In*: what the kernel received in one burst is opened
+place by place into a third buffer; consecutive segments of a stream are put together again and written as one. *On*: a
+relay changes the headers of a burst where it stands and sends it on. No payload is copied but by the cipher.
+"""
+
+from typing import Final, Protocol, final
+
+from atoll.base.ids import DIRECT, Endpoint
+from atoll.device.nic.counters import Counters
+from atoll.device.nic.frame import FRAME_HEADER_BYTES, FRAME_KIND, label_of
+from atoll.device.nic.inlet import Inlet
+from atoll.device.nic.outlet import Outlet
+from atoll.device.nic.peers import Peer
+from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
+from atoll.device.nic.relay import Arrival, Forward, Relay
+from atoll.device.nic.segments import CONTINUED_NIBBLE, UNFINISHED, Bulk, Joint, single
+from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
+from atoll.overlay.session import BURST_MAX, Burst, Run, Sessions
+
+__all__ = ["Bursts", "Slow"]
+
+_DATA: Final = frozenset((b"\x04\0\0\0", b"\x06\0\0\0"))
+_HEADER_BYTES: Final = 16
+_OVERHEAD_BYTES: Final = _HEADER_BYTES + 16
+_BUFFER_BYTES: Final = 2 * 65_536 + 128 * (FRAME_HEADER_BYTES + _OVERHEAD_BYTES)
+_PADDING_BYTES_MAX: Final = 31
+
+
+class Slow(Protocol):
+    """What the fast path needs of the engine."""
+
+    def take_datagram(self, datagram: bytes, source: Endpoint) -> None:
+        """Take one datagram by the usual path."""
+        ...
+
+    def take_plaintext(
+        self, peer: Peer, plaintext: bytes, gap_delta: int, source: Endpoint, arrival: Arrival | None
+    ) -> None:
+        """Take what a data packet held, if it is not for the fast path."""
+        ...
+
+    def settle(self, peer: Peer | None, source: Endpoint, arrival: Arrival | None, *, confirms: bool) -> None:
+        """Send what the sessions have to say after a packet, and report a session that it confirmed."""
+        ...
+
+    def count_flow(self, peer: Peer, *, sent: int = 0, received: int = 0) -> None:
+        """Count packets of a peer, as evidence that data flow."""
+        ...
+
+    def meter(self, forward: Forward) -> None:
+        """Report in time what went under a label."""
+        ...
+
+
+@final
+class Bursts:
+    """Packets by the dozen.
+
+    Args:
+        slow: The engine.
+        by_key: All peers by public key, kept by the engine.
+        sessions: Seal and open.
+        relay: Its tables.
+        outlet: The way out.
+        inlet: The door to the kernel.
+        counters: Drops are counted here.
+    """
+
+    __slots__ = (
+        "_by_key",
+        "_counters",
+        "_inlet",
+        "_joint",
+        "_now_ns",
+        "_opened",
+        "_outlet",
+        "_relay",
+        "_sealed",
+        "_sessions",
+        "_slow",
+        "_wall_ns",
+    )
+
+    def __init__(
+        self,
+        slow: Slow,
+        *,
+        by_key: dict[bytes, Peer],
+        sessions: Sessions,
+        relay: Relay,
+        outlet: Outlet,
+        inlet: Inlet,
+        counters: Counters,
+    ) -> None:
+        self._slow, self._by_key, self._sessions, self._relay = slow, by_key, sessions, relay
+        self._outlet, self._inlet, self._counters = outlet, inlet, counters
+        self._sealed: Final = memoryview(bytearray(_BUFFER_BYTES))
+        self._opened: Final = memoryview(bytearray(65_536))
+        self._joint: Final = Joint()
+        self._now_ns = self._wall_ns = 0  # Of the burst at hand.
+
+    # Out.
+
+    def send(self, peer: Peer, via: bytes, bulk: Bulk, now_ns: int, wall_ns: int) -> bool:
+        """Send a large packet by one way; False: there is no session now, or it is too large, and nothing was done."""
+        room = self._outlet.room_of(peer, via)
+        if room is None:
+            return True
+        step = room + _OVERHEAD_BYTES + bulk.head_bytes + bulk.size
+        if bulk.count * step > len(self._sealed) or step > BURST_BYTES_MAX:
+            return False
+        burst = Burst(memoryview(bulk.buffer), bulk.segments(), self._sealed, room, step)
+        count = bulk.count
+        end = self._sessions.seal_burst(peer.public_key, burst, now_ns, wall_ns)
+        if end is None:
+            return False
+        most = step * min(BURST_DATAGRAMS_MAX, BURST_BYTES_MAX // step)
+        for at in range(0, end, most):
+            self._outlet.send_burst(peer, via, self._sealed[at : min(at + most, end)], step)
+        peer.count_sent(via, count)
+        self._slow.count_flow(peer, sent=count)
+        return True
+
+    # In.
+
+    def receive(self, data: memoryview, size: int, source: Endpoint, now_ns: int, wall_ns: int) -> None:
+        """Take the datagrams of one burst; nothing in them can raise.
+
+        Args:
+            data: Back to back; a relay's frames are changed in place.
+            size: Length of each but the last.
+            source: Where all came from.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970.
+        """
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        at, end = 0, len(data)
+        while at < end:
+            rest = data[at:]
+            kind = bytes(rest[:4])
+            if kind in _DATA and len(rest) >= _OVERHEAD_BYTES:
+                at += self._take_run(rest, size, 0, at, source, None)
+            elif kind == FRAME_KIND:
+                at += self._take_frames(rest, size, at, source)
+            else:
+                self._slow.take_datagram(bytes(rest[:size]), source)
+                at += size
+        self._flush()
+
+    def _take_frames(self, frames: memoryview, size: int, place: int, source: Endpoint) -> int:
+        """Take the first relay frame, and as many as can be taken with it; return how many bytes these are."""
+        frame = frames[:size]
+        label = label_of(frame)
+        if label is None:
+            self._slow.take_datagram(bytes(frame), source)
+            return size
+        forward = self._relay.forwards.get(label)
+        if forward is not None:
+            passed, target = self._relay.pass_run(forward, frames, size, source, self._now_ns)
+            if target is not None:
+                self._outlet.bursts.append((target, frames[:passed], size))
+            self._slow.meter(forward)
+            return passed
+        arrival = self._relay.arrivals.get(label)
+        if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in _DATA:
+            self._slow.take_datagram(bytes(frame), source)
+            return size
+        arrived = self._relay.arrive_run(arrival, frames, size, source)
+        if arrived:
+            return self._take_run(frames[:arrived], size, FRAME_HEADER_BYTES, place, source, arrival)
+        return size
+
+    def _take_run(  # tidy: allow parameters, one place in a burst.
+        self, data: memoryview, size: int, head: int, place: int, source: Endpoint, arrival: Arrival | None
+    ) -> int:
+        """Open the first data packet, and as many as can be opened with it; return how many bytes these are."""
+        whole = len(data) // size
+        ends = list(range(size, whole * size + 1, size))[:BURST_MAX]
+        if len(data) - whole * size >= head + _OVERHEAD_BYTES and len(ends) < BURST_MAX:
+            ends.append(len(data))
+        opened = self._sessions.open_run(Run(data, size, head, ends, self._opened[place:]), self._now_ns, self._wall_ns)
+        if opened is None:
+            self._open(data[head:size], place, source, arrival)
+            return size
+        public_key, count = opened
+        peer, via = self._by_key[public_key], DIRECT if arrival is None else arrival.relay
+        overhead, follow, joined = head + _OVERHEAD_BYTES, self._joint.follow, 0
+        begin, plaintexts = 0, self._opened[place:]
+        for end in ends[:count]:
+            plaintext = plaintexts[begin : end - overhead]
+            is_next, begin = begin > 0, begin + size
+            if is_next and plaintext[0] >> 4 == CONTINUED_NIBBLE and follow(plaintext):
+                joined += 1
+            else:
+                self._take_opened(peer, plaintext, 0, source, arrival)
+        if joined:
+            peer.count_seen(via, joined)
+            self._slow.count_flow(peer, received=joined)
+        return count * size
+
+    def _open(self, datagram: memoryview, at: int, source: Endpoint, arrival: Arrival | None) -> None:
+        size = len(datagram) - _OVERHEAD_BYTES
+        plaintext = self._opened[at : at + size]
+        opened = self._sessions.open_into(datagram, plaintext, self._now_ns, self._wall_ns)
+        if opened is None:
+            if self._sessions.outbox:
+                self._slow.settle(None, source, arrival, confirms=False)
+            return
+        public_key, _, gap_delta, confirms = opened
+        peer = self._by_key[public_key]
+        if confirms or self._sessions.outbox:
+            self._slow.settle(peer, source, arrival, confirms=confirms)
+        self._take_opened(peer, plaintext, gap_delta, source, arrival)
+
+    def _take_opened(
+        self, peer: Peer, plaintext: memoryview, gap_delta: int, source: Endpoint, arrival: Arrival | None
+    ) -> None:
+        if not len(plaintext):
+            return
+        if plaintext[0] >> 4 in UNFINISHED and self._inlet.is_open:
+            self._deliver(peer, plaintext, DIRECT if arrival is None else arrival.relay)
+        else:
+            self._flush()  # What came before it stays before it.
+            self._slow.take_plaintext(peer, bytes(plaintext), gap_delta, source, arrival)
+
+    def _deliver(self, peer: Peer, plaintext: memoryview, via: bytes) -> None:
+        """Hand a packet whose checksum is not done to the kernel, with those around it."""
+        size = len(plaintext)
+        length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES if size >= IPV6_HEADER_BYTES else 0
+        if not IPV6_HEADER_BYTES < length <= size <= length + _PADDING_BYTES_MAX:
+            self._counters.drop("packet-malformed")
+            return
+        if plaintext[8:40] != peer.addresses_in:
+            self._counters.drop("packet-foreign")
+            return
+        packet = plaintext[:length]
+        packet[0] = IPV6_NIBBLE << 4 | packet[0] & 0x0F
+        if not self._joint.add(packet):
+            self._flush()
+            if not self._joint.add(packet):
+                self._single(packet)
+        peer.count_seen(via)
+        self._slow.count_flow(peer, received=1)
+
+    def _single(self, packet: memoryview) -> None:
+        parts = single(packet)
+        if parts is None:
+            self._counters.drop("packet-malformed")
+        else:
+            self._inlet.outbox.append(parts)
+
+    def _flush(self) -> None:
+        if self._joint.parts:
+            self._inlet.outbox.append(self._joint.take())

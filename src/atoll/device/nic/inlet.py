@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door between the overlay and this machine's own network stack: a TUN device, seen from inside the engine.
+
+Decides whose an inner packet is. One that came from a peer goes to the kernel, except what is spoken between nodes
+(streams, flows and echo replies: control's). One that the kernel sends goes to the peer whose address it names; if
+there is none, the program that sent it is told at once, by ICMPv6, and need not wait for a time-out.
+
+Nothing here leaves the group: only packets from our overlay address to a member's pass, in either direction.
+
+Source: RFC 4443, 3.1 (destination unreachable) and 2.4 (when not to answer, and how often).
+"""
+
+from struct import Struct
+from typing import Final, final
+
+from atoll.base.ids import GroupId, NodeId, packed_address_of
+from atoll.device.nic.counters import Counters
+from atoll.device.nic.limits import TUN_ERRORS_BURST, TUN_ERRORS_PER_S
+from atoll.device.nic.meter import Meter
+from atoll.device.nic.peers import Peer
+from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
+from atoll.device.nic.segments import ones_complement
+
+__all__ = ["Inlet"]
+
+_PORTS: Final = Struct(">HH")
+_ICMP_ERROR: Final = Struct(">BBHI")
+_IP: Final = Struct(">IHBB")
+_UDP: Final = 17
+_ICMP6: Final = 58
+_ECHO_REPLY: Final = 129
+_UNREACHABLE: Final = 1
+_INFORMATIONAL: Final = 128  # ICMPv6 types from here on are no errors.
+_MULTICAST: Final = 0xFF
+_HOP_LIMIT: Final = 64
+_QUOTED_BYTES_MAX: Final = 1280 - IPV6_HEADER_BYTES - _ICMP_ERROR.size  # RFC 4443: as much as fits the least MTU.
+
+NO_ROUTE: Final = 0  # Code: nobody in the group has this address.
+ADMINISTRATIVE: Final = 1  # Code: a rule forbids it.
+
+
+@final
+class Inlet:
+    """The kernel's side of the engine.
+
+    Args:
+        group: The group.
+        own: Our id.
+        peers: All peers by node, kept by the engine.
+        counters: Drops are counted here.
+        now_ns: Monotonic time.
+
+    Attributes:
+        is_open: Whether there is a TUN device. Without one every packet is control's.
+        ports: Inner UDP ports that are control's, whichever side has them.
+        outbox: For the kernel, in order: packets, and pieces of one write that begin with a virtio header; good until
+            the next call of the engine, whose caller writes and clears them.
+    """
+
+    __slots__ = ("_counters", "_errors", "_own", "_peers", "is_open", "outbox", "ports")
+
+    def __init__(self, group: GroupId, own: NodeId, peers: dict[bytes, Peer], counters: Counters) -> None:
+        self._own: Final = packed_address_of(group, own)
+        self._peers: Final = peers
+        self._counters: Final = counters
+        self._errors: Final = Meter(per_s=TUN_ERRORS_PER_S, burst=TUN_ERRORS_BURST)
+        self.is_open = False
+        self.ports: frozenset[int] = frozenset()
+        self.outbox: Final[list[bytes | list[bytes | memoryview]]] = []
+
+    def takes(self, packet: bytes) -> bool:
+        """Return whether a checked packet from a peer is the kernel's."""
+        if not self.is_open:
+            return False
+        protocol = packet[6]
+        if protocol == _UDP and len(packet) >= IPV6_HEADER_BYTES + 8:
+            source, target = _PORTS.unpack_from(packet, IPV6_HEADER_BYTES)
+            return source not in self.ports and target not in self.ports
+        return True
+
+    def is_shared(self, packet: bytes) -> bool:
+        """Return whether control wants to see a packet that ``takes`` gives to the kernel: it may have asked."""
+        return packet[6] == _ICMP6 and len(packet) > IPV6_HEADER_BYTES and packet[IPV6_HEADER_BYTES] == _ECHO_REPLY
+
+    def peer_of(self, packet: bytes | memoryview, now_ns: int) -> Peer | None:
+        """Return whom a packet of the kernel is for; None: nobody, and its sender was told or did not mean us."""
+        if len(packet) < IPV6_HEADER_BYTES or packet[0] >> 4 != IPV6_NIBBLE:
+            self._counters.drop("tun-malformed")
+            return None
+        if packet[8:24] != self._own or packet[24] == _MULTICAST:
+            self._counters.drop("tun-foreign")  # The kernel's own chatter: router solicitations, multicast reports.
+            return None
+        peer = self._peers.get(bytes(packet[30:40]))
+        if peer is None or packet[8:40] != peer.addresses_out:
+            self._counters.drop("tun-stranger")
+            self.refuse(packet, NO_ROUTE, now_ns)
+            return None
+        return peer
+
+    def refuse(self, packet: bytes | memoryview, code: int, now_ns: int) -> None:
+        """Tell the kernel's program that its packet goes nowhere, if it is one that may be answered."""
+        is_error = packet[6] == _ICMP6 and (len(packet) <= IPV6_HEADER_BYTES or packet[40] < _INFORMATIONAL)
+        if is_error or not self._errors.fits(1, now_ns):
+            return
+        self._errors.take(1, now_ns)
+        quoted = bytes(packet[:_QUOTED_BYTES_MAX])
+        length = _ICMP_ERROR.size + len(quoted)
+        addresses = self._own + self._own  # From us, because there is no router here to whom it could belong.
+        total = ones_complement(addresses + _ICMP_ERROR.pack(_UNREACHABLE, code, 0, 0) + quoted) + length + _ICMP6
+        checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        self.outbox.append(
+            _IP.pack(IPV6_NIBBLE << 28, length, _ICMP6, _HOP_LIMIT)
+            + addresses
+            + _ICMP_ERROR.pack(_UNREACHABLE, code, checksum, 0)
+            + quoted
+        )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's TUN device: opened with this process's rights, kept open over the lives of the packet device.
+
+The packet device has no rights and may end; the interface, its address and every connection over it stay, because this
+process holds the file too.
+"""
+
+import logging
+from typing import Final, final
+
+from atoll.base.errors import LinkError, UserError
+from atoll.base.ids import GroupId, NodeId, packed_address_of
+from atoll.conduit.forward_udp import FLOW_PORT
+from atoll.conduit.limits import INNER_BYTES_MAX
+from atoll.conduit.streams import STREAM_PORT
+from atoll.device.nic.client import NicClient
+from atoll.device.nic.messages import AttachTun
+from atoll.host.tun import TUN_PATH, TunDevice
+
+__all__ = ["CONTROL_PORTS", "PREFIX_BITS", "Tunnel"]
+
+log: Final = logging.getLogger("atoll.node")
+
+NAME: Final = "atoll%d"  # The kernel counts, for several nodes on one machine.
+PREFIX_BITS: Final = 48  # The group's: fd and 40 bits.
+CONTROL_PORTS: Final = (STREAM_PORT, FLOW_PORT)  # Inner UDP ports that are not the kernel's.
+_MISSING: Final = frozenset({"ENOENT", "ENODEV", "ENXIO"})
+
+
+@final
+class Tunnel:
+    """One TUN device with the node's overlay address.
+
+    Args:
+        group: The group, whose prefix is routed to it, and nothing else.
+        own: This node.
+
+    Raises:
+        UserError: A111, it cannot be had.
+    """
+
+    def __init__(self, group: GroupId, own: NodeId) -> None:
+        self._address: Final = packed_address_of(group, own)
+        self._device = self._opened()
+
+    def _opened(self) -> TunDevice:
+        try:
+            device = TunDevice(NAME)
+        except LinkError as error:
+            raise _cannot(str(error)) from error
+        try:
+            device.bring_up(self._address, PREFIX_BITS, INNER_BYTES_MAX)
+        except LinkError as error:
+            device.close()
+            raise _cannot(str(error)) from error
+        return device
+
+    @property
+    def name(self) -> str:
+        """Name of the interface."""
+        return self._device.name
+
+    def attach(self, nic: NicClient) -> None:
+        """Hand the device to a packet device that has just started.
+
+        Raises:
+            LinkError: It does not take it.
+        """
+        nic.attach(AttachTun(CONTROL_PORTS), self._device.fd)
+
+    def renew(self) -> None:
+        """Open another one, because this one is gone.
+
+        Raises:
+            UserError: As the constructor.
+        """
+        self._device.close()
+        self._device = self._opened()
+
+    def close(self) -> None:
+        """Take the interface away."""
+        self._device.close()
+
+
+def _cannot(reason: str) -> UserError:
+    if reason in _MISSING:
+        return UserError(
+            "A111",
+            "this machine has no TUN device",
+            where=f"{TUN_PATH}: {reason}",
+            fix="load it with `modprobe tun`, or go without: atoll forward, atoll socks",
+        )
+    return UserError(
+        "A111",
+        "the TUN device cannot be had",
+        where=f"{TUN_PATH}: {reason}",
+        fix="run it as root, or with CAP_NET_ADMIN; or go without: atoll forward, atoll socks",
+    )
