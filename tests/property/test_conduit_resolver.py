@@ -4,7 +4,6 @@
 import dns.flags
 import dns.message
 import dns.rcode
-import dns.rdatatype
 import dns.reversename
 import pytest
 from hypothesis import given

@@ -74,7 +74,7 @@ class World:
                 engine.reports.clear()
                 out = [(self.at[index], to, datagram) for to, datagram in engine.outbox]
                 engine.outbox.clear()
-                self._take_bursts(index)
+                self.take_bursts(index)
                 for datagram in out:
                     moving = True
                     self.sent.append(datagram)
@@ -82,7 +82,7 @@ class World:
                         there = self.at.index(datagram[1])
                         self.engines[there].receive(datagram[2], datagram[0], self.now_ns, self.wall_ns)
 
-    def _take_bursts(self, index: int) -> None:
+    def take_bursts(self, index: int) -> None:
         """Take what is good only until the engine's next call; deliver bursts as bursts, but for what is lost."""
         engine = self.engines[index]
         for packet in engine.inlet.outbox:
@@ -98,7 +98,7 @@ class World:
             if left and to in self.at:
                 there = self.at.index(to)
                 self.engines[there].receive_burst(memoryview(left), size, self.at[index], self.now_ns, self.wall_ns)
-                self._take_bursts(there)
+                self.take_bursts(there)
 
     def run(self, duration_ns: int) -> None:
         """Let time pass, ticking each engine when it wants it."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from atoll.base.ids import DIRECT
 from atoll.device.nic.messages import PacketReceived
+from atoll.device.nic.peers import Peer
 from atoll.device.nic.segments import HEADER, HEADER_BYTES, KIND_TCP6, SEGMENTS_MAX, bulk_of, finished, marked
 from atoll.overlay.orders import SetRoute
 from tests.unit.nic_world import World
@@ -41,6 +42,10 @@ def give(world: World, number: int, packet: bytes, size: int = SIZE) -> None:
     world.settle()
 
 
+def peers(world: World, number: int) -> list[Peer]:
+    return list(world.engines[number]._peers.values())  # pyright: ignore[reportPrivateUsage] - their counts are inside.
+
+
 def streams(world: World, number: int) -> list[bytes]:
     """What the kernel of a node was given, as (kind, payload)."""
     return [write[HEADER_BYTES + 60 :] for write in world.kernel[number]]
@@ -60,7 +65,7 @@ def test_every_segment_is_counted_as_data() -> None:
     world = joined(0, 1)
     give(world, 0, tcp(world, 0, 1, bytes(10 * SIZE)))
     for number, counts in ((0, "data_sent"), (1, "data_seen")):
-        (peer,) = world.engines[number]._peers.values()
+        (peer,) = peers(world, number)
         assert getattr(peer, counts) == {DIRECT: 10}
 
 
@@ -96,7 +101,7 @@ def test_by_two_ways_each_segment_comes_once() -> None:
     world.order(0, SetRoute(world.node(2), 0, DIRECT, world.node(1)))
     give(world, 0, tcp(world, 0, 2, payload))
     assert b"".join(streams(world, 2)) == payload
-    (peer,) = (peer for peer in world.engines[2]._peers.values() if peer.node == world.node(0))
+    (peer,) = (peer for peer in peers(world, 2) if peer.node == world.node(0))
     assert peer.data_seen == {}, "which of two ways was faster is chance"
 
 
@@ -196,7 +201,7 @@ def test_a_burst_is_what_its_datagrams_are_one_by_one(seed: int, relayed: bool) 
     there = sender.at.index(to)
     burst = bytearray().join(made)
     sender.engines[there].receive_burst(memoryview(burst), size, sender.at[0], sender.now_ns, sender.wall_ns)
-    sender._take_bursts(there)
+    sender.take_bursts(there)
     sender.settle()
     for datagram in made:
         twin.receive(there, datagram, twin.at[0])

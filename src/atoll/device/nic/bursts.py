@@ -237,7 +237,7 @@ class Bursts:
         if not IPV6_HEADER_BYTES < length <= size <= length + _PADDING_BYTES_MAX:
             self._counters.drop("packet-malformed")
             return
-        if plaintext[8:40] != peer.addresses_in:
+        if plaintext[8:40].tobytes() != peer.addresses_in:
             self._counters.drop("packet-foreign")
             return
         packet = plaintext[:length]

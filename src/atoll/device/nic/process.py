@@ -100,8 +100,8 @@ class NicProcess:
             for key, _ in ready:
                 if isinstance(key.fileobj, UdpSocket):
                     self._take_datagrams(key.fileobj)
-                elif key.fileobj is self._tun:
-                    self._take_tun(self._tun)
+                elif isinstance(key.fileobj, TunPort) and key.fileobj is self._tun:
+                    self._take_tun(key.fileobj)
             now_ns = self._clock.monotonic_ns()
             if now_ns >= self._engine.deadline_ns:
                 self._engine.tick(now_ns, self._clock.wall_ns())

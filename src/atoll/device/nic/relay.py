@@ -247,7 +247,7 @@ def _like_first(frames: memoryview, size: int, heading: Heading, onward: Heading
         frame = frames[at : at + size]
         if (
             len(frame) < FRAME_BYTES_MIN
-            or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4] != kind
+            or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4].tobytes() != kind
             or not heading.is_on(frame)
         ):
             return at

@@ -325,11 +325,10 @@ class Sessions:
         if opener is None:
             return None
         opened, counter, at, body = opener.decrypt_into, first, 0, head + DATA_HEADER_BYTES
-        expected, pack_header, pack_nonce = bytearray(DATA_HEADER_BYTES), DATA_HEADER.pack_into, NONCE.pack
+        pack_header, pack_nonce = DATA_HEADER.pack, NONCE.pack
         try:
             for end in run.ends:
-                pack_header(expected, 0, kind, index, counter)
-                if data[at + head : at + body] != expected:
+                if data[at + head : at + body].tobytes() != pack_header(kind, index, counter):
                     break
                 opened(pack_nonce(counter), data[at + body : end], None, out[at : end - body - TAG_BYTES])
                 counter += 1
