@@ -47,6 +47,7 @@ from atoll.lab.emulator import serve
 from atoll.lab.groups import blueprints, factory_of, identity_of
 from atoll.node import api
 from atoll.node.asking import decode_answer, decode_question
+from atoll.node.attached import Letter, pack_letter, unpack_letter
 from atoll.node.control import Control, ControlInput
 from atoll.node.methods import Methods
 from atoll.node.reporting import Around, RelayMeter
@@ -612,6 +613,7 @@ DECODERS: Final = (
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
     Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
     Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
+    Decoder("letter", unpack_letter, (WireError,), (pack_letter(Letter("fra-1", 53, b"payload")),)),
     Decoder("frame", _frame, (), (Heading(1, _LABEL_KEY).pack(b"\4\0\0\0" + bytes(28)),)),
     Decoder(
         "plaintext",

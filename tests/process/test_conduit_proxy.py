@@ -13,7 +13,7 @@ import pytest
 from atoll.base.errors import LimitError, UserError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
 from atoll.base.member import Member
-from atoll.conduit import forward, proxy, proxy_udp
+from atoll.conduit import correspondence, dial, forward, proxy, proxy_udp
 from atoll.conduit.forward_udp import PAYLOAD_BYTES_MAX
 from atoll.conduit.limits import FLOW_IDLE_S, STREAMS_MAX
 from atoll.conduit.names import Book
@@ -232,7 +232,7 @@ def test_addresses_outside_are_not_allowed_as_bytes_either() -> None:
 
 
 def test_a_member_that_does_not_answer_is_unreachable_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "PROXY_VERDICT_S", 0.05)
+    monkeypatch.setattr(dial, "PROXY_VERDICT_S", 0.05)
     run(refusals(4, b"504 A406", "gone", 80))
 
 
@@ -594,7 +594,7 @@ def test_an_association_without_a_socket_is_a_coded_error() -> None:
 
 
 def test_targets_are_bounded_and_forgotten_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy_udp, "PROXY_TARGETS_MAX", 2)
+    monkeypatch.setattr(correspondence, "PROXY_TARGETS_MAX", 2)
 
     async def scenario(world: World) -> None:
         servers = [await udp_server() for _ in range(3)]

@@ -13,7 +13,7 @@ import pytest
 from atoll.base.errors import UserError
 from atoll.cli import api
 from atoll.cli.api import Api, socket_path, view
-from atoll.cli.settings import default_state
+from atoll.host.places import default_state
 from atoll.node.views import InviteView
 
 

@@ -13,7 +13,7 @@ def main() -> None:
     """Run the command line of this process and exit with its status."""
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
-        from atoll import __version__  # noqa: PLC0415 -- nothing else is needed, so nothing else is imported.
+        from atoll.base.version import __version__  # noqa: PLC0415 -- nothing else is needed, so nothing else is imported.
 
         sys.stdout.write(f"atoll {__version__}\n")
         sys.exit(0)

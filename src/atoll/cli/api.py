@@ -170,7 +170,7 @@ class Api:
 
     def _command(self, verb: str) -> str:
         """Return a command about the same node, as a person would type it."""
-        from atoll.cli.settings import default_state  # noqa: PLC0415 -- it costs an import, and only errors ask.
+        from atoll.host.places import default_state  # noqa: PLC0415 -- it costs an import, and only errors ask.
 
         return f"atoll {verb}" if self._state == default_state() else f"atoll {verb} --state {quote(str(self._state))}"
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import click
 
-from atoll import __version__
 from atoll.base.errors import ProjectError, UserError
 from atoll.base.problems import ExitStatus, exit_status
+from atoll.base.version import __version__
 from atoll.cli import render
 from atoll.cli.about import config, explain, replay
 from atoll.cli.exec import execute

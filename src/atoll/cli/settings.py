@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from atoll.base.errors import UserError
+from atoll.host.places import default_state
 
 __all__ = ["CONFIG_NAME", "DEFAULTS", "Setting", "default_config", "environment_name", "load"]
 
@@ -55,13 +56,6 @@ def default_config() -> Path:
     from platformdirs import user_config_path  # noqa: PLC0415 -- 20 ms that --state with no file need not pay.
 
     return user_config_path("atoll") / CONFIG_NAME
-
-
-def default_state() -> Path:
-    """Return the state directory of a node for which nobody chose one."""
-    from platformdirs import user_state_path  # noqa: PLC0415 -- as above.
-
-    return user_state_path("atoll")
 
 
 def load(flags: Mapping[str, str | None], environment: Mapping[str, str], config: Path | None) -> dict[str, Setting]:

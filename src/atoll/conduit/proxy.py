@@ -12,21 +12,19 @@ from collections.abc import Callable
 from typing import Final, final
 
 from atoll.base.errors import LimitError, UserError
-from atoll.base.ids import NodeId
-from atoll.conduit.forward import LOOPBACK, Listener, reset, splice
+from atoll.conduit.dial import dial, dial_self
+from atoll.conduit.forward import Listener, reset, splice
 from atoll.conduit.forward_udp import Flows
 from atoll.conduit.limits import (
-    DIAL_TIMEOUT_S,
     PROXY_HANDSHAKE_S,
     PROXY_LINGER_S,
-    PROXY_VERDICT_S,
     READ_BYTES_MAX,
 )
 from atoll.conduit.names import Book, Missing
 from atoll.conduit.proxy_answer import DENIALS, accepted, denied
 from atoll.conduit.proxy_udp import ASSOCIATION_SOCKETS, Association
 from atoll.conduit.proxy_wire import Command, Handshake, Refuse, Request, Say
-from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
+from atoll.conduit.stream import BrokenStreamError, Reason
 from atoll.conduit.streams import StreamHost
 
 __all__ = ["Proxy"]
@@ -98,7 +96,7 @@ class Proxy:
             if node == book.own.node:
                 await self._reach_self(request, rest, reader, writer)
                 return None
-            far = await self._open(node, request.port)
+            far = await dial(self._streams, node, request.port, self.tag)
         except BrokenStreamError as error:
             return _denial(request, error.reason)
         except (LimitError, UserError):
@@ -107,36 +105,13 @@ class Proxy:
         await splice(far, reader, writer, rest)
         return None
 
-    async def _open(self, node: NodeId, port: int) -> Stream:
-        """Return a stream that the member has accepted.
-
-        Raises:
-            BrokenStreamError: It refused, or said nothing in time.
-            LimitError: Too many connections or streams.
-        """
-        stream = self._streams.open(node, self.tag, Service(Kind.TCP, port))
-        try:
-            async with asyncio.timeout(PROXY_VERDICT_S):
-                await stream.accepted()
-        except TimeoutError as error:
-            stream.close()
-            raise BrokenStreamError(Reason.UNREACHABLE) from error
-        except BaseException:  # A refusal, or a cancellation: in any case it must not stay open.
-            stream.close()
-            raise
-        return stream
-
     async def _reach_self(
         self, request: Request, rest: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         with self._listener.hold(1):
-            try:
-                async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    ends = await asyncio.open_connection(LOOPBACK, request.port, limit=READ_BYTES_MAX)
-            except OSError as error:
-                raise BrokenStreamError(Reason.REFUSED) from error
+            far = await dial_self(request.port)
             writer.write(accepted(request.speech))
-            await splice(_OwnEnd(*ends), reader, writer, rest)
+            await splice(far, reader, writer, rest)
 
     async def _associate(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay datagrams as long as the client keeps this connection (RFC 1928, sections 6 and 7)."""
@@ -177,31 +152,3 @@ async def _refuse(data: bytes, reader: asyncio.StreamReader, writer: asyncio.Str
         while await reader.read(READ_BYTES_MAX):
             pass
     writer.close()
-
-
-@final
-class _OwnEnd:
-    """A connection to this node's own loopback, as ``splice`` wants the far side."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._ends = 0
-
-    async def read(self, size_max: int) -> bytes:
-        data = await self._reader.read(size_max)
-        self._ends += not data
-        return data
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def write_end(self) -> None:
-        self._writer.write_eof()
-        self._ends += 1
-
-    def close(self) -> None:
-        if self._ends == 2:
-            self._writer.close()
-        else:
-            reset(self._writer)

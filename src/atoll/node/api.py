@@ -2,7 +2,8 @@
 """The local API: newline-delimited JSON over a unix socket that only the node's own user can open.
 
 One request a line, ``{"method": ..., "params": {...}}``; each answer line is ``{"ok": ...}`` or ``{"error": ...}``.
-A streaming method sends several ``ok`` lines and then ``{"end": true}``. Normative text: docs/reference/api.md.
+A streaming method sends several ``ok`` lines and then ``{"end": true}``; an upgrading one keeps the connection (see
+``attached``). Normative text: docs/reference/api.md.
 
 A connection may stay open as long as nobody else needs its place. At CLIENTS_MAX the one that has been idle longest is
 closed, so that programs that forgot theirs lock nobody out; only if all wait for answers is a new one turned away.
@@ -17,11 +18,13 @@ from typing import Any, Final, final
 import msgspec
 
 from atoll.base.errors import ProjectError, UserError
+from atoll.node.attached import Upgrade
 from atoll.node.limits import ANSWER_BYTES_MAX, ANSWER_TAKEN_S_MAX, CLIENTS_MAX, REQUEST_BYTES_MAX
 from atoll.node.views import Problem
 
-__all__ = ["Answer", "Method", "Request", "call", "check_path", "serve"]
+__all__ = ["Answer", "Method", "Request", "call", "check_path", "open_call", "serve"]
 
+STREAMING: Final = frozenset({"events", "ping"})  # Methods that answer with many lines.
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path on Linux, less its final zero.
 
 
@@ -32,7 +35,7 @@ class Request(msgspec.Struct, frozen=True):
     params: dict[str, Any] = {}
 
 
-Answer = msgspec.Struct | tuple[msgspec.Struct, ...] | AsyncIterator[msgspec.Struct]
+Answer = msgspec.Struct | Upgrade | tuple[msgspec.Struct, ...] | AsyncIterator[msgspec.Struct]
 Method = Callable[[dict[str, Any]], Awaitable[Answer]]
 _Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -125,8 +128,12 @@ class _Clients:
             if writer.is_closing():  # It made room while its request was on the way.
                 return
             self._idle_since[writer] = None
-            await _answer(line, writer, self._methods)
+            upgrade = await _answer(line, writer, self._methods)
             await _taken(writer)
+            if upgrade is not None:
+                del self._idle_since[writer]  # Whoever stays attached has a limit of its own, and takes no place here.
+                await upgrade.serve(reader, writer)
+                return
 
 
 async def _taken(writer: asyncio.StreamWriter) -> None:
@@ -152,7 +159,8 @@ async def _listen(client: _Client, path: Path) -> asyncio.AbstractServer:
     return await asyncio.start_unix_server(client, path, limit=REQUEST_BYTES_MAX)
 
 
-async def _answer(line: bytes, writer: asyncio.StreamWriter, methods: Mapping[str, Method]) -> None:
+async def _answer(line: bytes, writer: asyncio.StreamWriter, methods: Mapping[str, Method]) -> Upgrade | None:
+    """Answer one request; return what serves the connection from now on, if that is the answer."""
     try:
         request = _decoded(line)
         method = methods.get(request.method)
@@ -164,12 +172,16 @@ async def _answer(line: bytes, writer: asyncio.StreamWriter, methods: Mapping[st
                 writer.write(_encode({"ok": item}) + b"\n")
                 await _taken(writer)
             writer.write(b'{"end":true}\n')
+        elif isinstance(result, Upgrade):
+            writer.write(_encode({"ok": result.view}) + b"\n")
+            return result
         else:
             writer.write(_encode({"ok": result}) + b"\n")
     except UserError as error:
         _say_problem(writer, Problem(error.code, error.sentence, error.where, error.fix))
     except ProjectError as error:
         _say_problem(writer, Problem("A499", str(error) or type(error).__name__, fix="see the node's log: atoll logs"))
+    return None
 
 
 def _decoded(line: bytes) -> Request:
@@ -181,6 +193,34 @@ def _decoded(line: bytes) -> Request:
 
 def _say_problem(writer: asyncio.StreamWriter, problem: Problem) -> None:
     writer.write(_encode({"error": problem}) + b"\n")
+
+
+async def open_call(
+    path: Path, method: str, params: Mapping[str, object] | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Call a method that goes on after its answer, and return the connection behind it.
+
+    A method that streams is not waited for: its lines are all still to be read.
+
+    Raises:
+        UserError: The node's own error; A401, no node answers there.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
+    except OSError as error:
+        raise UserError("A401", "no node is running here", where=str(path), fix="atoll up") from error
+    writer.write(_encode({"method": method, "params": params or {}}) + b"\n")
+    if method in STREAMING:
+        return reader, writer
+    try:
+        _checked(await reader.readline(), path)
+    except OSError as error:
+        writer.close()
+        raise UserError("A401", "the node went away", where=str(path), fix="atoll up") from error
+    except UserError:
+        writer.close()
+        raise
+    return reader, writer
 
 
 async def call(path: Path, method: str, params: Mapping[str, object] | None = None) -> bytes:
@@ -202,6 +242,10 @@ async def call(path: Path, method: str, params: Mapping[str, object] | None = No
         raise UserError("A401", "the node went away", where=str(path), fix="atoll up") from error
     finally:
         writer.close()
+    return _checked(line, path)
+
+
+def _checked(line: bytes, path: Path) -> bytes:
     try:
         answer = msgspec.json.decode(line, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 
-from atoll import __version__
 from atoll.base.errors import CorruptError, LinkError, StorageError, UserError
 from atoll.base.ids import Endpoint, address_of
 from atoll.base.units import SECOND_NS
+from atoll.base.version import __version__
 from atoll.conduit.limits import CONNECTIONS_MAX, FLOWS_MAX, FORWARD_CONNECTIONS_MAX, STREAMS_MAX
 from atoll.core.entropy import Draws
 from atoll.group.form import decode_form

@@ -8,8 +8,13 @@ from atoll.base.units import KIB, MIB
 __all__ = [
     "ANSWER_BYTES_MAX",
     "ANSWER_TAKEN_S_MAX",
+    "ATTACHED_MAX",
+    "ATTACHED_UNREAD_BYTES_MAX",
     "CLIENTS_MAX",
     "DESCRIPTORS_SPARE",
+    "EVENTS_ALIVE_S",
+    "EVENTS_INTERVAL_S",
+    "FRAME_BYTES_MAX",
     "REQUEST_BYTES_MAX",
     "STORE_S_MAX",
     "TURN_INPUTS_MAX",
@@ -21,6 +26,13 @@ REQUEST_BYTES_MAX: Final = 64 * KIB  # Requests are below 1 KiB. Longer: an erro
 ANSWER_BYTES_MAX: Final = 4 * MIB  # A status of 50 members is below 40 KiB. For clients; longer: the call fails.
 CLIENTS_MAX: Final = 32  # Shells, dashboards and cron jobs of one person. One more: the longest idle one is closed.
 ANSWER_TAKEN_S_MAX: Final = 30  # A client that does not read its answers for so long is gone; it is closed.
+
+# Programs attached to the node.
+ATTACHED_MAX: Final = 512  # Connections and datagram endpoints of all programs together. One more: an error.
+ATTACHED_UNREAD_BYTES_MAX: Final = MIB  # Answers to datagrams that a program has not read yet. More are dropped.
+FRAME_BYTES_MAX: Final = 64 * KIB  # One write of a program, cut by our library. Longer: the connection ends.
+EVENTS_ALIVE_S: Final = 10.0  # Without news a word comes so often that there are none.
+EVENTS_INTERVAL_S: Final = 0.2  # How often is looked for news of the members, for those who want to hear them.
 
 # Deciding and storing.
 TURN_INPUTS_MAX: Final = 1000  # Answers within one turn; more would mean that the machine talks to itself. Rest: lost.

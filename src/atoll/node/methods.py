@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Final, TypeVar, final
+from typing import Annotated, Any, Final, final
 
 import msgspec
 
@@ -19,7 +19,6 @@ from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.conduit.forward import TcpForward
 from atoll.conduit.forward_udp import UdpForward
-from atoll.conduit.names import Book
 from atoll.conduit.proxy import Proxy
 from atoll.group.events import InviteIssued, RemoveAsked
 from atoll.group.invite import (
@@ -33,7 +32,9 @@ from atoll.group.invite import (
 from atoll.group.limits import INVITE_VALID_S
 from atoll.node.api import Answer, Method
 from atoll.node.asking import Answerer, Asked, Failure, ask_why, pathless
+from atoll.node.attachments import Attachments
 from atoll.node.clockwatch import ClockWatch
+from atoll.node.parameters import decoded, tag_number
 from atoll.node.reporting import TAG_NAMES, name_of, status_view, why_view
 from atoll.node.service import PORT_MAX, Node, parse_address, parse_endpoint
 from atoll.node.views import DoorView, ForwardView, InviteView, PingView, StatusView, WhyView
@@ -87,9 +88,6 @@ class Done(msgspec.Struct, frozen=True):
     done: bool = True
 
 
-Params = TypeVar("Params")
-
-
 @final
 class Methods:
     """The methods of one running node.
@@ -102,6 +100,7 @@ class Methods:
         self._node = node
         self._forwards: dict[int, tuple[ForwardView, TcpForward | UdpForward | Proxy]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._attachments = Attachments(node)
         self._next_id = 1
         node.departed = self._departed
         clock = node.plan.clock
@@ -119,6 +118,9 @@ class Methods:
             "forward.add": self.forward_add,
             "forward.list": self.forward_list,
             "forward.remove": self.forward_remove,
+            "connect": self._attachments.connect,
+            "datagrams": self._attachments.datagrams,
+            "events": self._attachments.events,
             "private": self.private,
             "down": self.down,
         }
@@ -143,15 +145,15 @@ class Methods:
 
     async def status(self, params: dict[str, Any]) -> StatusView:
         """Return how every member stands."""
-        _params(params, _Nothing)
+        decoded(params, _Nothing)
         clock, around = self._node.plan.clock, self._node.around()
         warning = self._watch.warning(clock.wall_ns(), clock.monotonic_ns())
         return status_view(around if warning is None else replace(around, warnings=(*around.warnings, warning)))
 
     async def why(self, params: dict[str, Any]) -> WhyView:
         """Explain the path from this node to a member, or ask another member about one of its own."""
-        asked = _params(params, _Target)
-        tag = _tag(asked.tag)
+        asked = decoded(params, _Target)
+        tag = tag_number(asked.tag)
         source = self._node.control.group.own.name if asked.source is None else asked.source
         target = self._find(asked.target, or_self=source != self._node.control.group.own.name)
         if asked.target == source:
@@ -183,8 +185,8 @@ class Methods:
 
     async def ping(self, params: dict[str, Any]) -> AsyncIterator[msgspec.Struct]:
         """Send echoes through the overlay, one a second."""
-        asked = _params(params, _Ping)
-        node, tag = self._find(asked.node), _tag(asked.tag)
+        asked = decoded(params, _Ping)
+        node, tag = self._find(asked.node), tag_number(asked.tag)
         if not 1 <= asked.count <= PING_COUNT_MAX:
             raise UserError("A501", f"a count of {asked.count}", fix=f"use 1 to {PING_COUNT_MAX}")
         return self._pings(asked, node, tag)
@@ -207,7 +209,7 @@ class Methods:
 
     async def invite(self, params: dict[str, Any]) -> InviteView:
         """Make a single-use invitation, and answer when the disk has it, or say that it refused."""
-        _params(params, _Nothing)
+        decoded(params, _Nothing)
         view = self.new_invitation()
         try:
             await self._node.confirm()  # Whoever gets the line must get in, also when this process dies now.
@@ -245,22 +247,22 @@ class Methods:
 
     async def remove(self, params: dict[str, Any]) -> Done:
         """Remove a member from the group for good, and answer when the disk has it, or say that it refused."""
-        self._node.feed(RemoveAsked(self._find(_params(params, _NodeName).node, or_self=True)))
+        self._node.feed(RemoveAsked(self._find(decoded(params, _NodeName).node, or_self=True)))
         await self._node.confirm()
         return Done()
 
     async def forward_add(self, params: dict[str, Any]) -> ForwardView:
         """Make a local port that comes out at a member, or at each that a program names (socks)."""
-        asked = _params(params, _Forward)
+        asked = decoded(params, _Forward)
         if len(self._forwards) >= FORWARDS_MAX:
             raise UserError("A499", f"there are {FORWARDS_MAX} forwards already", fix="end one: atoll forward rm ID")
-        tag = _tag(asked.tag)
+        tag = tag_number(asked.tag)
         host, port = parse_endpoint(asked.local)
         forward: TcpForward | UdpForward | Proxy
         match asked.protocol:
             case "socks":
                 _check_proxy(asked)
-                forward = self._node.stack.proxy(self._book, tag)
+                forward = self._node.stack.proxy(self._node.book, tag)
             case "tcp":
                 forward = self._node.stack.tcp_forward(self._target(asked), asked.port, tag)
             case "udp":
@@ -291,20 +293,16 @@ class Methods:
             )
         return self._find(asked.node)
 
-    def _book(self) -> Book:
-        group, plan = self._node.control.group, self._node.plan
-        return Book(plan.group, plan.settings.group_name, group.own, group.roster.members())
-
     async def forward_list(self, params: dict[str, Any]) -> Answer:
         """List the forwards, oldest first."""
-        _params(params, _Nothing)
+        decoded(params, _Nothing)
         return tuple(
             msgspec.structs.replace(view, connections=forward.connections) for view, forward in self._forwards.values()
         )
 
     async def forward_remove(self, params: dict[str, Any]) -> Done:
         """End a forward."""
-        number = _params(params, _Id).id
+        number = decoded(params, _Id).id
         found = self._forwards.pop(number, None)
         if found is None:
             raise UserError("A407", f"there is no forward {number}", fix="see: atoll forward list")
@@ -313,15 +311,15 @@ class Methods:
 
     async def private(self, params: dict[str, Any]) -> DoorView:
         """Return how a program of this user enters the node's private network."""
-        _params(params, _Nothing)
-        door = self._node.private_door(self._book)
+        decoded(params, _Nothing)
+        door = self._node.private_door(self._node.book)
         if door is None:
             return DoorView(pid=0, user=0, net=0, resolver="", search="")
         return DoorView(pid=door.pid, user=door.user, net=door.net, resolver=door.resolver, search=door.search)
 
     async def down(self, params: dict[str, Any]) -> Done:
         """End the node; the answer leaves first."""
-        _params(params, _Nothing)
+        decoded(params, _Nothing)
         self._node.end_soon()
         return Done()
 
@@ -340,13 +338,6 @@ class Methods:
         return f"other members: {', '.join(names) or 'none yet'}"
 
 
-def _params(params: dict[str, Any], kind: type[Params]) -> Params:
-    try:
-        return msgspec.convert(params, kind)
-    except msgspec.ValidationError as error:
-        raise UserError("A501", f"wrong parameters: {error}", fix="see docs/reference/api.md") from error
-
-
 def _check_proxy(asked: _Forward) -> None:
     """Refuse a proxy that would open the group to other machines without that being said.
 
@@ -363,9 +354,3 @@ def _check_proxy(asked: _Forward) -> None:
             where=f"{host} is not a loopback address",
             fix="listen on 127.0.0.1, or say that you mean it: --anyone",
         )
-
-
-def _tag(name: str) -> int:
-    if name not in TAG_NAMES:
-        raise UserError("A501", f"no policy tag {name!r}", fix=f"use one of: {', '.join(TAG_NAMES)}")
-    return TAG_NAMES.index(name)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
-from atoll import __version__
 from atoll.base.ids import DIRECT, Endpoint, NodeId, address_of
 from atoll.base.member import Member
 from atoll.base.units import SECOND_NS
+from atoll.base.version import __version__
 from atoll.node.control import Control
 from atoll.node.views import CandidateView, PeerView, RelayView, StatusView, SwitchView, WhyView
 from atoll.overlay.evidence import CandidateReport, Explanation, PeerReport, Switch

@@ -17,12 +17,12 @@ from typing import Final, final
 
 import msgspec
 
-from atoll import __version__
 from atoll.base.errors import LinkError, StorageError, UserError
 from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, node_id_of
 from atoll.base.member import ENDPOINTS_MAX, Member
 from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
+from atoll.base.version import __version__
 from atoll.conduit.names import Book
 from atoll.conduit.stack import Stack
 from atoll.core.journal import Provenance, Recorder, Suspension
@@ -336,6 +336,11 @@ class Node:
     def fail(self, error: UserError) -> None:
         """End the node, and say why."""
         self._end(error)
+
+    def book(self) -> Book:
+        """Return who is who now."""
+        group = self.control.group
+        return Book(self.plan.group, self.plan.settings.group_name, group.own, group.roster.members())
 
     def around(self) -> Around:
         """Return everything that the views are made of, as of now."""

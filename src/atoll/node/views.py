@@ -32,6 +32,8 @@ INVITE_SCHEMA: Final = "atoll.invite/1"
 FORWARD_SCHEMA: Final = "atoll.forward/1"
 READY_SCHEMA: Final = "atoll.ready/1"
 DOOR_SCHEMA: Final = "atoll.private/1"
+ATTACHED_SCHEMA: Final = "atoll.attached/1"
+EVENT_SCHEMA: Final = "atoll.event/1"
 
 
 ENDED_NAME: Final = "ended.json"  # File of the state directory: the ``Problem`` with which the node ended by itself.
@@ -75,6 +77,27 @@ class DoorView(msgspec.Struct, frozen=True, kw_only=True):
     net: int
     resolver: str
     search: str
+
+
+class AttachedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A program is attached: ``node`` is the machine that a connection leads to, empty for datagrams."""
+
+    schema: str = ATTACHED_SCHEMA
+    node: str = ""
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """News of one other member; before and after as ``PeerView`` has them.
+
+    ``what`` is joined, left, state or path; alive: there are none. A path is the relay's name, empty for direct.
+    """
+
+    schema: str = EVENT_SCHEMA
+    peer: str
+    what: str
+    before: str = ""
+    after: str = ""
+    why: str = ""
 
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
