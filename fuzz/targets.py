@@ -386,6 +386,7 @@ def _methods() -> dict[str, api.Method]:
     node: Any = SimpleNamespace(
         control=control,
         around=lambda: around,
+        book=lambda: Book(control.group.group, "group", control.group.own, control.group.roster.members()),
         stack=stack,
         feed=lambda _: None,
         confirm=nothing,

@@ -7,12 +7,14 @@ has no rights of its own), and the device outlives that one's end.
 Opening with a virtio header means that every read and write begins with ``struct virtio_net_hdr``. Then the kernel may
 hand over up to 64 KiB with the cutting and the checksum left to do (``TUNSETOFFLOAD``), and takes the like.
 
-Source: Linux Documentation/networking/tuntap.rst, linux/if_tun.h, netdevice(7), ipv6(7).
+Source: Linux Documentation/networking/tuntap.rst, linux/if_tun.h, netdevice(7), ipv6(7), rtnetlink(7).
 """
 
+import errno
 import fcntl
 import os
 import socket
+import time
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, final
@@ -43,6 +45,13 @@ _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _SIOCSIFMTU: Final = 0x8922
 
+_RTMGRP_IPV6_IFADDR: Final = 0x100
+_RTM_NEWADDR: Final = 20
+_IFA_F_TENTATIVE: Final = 0x40
+_NOTICE_BYTES_MAX: Final = 4096
+_SETTLE_S_MAX: Final = 5.0  # The kernel takes milliseconds, more on a machine that is busy.
+
+_NOTICE: Final = Struct("=IH10xBBBBI")  # struct nlmsghdr: length, type; struct ifaddrmsg: family, .., flags, .., index.
 _FLAGS: Final = Struct("16sH22x")  # struct ifreq, with a short of flags.
 _NUMBER: Final = Struct("16si20x")  # The same, with an int.
 _ADDRESS: Final = Struct("16sIi")  # struct in6_ifreq: address, bits of the prefix, index of the interface.
@@ -108,7 +117,9 @@ class TunDevice:
         return Offloads(tcp=False, udp=False)
 
     def bring_up(self, address: bytes, prefix_bits: int, mtu: int) -> None:
-        """Give it an address, and with that the route to the address's prefix and no other; then bring it up.
+        """Bring it up and give it an address, and with that the route to the address's prefix and no other.
+
+        Returns when the address can be used: the kernel takes it in two steps, and refuses to bind in between.
 
         Args:
             address: IPv6, 16 bytes.
@@ -119,13 +130,18 @@ class TunDevice:
             LinkError: The name of the operating system's error; ``EACCES`` also where IPv6 is switched off.
         """
         name = self.name.encode()
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        with (
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control,
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as notices,
+        ):
             try:
+                notices.bind((0, _RTMGRP_IPV6_IFADDR))
                 fcntl.ioctl(control, _SIOCSIFMTU, _NUMBER.pack(name, mtu))
                 flags = _FLAGS.unpack(fcntl.ioctl(control, _SIOCGIFFLAGS, _FLAGS.pack(name, 0)))[1]
                 index = socket.if_nametoindex(self.name)
                 fcntl.ioctl(control, _SIOCSIFFLAGS, _FLAGS.pack(name, flags | _IFF_UP | _IFF_RUNNING))
                 fcntl.ioctl(control, _SIOCSIFADDR, _ADDRESS.pack(address, prefix_bits, index))
+                _settle(notices, index, address)
             except OSError as error:
                 raise LinkError(error_name(error)) from error
 
@@ -150,3 +166,15 @@ class TunDevice:
 
     def __str__(self) -> str:
         return f"{self.name} ({'tcp and udp' if self.offloads.udp else 'tcp' if self.offloads.tcp else 'no'} offloads)"
+
+
+def _settle(notices: socket.socket, index: int, address: bytes) -> None:
+    """Wait until an address is no longer tentative (RFC 4862, section 5.4); the kernel clears that by a task."""
+    deadline = time.monotonic() + _SETTLE_S_MAX
+    while (left := deadline - time.monotonic()) > 0:
+        notices.settimeout(left)
+        notice = notices.recv(_NOTICE_BYTES_MAX)
+        _, kind, _, _, flags, _, of = _NOTICE.unpack_from(notice)
+        if kind == _RTM_NEWADDR and of == index and address in notice and not flags & _IFA_F_TENTATIVE:
+            return
+    raise TimeoutError(errno.ETIMEDOUT, "the address stays tentative")

@@ -197,4 +197,6 @@ def error_name(error: OSError) -> str:
     """Return the name of the operating system's error, such as ``EADDRINUSE``."""
     if isinstance(error, socket.gaierror):
         return "EADDRNOTAVAIL"
+    if isinstance(error, TimeoutError):
+        return "ETIMEDOUT"
     return errno.errorcode.get(error.errno or 0, "EIO")
