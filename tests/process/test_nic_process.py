@@ -199,14 +199,18 @@ def test_a_relay_carries_what_it_cannot_read() -> None:
             away, onward = key(101), key(102)
             relay.client.order(SetForwardLabel(7, away, one.node, two.node, 8, onward, 1 << 30))
             two.client.order(SetArrivalLabel(8, onward, relay.node, one.node))
+            relay.send(two, b"ready")  # Obeyed in order: who sent this knows its label.
+            two.send(relay, b"ready")
+            await two.until(lambda: two.packets() == [b"ready"])
+            await relay.until(lambda: relay.packets() == [b"ready"])
             one.client.order(SetTransmitLabel(two.node, relay.node, 7, away))
             one.client.order(SetRoute(two.node, 0, relay.node))
             one.client.order(SendControl(two.node, relay.node, MESSAGE))
             one.send(two, b"over the relay")
             await relay.until(lambda: any(isinstance(r, RelayMetered) and r.label == 7 for r in relay.reports))
-            await two.until(lambda: two.packets() == [b"over the relay"])
+            await two.until(lambda: two.packets() == [b"ready", b"over the relay"])
             assert two.heard() == [ControlReceived(one.node, relay.node, MESSAGE)]
-            assert relay.packets() == []
+            assert relay.packets() == [b"ready"]
 
     run(scenario())
 
