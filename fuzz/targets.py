@@ -12,13 +12,12 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 import msgspec
+from member import NOW_NS, WALL_NS, answer_request, group_of_three
 
 from atoll.base.errors import CorruptError, UserError, WireError
 from atoll.base.ids import DIRECT, Endpoint, NodeId, PublicKey, node_id_of, packed_address_of
@@ -28,7 +27,7 @@ from atoll.cli.settings import load
 from atoll.conduit import packets, proxy_wire
 from atoll.conduit.names import Book
 from atoll.conduit.stack import Stack
-from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service
+from atoll.conduit.stream import Kind, Service
 from atoll.core.journal import Provenance, Recorder, read
 from atoll.core.machine import MachineKind
 from atoll.device.nic import messages as nic
@@ -42,20 +41,28 @@ from atoll.group.events import Sign, Signed, Stored, StoreRoster
 from atoll.group.form import decode_form
 from atoll.group.invite import Invitation, decode_invitation, encode_invitation
 from atoll.group.roster import Roster
-from atoll.group.statement import Admit, Name, Profile, Statement, decode_statement, encode_statement, signed
+from atoll.group.statement import (
+    Admit,
+    AdmitGuest,
+    Gateway,
+    Name,
+    Profile,
+    RemoveGuest,
+    Statement,
+    decode_statement,
+    encode_statement,
+    signed,
+)
 from atoll.lab.emulator import serve
-from atoll.lab.groups import blueprints, factory_of, identity_of
-from atoll.node import api
+from atoll.lab.groups import blueprints, identity_of
 from atoll.node.asking import decode_answer, decode_question
 from atoll.node.attached import Letter, pack_letter, unpack_letter
 from atoll.node.control import Control, ControlInput
-from atoll.node.methods import Methods
-from atoll.node.reporting import Around, RelayMeter
 from atoll.overlay import messages as overlay
-from atoll.overlay.orders import SendControl, SetArrivalLabel, SetForwardLabel, SetRoute, SetTransmitLabel
-from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
+from atoll.overlay.guests import Serving, decode_serving, encode_serving
+from atoll.overlay.orders import SendControl, SetArrivalLabel, SetForwardLabel, SetGuest, SetRoute, SetTransmitLabel
+from atoll.overlay.reports import ControlReceived, GuestUp, SessionDown, SessionUp
 from atoll.overlay.session import Sessions
-from atoll.sim import LinkSpec, World, full_mesh
 
 __all__ = ["CORPUS", "DECODERS", "INPUT_BYTES_MAX", "Decoder", "corpus_of", "run_once"]
 
@@ -115,8 +122,6 @@ def _journal() -> bytes:
 # is each target's own; whatever the bytes are, they are steps, so that a fuzzer wastes none.
 
 _Step = tuple[int, int, bytes]
-_NOW_NS: Final = 1_000 * SECOND_NS
-_WALL_NS: Final = 1_700_000_000 * SECOND_NS
 STEPS_MAX: Final = 64
 
 
@@ -160,9 +165,9 @@ class _Device:
     """Our engine in the middle of its life: two peers with sessions, labels in every role, a packet waiting."""
 
     def __init__(self) -> None:
-        self.now_ns = _NOW_NS
-        self.engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=_NOW_NS, wall_ns=_WALL_NS)
-        self.peers = [Sessions(private_key=_secret(number), rng=Random(number), now_ns=_NOW_NS) for number in (1, 2)]
+        self.now_ns = NOW_NS
+        self.engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=NOW_NS, wall_ns=WALL_NS)
+        self.peers = [Sessions(private_key=_secret(number), rng=Random(number), now_ns=NOW_NS) for number in (1, 2)]
         self.nodes = [node_id_of(PublicKey(peer.public_key)) for peer in self.peers]
         for peer, place in zip(self.peers, _PLACES, strict=False):
             peer.add_peer(self.engine.public_key)
@@ -178,18 +183,18 @@ class _Device:
         self.engine.reports.clear()
 
     def order(self, order: nic.EngineOrder) -> None:
-        self.engine.order(order, self.now_ns, _WALL_NS + self.now_ns)
+        self.engine.order(order, self.now_ns, WALL_NS + self.now_ns)
 
     def settle(self) -> None:
         """Finish the handshakes: carry everything, until nobody says anything."""
         while self.engine.outbox:
             for place, datagram in self.engine.outbox:
                 peer = self.peers[_PLACES.index(place)]
-                peer.receive(datagram, b"us", self.now_ns, _WALL_NS, under_load=False)
+                peer.receive(datagram, b"us", self.now_ns, WALL_NS, under_load=False)
             self.engine.outbox.clear()
             for peer, place in zip(self.peers, _PLACES, strict=False):
                 for said in peer.outbox:
-                    self.engine.receive(said.datagram, place, self.now_ns, _WALL_NS)
+                    self.engine.receive(said.datagram, place, self.now_ns, WALL_NS)
                 peer.outbox.clear()
 
     def _under_way(self) -> list[bytes]:
@@ -199,20 +204,20 @@ class _Device:
         plain += [pad_control(message, 7, direct=True) for message in _SAID]
         sealed = [self.sealed(index % 2, plaintext) for index, plaintext in enumerate([*plain, b""])]
         frames = [Heading(label, _LABEL_KEY).pack(sealed[1]) for label in (_FORWARD, _ARRIVAL)]
-        again = Sessions(private_key=_secret(2), rng=Random(7), now_ns=_NOW_NS, wall_floor_ns=2 * _WALL_NS)
+        again = Sessions(private_key=_secret(2), rng=Random(7), now_ns=NOW_NS, wall_floor_ns=2 * WALL_NS)
         again.add_peer(own.public_key)
-        again.connect(own.public_key, _NOW_NS, _WALL_NS)
+        again.connect(own.public_key, NOW_NS, WALL_NS)
         return [*sealed, *frames, *(said.datagram for said in again.outbox)]
 
     def sealed(self, pick: int, plaintext: bytes) -> bytes:
-        sealed = self.peers[pick].seal(self.engine.public_key, plaintext, self.now_ns, _WALL_NS)
+        sealed = self.peers[pick].seal(self.engine.public_key, plaintext, self.now_ns, WALL_NS)
         return b"" if sealed is None else sealed
 
     def take(self, step: _Step) -> None:
         """Take one step: a datagram to us. Nothing may raise, grow, or be reported in a form that control refuses."""
         mode, pick, body = step
         self.now_ns += SECOND_NS * (bool(mode & _LATER) + 70 * bool(mode & _MUCH_LATER))
-        engine, wall_ns = self.engine, _WALL_NS + self.now_ns
+        engine, wall_ns = self.engine, WALL_NS + self.now_ns
         engine.tick(self.now_ns, wall_ns)
         engine.outbox.clear()
         match mode & 3:
@@ -271,10 +276,10 @@ def _receive_sessions(data: bytes) -> int:
     for mode, pick, body in _steps(data):
         now_ns += SECOND_NS * (bool(mode & _LATER) + 70 * bool(mode & _MUCH_LATER))
         datagram = _mixed(real[pick % len(real)], body) if mode & 3 == _REAL else body
-        ours.tick(now_ns, _WALL_NS)
+        ours.tick(now_ns, WALL_NS)
         ours.outbox.clear()
-        ours.receive(datagram, bytes((pick,)) * 18, now_ns, _WALL_NS, under_load=bool(mode & _LOADED))
-        ours.seal(theirs, body[:64], now_ns, _WALL_NS)
+        ours.receive(datagram, bytes((pick,)) * 18, now_ns, WALL_NS, under_load=bool(mode & _LOADED))
+        ours.seal(theirs, body[:64], now_ns, WALL_NS)
         assert len(ours.outbox) <= STEPS_MAX
     return sum(ours.counters.dropped.values())
 
@@ -284,16 +289,16 @@ def _said_to_relay(device: _Device) -> list[tuple[Endpoint, bytes]]:
     for message in _SAID:
         device.order(SendControl(device.nodes[0], DIRECT, message))
     device.order(nic.SendPacket(device.nodes[0], 0, packet_between(device.nodes[0], device.engine.node)))
-    device.engine.tick(device.now_ns + 130 * SECOND_NS, _WALL_NS + 130 * SECOND_NS)
+    device.engine.tick(device.now_ns + 130 * SECOND_NS, WALL_NS + 130 * SECOND_NS)
     return list(device.engine.outbox)
 
 
 def _obey_orders(data: bytes) -> int:
     """Decode orders as the packet device does, and obey them."""
-    engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=_NOW_NS, wall_ns=_WALL_NS)
+    engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=NOW_NS, wall_ns=WALL_NS)
     for order in nic.decode_orders(data):
         if not isinstance(order, nic.Configure | nic.AttachTun | nic.Stop):
-            engine.order(order, _NOW_NS, _WALL_NS)
+            engine.order(order, NOW_NS, WALL_NS)
     return len(engine.outbox)
 
 
@@ -309,28 +314,15 @@ def _frame(data: bytes) -> bool:
 
 def _plaintext(data: bytes) -> bytes:
     """Open a plaintext of at least one byte, as the engine does: no shorter one comes from a session."""
-    return (
-        take_packet(data, _SOURCE + _TARGET)[0] if data[:1] and data[0] >> 4 == 6 else unpad_control(data or b"\0")[0]
-    )
+    return take_packet(data)[0] if data[:1] and data[0] >> 4 == 6 else unpad_control(data or b"\0")[0]
 
 
-# A whole control machine, and the local API on top of it.
-
-
-@cache
-def _group_of_three() -> tuple[bytes, int]:
-    """Return the snapshot of a member that is linked to two others, and its time."""
-    world = World(full_mesh(3, LinkSpec(delay_ns=10_000_000)), factory_of(blueprints(3, 1)), seed=1)
-    world.start_all()
-    world.run(5 * SECOND_NS)
-    first = world.program(0)
-    assert first is not None
-    return first.control.snapshot(), world.clock(0).monotonic_ns()
+# A whole control machine.
 
 
 def _told_by_members(data: bytes) -> int:
     """Let two linked members say anything to a third. What it decides must be orders that the device accepts."""
-    snapshot, now_ns = _group_of_three()
+    snapshot, now_ns = group_of_three()
     control = Control.restore(snapshot)
     nodes = [plan.member.node for plan in blueprints(3, 1)]
     for mode, pick, body in _steps(data):
@@ -356,70 +348,6 @@ def _handle(control: Control, event: ControlInput, now_ns: int) -> None:
                     nic.decode_orders(nic.join_items([nic.encode_item(effect)]))
                 case _:
                     pass
-
-
-@cache
-def _methods() -> dict[str, api.Method]:
-    """Return the local API's methods of a member that is linked to two others."""
-    snapshot, now_ns = _group_of_three()
-    control = Control.restore(snapshot)
-
-    async def nothing(*_: object) -> None:
-        pass
-
-    async def gone(*_: object) -> None:
-        raise ConnectionError
-
-    async def opened(host: str, port: int) -> tuple[str, int]:
-        return host, port
-
-    def unreachable(*_: object) -> None:
-        raise BrokenStreamError(Reason.UNREACHABLE)
-
-    forward = SimpleNamespace(connections=0, start=opened, close=nothing)  # It opens no port.
-    stack = SimpleNamespace(echo=nothing, **dict.fromkeys(("tcp_forward", "udp_forward", "proxy"), lambda *_: forward))
-    stack.answer_questions, stack.streams = lambda _: None, SimpleNamespace(open=unreachable)
-    around = Around(
-        control, now_ns, 0, group_name="group", listen="udp/10.0.0.1:7747", endpoints={}, meter=RelayMeter()
-    )
-    clock = SimpleNamespace(wall_ns=lambda: _WALL_NS, monotonic_ns=lambda: _NOW_NS)
-    node: Any = SimpleNamespace(
-        control=control,
-        around=lambda: around,
-        book=lambda: Book(control.group.group, "group", control.group.own, control.group.roster.members()),
-        stack=stack,
-        feed=lambda _: None,
-        confirm=nothing,
-        endpoints=(("10.0.0.1", 7747),),
-        plan=SimpleNamespace(clock=clock, identity=identity_of(1, 0), group=control.group.group),
-        loop_time=lambda: 0.0,
-        pause=gone,  # As when the client hangs up after the first line of an answer.
-        end_soon=lambda: None,
-    )
-    return dict(Methods(node).table())
-
-
-class _Sink:
-    """Takes an answer of the local API."""
-
-    def __init__(self) -> None:
-        self.written = b""
-
-    def write(self, line: bytes) -> None:
-        self.written += line
-
-    async def drain(self) -> None:
-        pass
-
-
-def _request(line: bytes) -> None:
-    """Answer one line of the local API. The answer is whole lines of JSON; an error has a code and a fix."""
-    sink: Any = _Sink()
-    asyncio.run(api._answer(line, sink, _methods()))  # noqa: SLF001 - what stands behind the socket.
-    for answer in sink.written.splitlines():
-        decoded = msgspec.json.decode(answer)
-        if "error" in decoded:
-            raise UserError(decoded["error"]["code"], decoded["error"]["sentence"], fix=decoded["error"]["fix"])
 
 
 def _take_inner(data: bytes) -> int:
@@ -502,6 +430,9 @@ def _statements() -> tuple[bytes, ...]:
         Admit(Member(guest.public_key, guest.signing_key, "late", (("192.0.2.9", 1),))),
         Profile(Member(founder.public_key, founder.signing_key, "renamed", ())),
         Name("lab"),
+        Gateway(b"g" * 32, ((guest.node, b"b" * 80),)),
+        AdmitGuest(b"p" * 32, b"g" * 32, "phone"),
+        RemoveGuest(b"p" * 32),
     )
     return tuple(
         encode_statement(signed(roster.group, roster.draft(founder.signing_key, body), founder.sign)) for body in bodies
@@ -523,6 +454,10 @@ _BATCHES: Final = (
     nic.AdmitPeer(b"p" * 32, (("192.0.2.1", 1),), b"k" * 32),
     nic.ExpelPeer(b"p" * 32),
     nic.SendPacket(_NODE, 0, b"\x60" + bytes(39)),
+    nic.OpenGateway(b"g" * 32, b"b" * 80),
+    nic.ServeGuest(b"p" * 32, b"g" * 32),
+    nic.ShareGateway(b"", (b"p" * 32,)),
+    SetGuest(_NODE, _NODE),
     SendControl(_NODE, DIRECT, b"\x91\x01"),
     SetRoute(_NODE, 0, DIRECT, _NODE),
     SetTransmitLabel(_NODE, _NODE, 1, b"k" * 32),
@@ -533,6 +468,8 @@ _BATCHES: Final = (
 )
 _REPORTS: Final = (
     SessionUp(_NODE, 1),
+    GuestUp(_NODE, b"s" * 12),
+    nic.GatewayShared(b"g" * 32, ((b"p" * 32, b"b" * 80),)),
     SessionDown(_NODE),
     ControlReceived(_NODE, DIRECT, b"\x91\x01"),
     nic.Listening((("192.0.2.1", 1),), "EADDRINUSE"),
@@ -550,6 +487,7 @@ _REQUESTS: Final = (
     b'{"method":"forward.add","params":{"protocol":"tcp","local":"127.0.0.1:1","node":"n1","port":80}}',
     b'{"method":"forward.add","params":{"protocol":"socks","local":"127.0.0.1:1","anyone":true}}',
     b'{"method":"forward.list"}',
+    b'{"method":"client.list"}',
     b'{"method":"down"}',
 )
 _COMMANDS: Final = (
@@ -614,6 +552,7 @@ DECODERS: Final = (
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
     Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
     Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
+    Decoder("serving", decode_serving, (WireError,), (encode_serving(Serving(((_NODE, b"s" * 12),))),)),
     Decoder("letter", unpack_letter, (WireError,), (pack_letter(Letter("fra-1", 53, b"payload")),)),
     Decoder("frame", _frame, (), (Heading(1, _LABEL_KEY).pack(b"\4\0\0\0" + bytes(28)),)),
     Decoder(
@@ -640,7 +579,7 @@ DECODERS: Final = (
     ),
     Decoder("roster", _roster, (CorruptError,), (_ROSTER, Roster.trusted(_ROSTER).encode(kept=_INVITES.keep(1, 0, 0)))),
     Decoder("taken", _take_statement, (WireError,), _statements()),
-    Decoder("snapshot", Control.restore, (CorruptError,), (_group_of_three()[0],)),
+    Decoder("snapshot", Control.restore, (CorruptError,), (group_of_three()[0],)),
     Decoder(
         "conduits",
         _take_inner,
@@ -657,7 +596,7 @@ DECODERS: Final = (
             b"\0\0\0\4" + _SOURCE + b"\0\x35query",
         ),
     ),
-    Decoder("request", _request, (UserError, ConnectionError), _REQUESTS),
+    Decoder("request", answer_request, (UserError, ConnectionError), _REQUESTS),
     Decoder("question", decode_question, (WireError,), (b'{"ask":"why","target":"%020d","tag":"loss"}' % 0,)),
     Decoder("answer", decode_answer, (WireError,), (b'{"failure":"path"}',)),  # Whole ones are in the corpus.
     Decoder("settings", _settings, (UserError,), (b'name = "fra"\nlisten = "0.0.0.0:7747"\nrelay-budget = 2\n',)),

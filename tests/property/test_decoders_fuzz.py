@@ -33,6 +33,7 @@ def _load() -> Targets:
     specification = importlib.util.spec_from_file_location("fuzz_targets", TARGETS)
     assert specification is not None
     assert specification.loader is not None
+    sys.path.insert(0, str(TARGETS.parent))  # For the module beside it.
     module = importlib.util.module_from_spec(specification)
     sys.modules["fuzz_targets"] = module  # Its dataclasses look themselves up there.
     specification.loader.exec_module(module)

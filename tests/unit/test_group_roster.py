@@ -12,11 +12,14 @@ from atoll.group.limits import FORKS_MAX
 from atoll.group.roster import Outcome, Roster
 from atoll.group.statement import (
     Admit,
+    AdmitGuest,
     Body,
     Draft,
+    Gateway,
     Name,
     Profile,
     Remove,
+    RemoveGuest,
     Statement,
     decode_statement,
     digest_of,
@@ -379,3 +382,56 @@ def test_two_names_under_one_number_come_to_the_same_in_any_order() -> None:
             assert roster.add(signed(GROUP, draft, identity(0).sign)) is Outcome.NEW
         names.append(roster.name)
     assert names[0] == names[1]
+
+
+PHONE, PAD, GATEWAY = (bytes([number]) * 32 for number in (0x50, 0x51, 0x52))
+
+
+def guests(roster: Roster) -> list[str]:
+    return [guest.name for guest in roster.guests().guests]
+
+
+def test_guests_are_those_that_members_admitted_and_nobody_removed() -> None:
+    roster = founded(1, 2)
+    say(roster, 1, AdmitGuest(PHONE, GATEWAY, "phone"))
+    say(roster, 2, AdmitGuest(PAD, GATEWAY, "pad"))
+    assert guests(roster) == ["phone", "pad"]
+    say(roster, 2, RemoveGuest(PHONE))
+    assert guests(roster) == ["pad"]
+    say(roster, 1, AdmitGuest(PHONE, GATEWAY, "again"))
+    assert guests(roster) == ["pad"]  # For good.
+
+
+def test_a_guest_goes_with_the_member_that_is_disowned() -> None:
+    roster = founded(1, 2)
+    say(roster, 1, AdmitGuest(PHONE, GATEWAY, "phone"))
+    say(roster, 1, AdmitGuest(PAD, GATEWAY, "pad"))
+    remove(roster, 2, 1)
+    assert guests(roster) == ["phone", "pad"]
+    remove(roster, 0, 1, ())
+    assert guests(roster) == []
+
+
+def test_a_guest_takes_no_name_of_another() -> None:
+    roster = founded(1)
+    say(roster, 0, AdmitGuest(PHONE, GATEWAY, "m1"))
+    say(roster, 0, AdmitGuest(PAD, GATEWAY, "m1"))
+    assert guests(roster) == ["m1-2", "m1-3"]
+    assert roster.free_name("m1") == "m1-4"
+    assert roster.free_name("m1-2") == "m1-2-2"
+
+
+def test_a_gateways_key_is_sealed_for_members_one_by_one_and_the_first_box_stays() -> None:
+    roster = founded(1)
+    one, two = identity(0).node, identity(1).node
+    say(roster, 0, Gateway(GATEWAY, ((one, b"a" * 80),)))
+    say(roster, 1, Gateway(GATEWAY, ((one, b"x" * 80), (two, b"b" * 80))))
+    assert roster.guests().shares == {GATEWAY: {one: b"a" * 80, two: b"b" * 80}}
+
+
+def test_guests_survive_the_durable_form_and_the_digest_tells_them_apart() -> None:
+    roster = founded(1)
+    before = roster.digest()
+    say(roster, 1, AdmitGuest(PHONE, GATEWAY, "phone"))
+    assert roster.digest() != before
+    assert Roster.decode(roster.encode()).guests() == roster.guests()

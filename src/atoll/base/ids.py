@@ -25,6 +25,7 @@ __all__ = [
     "address_of",
     "node_id_of",
     "packed_address_of",
+    "resolver_address",
 ]
 
 KEY_BYTES: Final = 32
@@ -37,6 +38,8 @@ GroupId = NewType("GroupId", bytes)  # 32 bytes: the founder's Ed25519 public ke
 
 Via = NewType("Via", bytes)  # How to reach a node: DIRECT, or the NodeId of the one relay.
 DIRECT: Final = Via(b"")
+
+_RESOLVER_ID: Final = NodeId(b"\0\0\0\0\0\0\0\0\0\x53")  # Spec. ``::53``; to find a key with this id takes 2^80 tries.
 
 Endpoint = tuple[str, int]  # Numeric host and UDP port of the underlay.
 
@@ -61,6 +64,11 @@ def packed_address_of(group: GroupId, node: NodeId) -> bytes:
     if len(node) != NODE_ID_BYTES:
         raise UsageError(f"a node id of {len(node)} bytes")
     return b"\xfd" + blake2s(group, digest_size=5, person=b"atollgr1").digest() + node
+
+
+def resolver_address(group: GroupId) -> bytes:
+    """Return the address at which each node answers for names, 16 bytes: the same in a whole group."""
+    return packed_address_of(group, _RESOLVER_ID)
 
 
 def address_of(group: GroupId, node: NodeId) -> str:

@@ -225,6 +225,25 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "Connect the machine to a network, or say where it can be reached: `atoll down`, then `atoll up --advertise "
         "HOST:PORT`.",
     ),
+    "A214": Explanation(
+        _S.FAILURE,
+        "another client is being added",
+        "One client is added at a time, because each may need the gateway's key to be sealed for further members.",
+        "Run the command again in a second.",
+    ),
+    "A215": Explanation(
+        _S.REJECTED,
+        "the name is taken",
+        "Members and clients share one space of names, and a name leads to one machine only.",
+        "Choose another name. `atoll status` lists the members, `atoll client list` the clients.",
+    ),
+    "A216": Explanation(
+        _S.CONFLICT,
+        "this machine serves no gateway and cannot make one",
+        "A client knows one key as its peer, and members that were there when a client was last added have it. This "
+        "machine has none of those keys, and the group has as many of them as a packet device keeps.",
+        "Run `atoll client add` on a machine that has been a member for longer; that gives this one the key as well.",
+    ),
     "A301": Explanation(
         _S.CONFLICT,
         "the journal is of another version of the machine",

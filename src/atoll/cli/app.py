@@ -16,6 +16,7 @@ from atoll.base.problems import ExitStatus, exit_status
 from atoll.base.version import __version__
 from atoll.cli import render
 from atoll.cli.about import config, explain, replay
+from atoll.cli.clients import client
 from atoll.cli.exec import execute
 from atoll.cli.forwards import forward, socks
 from atoll.cli.lab import demo
@@ -42,6 +43,7 @@ for command in (
     ping,
     invite,
     remove,
+    client,
     forward,
     socks,
     execute,

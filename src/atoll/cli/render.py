@@ -12,6 +12,7 @@ from atoll.base.errors import UserError
 from atoll.base.problems import PROBLEMS
 from atoll.node.views import (
     CandidateView,
+    ClientView,
     ForwardView,
     InviteView,
     PeerView,
@@ -25,6 +26,8 @@ from atoll.node.views import (
 __all__ = [
     "STATE_COLOURS",
     "ago",
+    "clients",
+    "clients_plain",
     "error",
     "explanation",
     "forwards",
@@ -152,6 +155,21 @@ def ping_summary(views: Sequence[PingView]) -> str:
         middle = (answered[(len(answered) - 1) // 2] + answered[len(answered) // 2]) / 2
         text += f"; min/median/max {answered[0]:.1f}/{middle:.1f}/{answered[-1]:.1f} ms"
     return text + "\n"
+
+
+def clients(views: Sequence[ClientView]) -> str:
+    """Return the table of ``atoll client list``."""
+    if not views:
+        return "no clients\n"
+    header = ("NAME", "ADDRESS", "SERVED BY", "AT")
+    rows = [(one.name, one.address, one.served_by or "-", one.endpoint or "-") for one in views]
+    return "\n".join(table(header, rows)) + "\n"
+
+
+def clients_plain(views: Sequence[ClientView]) -> str:
+    """Return one line a client: name, address, public key, member that serves it, where it is."""
+    rows = ((one.name, one.address, one.public_key, one.served_by or "-", one.endpoint or "-") for one in views)
+    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def forwards(views: Sequence[ForwardView]) -> str:

@@ -57,12 +57,14 @@ class Book:
         group_name: Its name.
         own: This node, as the group shows it.
         members: All members, as the group shows them.
+        guests: Names and ids of clients that no member's software runs on; reached by packets only.
     """
 
     group: GroupId
     group_name: str
     own: Member
     members: tuple[Member, ...]
+    guests: tuple[tuple[str, NodeId], ...] = ()
 
     def locate(self, host: str | bytes) -> NodeId | Missing:
         """Return the node that a host means, this one included.
@@ -83,6 +85,23 @@ class Book:
             return Missing.OUTSIDE
         is_here = node == self.own.node or any(member.node == node for member in self.members)
         return node if is_here else Missing.UNKNOWN
+
+    def find(self, host: str | bytes) -> NodeId | Missing:
+        """Return the member or the guest that a host means; as ``locate`` otherwise."""
+        node = self.locate(host)
+        if node is not Missing.UNKNOWN:
+            return node
+        if isinstance(host, str):
+            label, *above = _labels(host)
+            if above not in ([], [TOP], [self.group_name, TOP]):
+                return node
+            return next((guest for name, guest in self.guests if name == label), Missing.UNKNOWN)
+        return next((guest for _, guest in self.guests if guest == host[-NODE_ID_BYTES:]), Missing.UNKNOWN)
+
+    def called(self, node: NodeId) -> str:
+        """Return the name of a member or guest."""
+        members = ((member.name, member.node) for member in self.members)
+        return next((name for name, known in (*members, *self.guests) if known == node), self.own.name)
 
     def address(self, node: NodeId) -> bytes:
         """Return the overlay address of a node, 16 bytes."""

@@ -7,6 +7,7 @@ hears so at once. Answers live for some seconds, because members come, go and ar
 Source: RFC 1035, RFC 2308 (negative answers), RFC 3596 (AAAA, ip6.arpa).
 """
 
+import ipaddress
 from typing import Final
 
 import dns.exception
@@ -20,7 +21,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
-from atoll.base.ids import NodeId, address_of
+from atoll.base.ids import address_of
 from atoll.conduit.names import TOP, Book
 
 __all__ = ["QUERY_BYTES_MAX", "answer"]
@@ -69,17 +70,13 @@ def _forward(name: dns.name.Name, book: Book) -> tuple[dns.rdatatype.RdataType, 
     """Return the one record that a name has; empty: the name exists and has none; None: it does not exist."""
     if name in {_ZONE, dns.name.from_text(f"{book.group_name}.{TOP}")}:
         return ()
-    node = book.locate(name.to_text())
+    node = book.find(name.to_text())
     return (dns.rdatatype.AAAA, address_of(book.group, node)) if isinstance(node, bytes) else None
 
 
 def _reverse(name: dns.name.Name, book: Book) -> tuple[dns.rdatatype.RdataType, str] | None:
     try:
-        node = book.locate(dns.reversename.to_address(name))
+        node = book.find(ipaddress.ip_address(dns.reversename.to_address(name)).packed)
     except dns.exception.SyntaxError:
         return None
-    return (dns.rdatatype.PTR, f"{_called(book, node)}.{book.group_name}.{TOP}.") if isinstance(node, bytes) else None
-
-
-def _called(book: Book, node: NodeId) -> str:
-    return next((member.name for member in book.members if member.node == node), book.own.name)
+    return (dns.rdatatype.PTR, f"{book.called(node)}.{book.group_name}.{TOP}.") if isinstance(node, bytes) else None

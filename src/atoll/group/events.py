@@ -10,6 +10,9 @@ __all__ = [
     "GroupInput",
     "GroupNotice",
     "GroupReceived",
+    "GuestAsked",
+    "GuestRemoveAsked",
+    "GuestsDecided",
     "InviteIssued",
     "InvitePeer",
     "MembersDecided",
@@ -73,6 +76,28 @@ class RemoveAsked(Tuple, frozen=True):
     disown: bool = False
 
 
+class GuestAsked(Tuple, frozen=True):
+    """Input: a person wants a guest; the shell made its key and keeps no secret of it.
+
+    Attributes:
+        public_key: X25519 key of the guest, 32 bytes.
+        gateway: The key that it knows as its one peer.
+        name: The name that it asks for.
+        shares: (node id, the gateway's private key sealed for that member), for those that have none yet.
+    """
+
+    public_key: bytes
+    gateway: bytes
+    name: str
+    shares: tuple[tuple[bytes, bytes], ...]
+
+
+class GuestRemoveAsked(Tuple, frozen=True):
+    """Input: a person wants this guest out, for good."""
+
+    public_key: bytes
+
+
 class ProfileChanged(Tuple, frozen=True):
     """Input: our own name, endpoints or will to relay are these now; the keys must be our own."""
 
@@ -115,6 +140,18 @@ class MembersDecided(Tuple, frozen=True):
 
     members: tuple[Member, ...]
     version: str
+
+
+class GuestsDecided(Tuple, frozen=True):
+    """Effect: the guests, and the gateways that we may serve them by, are these now.
+
+    Attributes:
+        guests: (public key, gateway), in order of admission.
+        boxes: (gateway, its private key sealed for us).
+    """
+
+    guests: tuple[tuple[bytes, bytes], ...]
+    boxes: tuple[tuple[bytes, bytes], ...]
 
 
 class InvitePeer(Tuple, frozen=True):
@@ -194,6 +231,8 @@ GroupInput = (
     | GroupReceived
     | InviteIssued
     | RemoveAsked
+    | GuestAsked
+    | GuestRemoveAsked
     | ProfileChanged
     | Signed
     | Stored
@@ -202,6 +241,7 @@ GroupInput = (
 GroupEffect = (
     SendGroup
     | MembersDecided
+    | GuestsDecided
     | InvitePeer
     | UninvitePeer
     | StoreRoster

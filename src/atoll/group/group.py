@@ -28,6 +28,9 @@ from atoll.group.events import (
     GroupEffect,
     GroupInput,
     GroupReceived,
+    GuestAsked,
+    GuestRemoveAsked,
+    GuestsDecided,
     InviteIssued,
     InvitePeer,
     MembersDecided,
@@ -46,7 +49,7 @@ from atoll.group.events import (
 )
 from atoll.group.exchange import Exchange, Letters, Peer
 from atoll.group.form import decode_form
-from atoll.group.limits import JOIN_MESSAGES_MAX, PENDING_MAX, RESTATE_NS, RESTATE_NS_MAX, TWIN_TELL_NS
+from atoll.group.limits import JOIN_MESSAGES_MAX, PENDING_MAX, RESTATE_NS, RESTATE_NS_MAX, SHARES_MAX, TWIN_TELL_NS
 from atoll.group.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -67,7 +70,19 @@ from atoll.group.messages import (
     packed,
 )
 from atoll.group.roster import Outcome, Roster
-from atoll.group.statement import Admit, Body, Draft, Profile, Remove, Statement, member_is_sound, verify
+from atoll.group.statement import (
+    Admit,
+    AdmitGuest,
+    Body,
+    Draft,
+    Gateway,
+    Profile,
+    Remove,
+    RemoveGuest,
+    Statement,
+    member_is_sound,
+    verify,
+)
 from atoll.group.twins import Twins
 
 __all__ = ["KIND", "Group", "GroupOptions"]
@@ -121,6 +136,7 @@ class GroupState(msgspec.Struct):
     pending: list[Body] = []
     storing: Storing | None = None
     decided: tuple[Member, ...] | None = None
+    guests: GuestsDecided = GuestsDecided((), ())  # As last told.
     invites: Invites = msgspec.field(default_factory=Invites)
     twins: Twins = msgspec.field(default_factory=Twins)
     twins_told: dict[bytes, int] = {}
@@ -259,6 +275,10 @@ class Group:
                 self._invite(public_key, expires_wall_s)
             case RemoveAsked(node, disown):
                 self._remove(node, disown=disown)
+            case GuestAsked():
+                self._guest_asked(event)
+            case GuestRemoveAsked(public_key):
+                self._issue_or_tell(RemoveGuest(public_key))
             case ProfileChanged(member):
                 self._profile_changed(member)
             case Signed(request_id, signature):
@@ -440,8 +460,20 @@ class Group:
             state.restate_ns = None
         elif state.restate_ns is None:
             state.restate_ns = state.now_ns + state.restate_wait_ns
-        if others == state.decided:
-            return
+        if others != state.decided:
+            self._decide_members(others)
+        guests = self.roster.guests()
+        held = ((gateway, boxes.get(state.own.node)) for gateway, boxes in guests.shares.items())
+        decided = GuestsDecided(
+            tuple((guest.public_key, guest.gateway) for guest in guests.guests),
+            tuple((gateway, box) for gateway, box in held if box is not None),
+        )
+        if decided != state.guests:
+            state.guests = decided
+            self._effects.append(decided)
+
+    def _decide_members(self, others: tuple[Member, ...]) -> None:
+        state = self._state
         staying = {m.node: True for m in others}
         for node in [node for node in state.exchange.peers if node not in staying]:
             del state.exchange.peers[node]
@@ -479,6 +511,8 @@ class Group:
             if isinstance(body, Admit):
                 name = self.roster.free_name(body.member.name)
                 body = Admit(msgspec.structs.replace(body.member, name=name))
+            elif isinstance(body, AdmitGuest):
+                body = msgspec.structs.replace(body, name=self.roster.free_name(body.name))
             try:
                 state.drafting = self.roster.draft(state.own.signing_key, body)
             except LimitError as error:
@@ -550,8 +584,17 @@ class Group:
             self._effects.append(notices.own_inviter(node, member.name))
             return
         heads = () if disown else self.roster.heads(member.signing_key)
-        if not self._issue(Remove(node, member.signing_key, heads)):
-            self._tell_full(node, "too many own statements wait for a signature")
+        self._issue_or_tell(Remove(node, member.signing_key, heads))
+
+    def _issue_or_tell(self, body: Body) -> None:
+        if not self._issue(body):
+            self._tell_full(self._state.own.node, "too many own statements wait for a signature")
+
+    def _guest_asked(self, asked: GuestAsked) -> None:
+        shares = asked.shares
+        for start in range(0, len(shares), SHARES_MAX):
+            self._issue_or_tell(Gateway(asked.gateway, shares[start : start + SHARES_MAX]))
+        self._issue_or_tell(AdmitGuest(asked.public_key, asked.gateway, asked.name))
 
     # Invitations.
 
@@ -614,5 +657,5 @@ class Group:
 
 
 KIND: Final[MachineKind[GroupInput, GroupEffect]] = MachineKind(
-    name="group", version=3, inputs=GroupInput, effects=GroupEffect, restore=Group.restore
+    name="group", version=4, inputs=GroupInput, effects=GroupEffect, restore=Group.restore
 )

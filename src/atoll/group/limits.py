@@ -14,6 +14,7 @@ __all__ = [
     "DIGEST_INTERVAL_NS",
     "FANOUT_MAX",
     "FORKS_MAX",
+    "GUESTS_MAX",
     "HEADS_MAX",
     "INVITES_MAX",
     "INVITE_BACK_NS",
@@ -34,6 +35,7 @@ __all__ = [
     "REMOVES_RESERVE",
     "RESTATE_NS",
     "RESTATE_NS_MAX",
+    "SHARES_MAX",
     "STATEMENTS_MAX",
     "STATEMENT_BYTES_MAX",
     "SUMMARY_GAP_NS",
@@ -55,6 +57,8 @@ CYCLE_ROUNDS_MAX: Final = 32  # Spec. Disputes settled one after the other; the 
 VERDICT_ROUNDS_MAX: Final = 32  # Spec. Depth of removers of removers of removers... that is followed exactly.
 CONTROL_BYTES_MAX: Final = 1200  # Spec. One control message (docs/spec/control.md; overlay/messages.py has the same).
 
+GUESTS_MAX: Final = 32  # Spec. Telephones and the like, for all members together; the first to be admitted stay.
+SHARES_MAX: Final = 7  # Spec. Recipients of a gateway's key in one statement: as many as fit STATEMENT_BYTES_MAX.
 STATEMENTS_MAX: Final = 1024  # Admissions and removals held: 300 KiB, 0.2 s to verify at start.
 REMOVES_RESERVE: Final = 128  # Room above STATEMENTS_MAX that only removals may use, so that a flood can be answered.
 

@@ -19,8 +19,9 @@ import msgspec
 
 from atoll.base.errors import CorruptError, LimitError
 from atoll.base.ids import GroupId, NodeId
-from atoll.base.member import NAME_CHARS_MAX, Member
+from atoll.base.member import Member
 from atoll.group.form import FORM_VERSION, Form, KeptInvites, decode_form, encode_form
+from atoll.group.guests import GuestList, free_name, listed
 from atoll.group.limits import FORKS_MAX, HEADS_MAX, ISSUER_STATEMENTS_MAX, REMOVES_RESERVE, STATEMENTS_MAX
 from atoll.group.messages import LINE_BYTES, ROSTER_DIGEST_BYTES, Line
 from atoll.group.statement import (
@@ -60,7 +61,7 @@ class Roster:
         group: The group's id, which is the founder's signing key.
     """
 
-    __slots__ = ("_digest", "_log", "_named", "_profiles", "_shown", "_verdict", "group")
+    __slots__ = ("_digest", "_guests", "_log", "_named", "_profiles", "_shown", "_verdict", "group")
 
     def __init__(self, group: GroupId) -> None:
         self.group: Final = group
@@ -70,6 +71,7 @@ class Roster:
         self._verdict: Verdict | None = None
         self._shown: tuple[Member, ...] | None = None
         self._digest: bytes | None = None
+        self._guests: GuestList | None = None
 
     def __len__(self) -> int:
         """Admissions and removals held; profiles do not count."""
@@ -125,7 +127,7 @@ class Roster:
         if not self._signature_is_good(entry.statement):
             return Outcome.FORGED
         self._profiles[issuer] = entry
-        self._shown = self._digest = None
+        self._shown = self._digest = self._guests = None
         return Outcome.NEW
 
     def _signature_is_good(self, statement: Statement) -> bool:
@@ -138,7 +140,7 @@ class Roster:
         self._forget_derived()
 
     def _forget_derived(self) -> None:
-        self._verdict, self._shown, self._digest = None, None, None
+        self._verdict, self._shown, self._digest, self._guests = None, None, None, None
 
     def _surplus_fork(self, entry: Entry, history: dict[bytes, Entry]) -> bytes | None:
         rivals = [e.digest for e in history.values() if e.statement.counter == entry.statement.counter]
@@ -222,15 +224,23 @@ class Roster:
             for member in admitted:
                 now = asked[member.signing_key]
                 if (now.name != member.name) == renamed:
-                    name = _free_name(now.name, taken)
+                    name = free_name(now.name, taken)
                     taken[name] = None
                     shown[member.signing_key] = msgspec.structs.replace(now, name=name)
         return tuple(shown.values())
 
     def free_name(self, name: str) -> str:
-        """Return the name that a new member who asks for this one would get."""
-        taken = {member.name: None for member in self.members()}
-        return _free_name(name, taken)
+        """Return the name that a new member or guest who asks for this one would get."""
+        members, guests = self.members(), self.guests().guests
+        return free_name(name, dict.fromkeys((*(m.name for m in members), *(guest.name for guest in guests))))
+
+    def guests(self) -> GuestList:
+        """Return the guests as shown, with names that no member has, and who may serve them."""
+        if self._guests is None:
+            valid = self._judged().valid
+            bodies = (entry.statement.body for entry in self._every() if entry.digest in valid)
+            self._guests = listed(bodies, (member.name for member in self.members()))
+        return self._guests
 
     @property
     def name(self) -> str:
@@ -466,15 +476,6 @@ class Roster:
             else:
                 roster._insert(entry)
         return roster
-
-
-def _free_name(name: str, taken: dict[str, None]) -> str:
-    free, number = name, 1
-    while free in taken:  # At most as often as there are names taken.
-        number += 1
-        suffix = f"-{number}"
-        free = name[: NAME_CHARS_MAX - len(suffix)].rstrip("-") + suffix
-    return free
 
 
 def _hash(digests: Iterable[bytes], size_bytes: int) -> bytes:

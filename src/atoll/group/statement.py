@@ -22,17 +22,21 @@ from atoll.base.errors import WireError
 from atoll.base.ids import KEY_BYTES, NODE_ID_BYTES, GroupId
 from atoll.base.member import NAME_CHARS_MAX, NAME_PATTERN, Member
 from atoll.core.machine import Tuple
-from atoll.group.limits import HEADS_MAX, ISSUER_STATEMENTS_MAX, STATEMENT_BYTES_MAX
+from atoll.group.limits import HEADS_MAX, ISSUER_STATEMENTS_MAX, SHARES_MAX, STATEMENT_BYTES_MAX
 
 __all__ = [
+    "BOX_BYTES",
     "DIGEST_BYTES",
     "SIGNATURE_BYTES",
     "Admit",
+    "AdmitGuest",
     "Body",
     "Draft",
+    "Gateway",
     "Name",
     "Profile",
     "Remove",
+    "RemoveGuest",
     "Statement",
     "decode_statement",
     "digest_of",
@@ -46,6 +50,7 @@ __all__ = [
 
 DIGEST_BYTES: Final = 32  # Spec.
 SIGNATURE_BYTES: Final = 64  # Ed25519.
+BOX_BYTES: Final = 80  # Spec. A private key of 32 bytes, sealed for one member.
 STATEMENT_DOMAIN: Final = "atoll statement 1"  # Spec.
 JOIN_DOMAIN: Final = "atoll join 1"  # Spec.
 SERIAL_MAX: Final = (1 << 53) - 1  # Spec. Any implementation's integers hold it.
@@ -54,6 +59,7 @@ _NAME: Final = re.compile(NAME_PATTERN)
 
 Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Id = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
+Box = Annotated[bytes, msgspec.Meta(min_length=BOX_BYTES, max_length=BOX_BYTES)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Serial = Annotated[int, msgspec.Meta(ge=1, le=SERIAL_MAX)]
 
@@ -91,7 +97,39 @@ class Name(Tuple, frozen=True, tag=4):
     name: Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
 
 
-Body = Admit | Remove | Profile | Name
+class Gateway(Tuple, frozen=True, tag=5):
+    """These members may serve guests under a key that they share, so that a guest need not know who serves it.
+
+    Attributes:
+        public_key: X25519 key, 32 bytes, that guests know as their one peer.
+        shares: (node id, the private key sealed for that member); each is a fact, and none takes another back.
+    """
+
+    public_key: Key
+    shares: Annotated[tuple[tuple[Id, Box], ...], msgspec.Meta(min_length=1, max_length=SHARES_MAX)]
+
+
+class AdmitGuest(Tuple, frozen=True, tag=6):
+    """A stock WireGuard client may reach the members by way of any member that has its gateway's key.
+
+    Attributes:
+        public_key: X25519 key of the client; its address follows from it as a member's does.
+        gateway: The key that it was given as its peer.
+        name: A label as members have it.
+    """
+
+    public_key: Key
+    gateway: Key
+    name: Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
+
+
+class RemoveGuest(Tuple, frozen=True, tag=7):
+    """The guest with this key may not, and never will again."""
+
+    public_key: Key
+
+
+Body = Admit | Remove | Profile | Name | Gateway | AdmitGuest | RemoveGuest
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -201,9 +239,9 @@ def statement_is_sound(statement: Statement) -> bool:
             sound = member_is_sound(member)
         case Profile(member):
             return member_is_sound(member) and statement.previous == b"" and member.signing_key == statement.issuer
-        case Remove():
+        case Remove() | Gateway() | RemoveGuest():
             sound = True
-        case Name(name):
+        case Name(name) | AdmitGuest(_, _, name):
             sound = _NAME.fullmatch(name) is not None
     first = statement.counter == 1
     chained = len(statement.previous) == (0 if first else DIGEST_BYTES)

@@ -38,7 +38,6 @@ _MS_PRIVATE: Final = 0x4_0000
 _MAKE_S_MAX: Final = 10.0  # For the process that makes it; a slow machine needs one.
 _ANSWER_BYTES_MAX: Final = 256
 _NAME: Final = Struct("16s")
-_RESOLVER_PORT: Final = 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +48,15 @@ class PrivateNetwork:
         user: The user namespace.
         net: The network namespace.
         tun: The TUN device in it, with the overlay address.
-        resolver: A UDP socket at port 53 of that address.
     """
 
     user: int
     net: int
     tun: int
-    resolver: int
 
     def close(self) -> None:
         """Let go of it."""
-        for fd in (self.user, self.net, self.tun, self.resolver):
+        for fd in (self.user, self.net, self.tun):
             os.close(fd)
 
 
@@ -83,11 +80,11 @@ def make(address: bytes, prefix_bits: int, mtu: int) -> PrivateNetwork:
         with subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL) as maker:  # noqa: S603 - ours.
             theirs.close()
             try:
-                said, files, _, _ = socket.recv_fds(ours, _ANSWER_BYTES_MAX, 4)
+                said, files, _, _ = socket.recv_fds(ours, _ANSWER_BYTES_MAX, 3)
             except OSError as error:
                 maker.kill()
                 raise LinkError(f"user namespace: {error_name(error)}") from error
-    if len(files) != 4:
+    if len(files) != 3:
         for fd in files:
             os.close(fd)
         raise LinkError(said.decode("utf-8", "replace") or "user namespace: EIO")
@@ -157,14 +154,12 @@ def _made(control: socket.socket, address: bytes, prefix_bits: int, mtu: int) ->
         step = "address"
         tun.bring_up(address, prefix_bits, mtu)
         tun.bring_up_loopback()
-        resolver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        resolver.bind((socket.inet_ntop(socket.AF_INET6, address), _RESOLVER_PORT))
         files = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("user", "net")]
     except (LinkError, OSError) as error:
         reason = error_name(error) if isinstance(error, OSError) else str(error)
         control.send(f"{step}: {reason}".encode())
         return
-    socket.send_fds(control, (b"made",), (*files, tun.fd, resolver.fileno()))
+    socket.send_fds(control, (b"made",), (*files, tun.fd))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from atoll.core.machine import Tick
 from atoll.device.nic.engine import Engine
 from atoll.device.nic.messages import (
     EndpointSeen,
+    GatewayShared,
     Listening,
     NicCounters,
     PacketReceived,
@@ -219,7 +220,7 @@ class SimulatedNode:
                             self.heard(NodeId(node), packet, now_ns, wall_ns)
                     case Timestamp(stamp_ns):
                         self._keep(STAMP, stamp_ns.to_bytes(8, "big"))
-                    case EndpointSeen() | NicCounters() | Listening() | TunLost():
+                    case EndpointSeen() | NicCounters() | Listening() | TunLost() | GatewayShared():
                         pass
                     case _:
                         self.feed(report, now_ns, wall_ns)

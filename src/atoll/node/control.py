@@ -13,13 +13,21 @@ import msgspec
 from atoll.base.errors import CorruptError
 from atoll.base.ids import NodeId, PublicKey, node_id_of
 from atoll.core.machine import MachineKind, Tick
-from atoll.device.nic.messages import AdmitPeer, ExpelPeer
+from atoll.device.nic.messages import (
+    AdmitPeer,
+    CloseGateway,
+    ExpelPeer,
+    OpenGateway,
+    RefuseGuest,
+    ServeGuest,
+)
 from atoll.group.events import (
     DuplicateIdentity,
     GroupEffect,
     GroupInput,
     GroupNotice,
     GroupReceived,
+    GuestsDecided,
     InvitePeer,
     MembersDecided,
     PeerLinked,
@@ -32,12 +40,15 @@ from atoll.group.events import (
 )
 from atoll.group.group import Group
 from atoll.group.messages import GROUP_TAGS
+from atoll.overlay.guests import GUEST_TAGS, Guests, GuestsChanged, GuestsInput, TellMember
 from atoll.overlay.mesh import Mesh
 from atoll.overlay.messages import OVERLAY_TAGS
 from atoll.overlay.orders import OverlayEffect, SendControl
 from atoll.overlay.reports import (
     ControlReceived,
     FlowSeen,
+    GuestDown,
+    GuestUp,
     MembersChanged,
     NicRestarted,
     OverlayInput,
@@ -51,8 +62,21 @@ __all__ = ["KIND", "Control", "ControlEffect", "ControlInput"]
 TAG_OFFSET: Final = 1  # The tag is the array's first item, a positive fixint.
 
 
-ControlInput = OverlayInput | GroupInput
-ControlEffect = OverlayEffect | AdmitPeer | ExpelPeer | Sign | StoreRoster | Removed | DuplicateIdentity | GroupNotice
+ControlInput = OverlayInput | GroupInput | GuestUp | GuestDown
+ControlEffect = (
+    OverlayEffect
+    | AdmitPeer
+    | ExpelPeer
+    | OpenGateway
+    | CloseGateway
+    | ServeGuest
+    | RefuseGuest
+    | Sign
+    | StoreRoster
+    | Removed
+    | DuplicateIdentity
+    | GroupNotice
+)
 
 
 class Admitted(msgspec.Struct):
@@ -68,33 +92,38 @@ class ControlState(msgspec.Struct):
 
     mesh: bytes
     group: bytes
+    guests: bytes
     admitted: dict[bytes, Admitted]
+    opened: dict[bytes, bytes]
+    served: dict[bytes, bytes]
     unknown_messages: int = 0
 
 
 @final
 class Control:
-    """Mesh and group of one node.
+    """Mesh, group and guests of one node.
 
     Args:
         mesh: The overlay's machine.
         group: The membership machine of the same node.
+        guests: Who serves whom; None: that of a node that starts now.
     """
 
-    def __init__(self, mesh: Mesh, group: Group) -> None:
+    def __init__(self, mesh: Mesh, group: Group, guests: Guests | None = None) -> None:
         self.mesh: Final = mesh
         self.group: Final = group
+        self.guests: Final = Guests.create(group.own.node) if guests is None else guests
         self.admitted: dict[bytes, Admitted] = {}
+        self._opened: dict[bytes, bytes] = {}  # Gateways that the packet device was told of, and what opens them.
+        self._served: dict[bytes, bytes] = {}  # Guests that it was told of, and their gateways.
         self.unknown_messages = 0
         self._group_due_ns = group.deadline_ns  # Kept, because the group's inputs are rare and its deadline costs.
 
     @property
     def deadline_ns(self) -> int | None:
-        """The nearer deadline of the two machines, ns; None: neither waits."""
-        mesh, group = self.mesh.deadline_ns, self._group_due_ns
-        if mesh is None or group is None:
-            return mesh if group is None else group
-        return min(mesh, group)
+        """The nearest deadline of the machines, ns; None: none waits."""
+        dues = (self.mesh.deadline_ns, self._group_due_ns, self.guests.deadline_ns)
+        return min((due for due in dues if due is not None), default=None)
 
     def handle(self, event: ControlInput, now_ns: int) -> Sequence[ControlEffect]:
         """Apply one input; return what to do, in order."""
@@ -103,6 +132,8 @@ class Control:
                 tag = payload[TAG_OFFSET] if len(payload) > TAG_OFFSET else -1
                 if tag in OVERLAY_TAGS:
                     return self.mesh.handle(event, now_ns)
+                if tag in GUEST_TAGS:
+                    return self._guests(event, now_ns)
                 if tag in GROUP_TAGS:
                     return self._group(GroupReceived(node, payload), now_ns)
                 self.unknown_messages += 1  # A newer member's message, or garbage: nothing that we may act on.
@@ -110,11 +141,15 @@ class Control:
             case Tick():
                 return self._tick(now_ns)
             case SessionUp(node, _):
-                return [*self.mesh.handle(event, now_ns), *self._group(PeerLinked(node), now_ns)]
+                linked = [*self.mesh.handle(event, now_ns), *self._group(PeerLinked(node), now_ns)]
+                return [*linked, *self._guests(event, now_ns)]
             case SessionDown(node):
-                return [*self.mesh.handle(event, now_ns), *self._group(PeerUnlinked(node), now_ns)]
+                unlinked = [*self.mesh.handle(event, now_ns), *self._group(PeerUnlinked(node), now_ns)]
+                return [*unlinked, *self._guests(event, now_ns)]
             case NicRestarted():
-                return [*self._admissions(), *self.mesh.handle(event, now_ns)]
+                return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns)]
+            case GuestUp() | GuestDown():
+                return self._guests(event, now_ns)
             case FlowSeen() | RelayMetered() | MembersChanged():
                 return self.mesh.handle(event, now_ns)
             case _:
@@ -126,7 +161,17 @@ class Control:
             effects += self.mesh.handle(Tick(), now_ns)
         if self._group_due_ns is not None and now_ns >= self._group_due_ns:
             effects += self._group(Tick(), now_ns)
+        if self.guests.deadline_ns is not None and now_ns >= self.guests.deadline_ns:
+            effects += self._guests(Tick(), now_ns)
         return effects
+
+    def _guests(self, event: GuestsInput, now_ns: int) -> list[ControlEffect]:
+        return [
+            SendControl(effect.node, self.mesh.via(effect.node), effect.payload)
+            if isinstance(effect, TellMember)
+            else effect
+            for effect in self.guests.handle(event, now_ns)
+        ]
 
     def _group(self, event: GroupInput, now_ns: int) -> list[ControlEffect]:
         decided = self.group.handle(event, now_ns)
@@ -149,6 +194,11 @@ class Control:
                     wanted = {m.node: Admitted(m.public_key, m.endpoints, invited=False) for m in members}
                     effects += self._admit(wanted)
                     effects += self.mesh.handle(MembersChanged(members), now_ns)
+                    effects += self._guests(MembersChanged(members), now_ns)
+                case GuestsDecided(guests, boxes):
+                    effects += self._serve(dict(boxes), dict(guests))
+                    ids = tuple(node_id_of(PublicKey(public_key)) for public_key, _ in guests)
+                    effects += self._guests(GuestsChanged(ids), now_ns)
                 case InvitePeer(public_key):
                     node = node_id_of(PublicKey(public_key))
                     self.admitted[node] = Admitted(public_key, (), invited=True)
@@ -172,13 +222,37 @@ class Control:
                 effects.append(AdmitPeer(peer.public_key, peer.endpoints, None, invited=False))
         return effects
 
+    def _serve(self, boxes: dict[bytes, bytes], guests: dict[bytes, bytes]) -> list[ControlEffect]:
+        """Order which gateways are open and who is served by them, as far as that changed."""
+        used = dict.fromkeys(guests.values(), True)
+        opened = {gateway: box for gateway, box in boxes.items() if gateway in used}
+        served = {guest: gateway for guest, gateway in guests.items() if gateway in opened}
+        effects: list[ControlEffect] = [RefuseGuest(guest) for guest in self._served if guest not in served]
+        effects += [CloseGateway(gateway) for gateway in self._opened if gateway not in opened]
+        effects += [OpenGateway(key, box) for key, box in opened.items() if self._opened.get(key) != box]
+        effects += [ServeGuest(key, gateway) for key, gateway in served.items() if self._served.get(key) != gateway]
+        self._opened, self._served = opened, served
+        return effects
+
     def _admissions(self) -> list[ControlEffect]:
-        return [AdmitPeer(p.public_key, p.endpoints, None, invited=p.invited) for p in self.admitted.values()]
+        return [
+            *(AdmitPeer(p.public_key, p.endpoints, None, invited=p.invited) for p in self.admitted.values()),
+            *(OpenGateway(gateway, box) for gateway, box in self._opened.items()),
+            *(ServeGuest(guest, gateway) for guest, gateway in self._served.items()),
+        ]
 
     def snapshot(self) -> bytes:
         """Return the whole state as MessagePack bytes."""
         return msgspec.msgpack.encode(
-            ControlState(self.mesh.snapshot(), self.group.snapshot(), self.admitted, self.unknown_messages)
+            ControlState(
+                self.mesh.snapshot(),
+                self.group.snapshot(),
+                self.guests.snapshot(),
+                self.admitted,
+                self._opened,
+                self._served,
+                self.unknown_messages,
+            )
         )
 
     @classmethod
@@ -192,12 +266,13 @@ class Control:
             state = msgspec.msgpack.decode(snapshot, type=ControlState)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptError("a control snapshot that does not decode") from error
-        control = cls(Mesh.restore(state.mesh), Group.restore(state.group))
+        control = cls(Mesh.restore(state.mesh), Group.restore(state.group), Guests.restore(state.guests))
         control.admitted = state.admitted
+        control._opened, control._served = state.opened, state.served
         control.unknown_messages = state.unknown_messages
         return control
 
 
 KIND: Final[MachineKind[ControlInput, ControlEffect]] = MachineKind(
-    name="control", version=4, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
+    name="control", version=5, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
 )

@@ -33,6 +33,7 @@ from atoll.group.limits import INVITE_VALID_S
 from atoll.node.api import Answer, Method
 from atoll.node.asking import Answerer, Asked, Failure, ask_why, pathless
 from atoll.node.attachments import Attachments
+from atoll.node.clients import Clients
 from atoll.node.clockwatch import ClockWatch
 from atoll.node.parameters import decoded, tag_number
 from atoll.node.reporting import TAG_NAMES, name_of, status_view, why_view
@@ -101,6 +102,7 @@ class Methods:
         self._forwards: dict[int, tuple[ForwardView, TcpForward | UdpForward | Proxy]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._attachments = Attachments(node)
+        self._clients = Clients(node)
         self._next_id = 1
         node.departed = self._departed
         clock = node.plan.clock
@@ -121,6 +123,9 @@ class Methods:
             "connect": self._attachments.connect,
             "datagrams": self._attachments.datagrams,
             "events": self._attachments.events,
+            "client.add": self._clients.add,
+            "client.list": self._clients.list,
+            "client.remove": self._clients.remove,
             "private": self.private,
             "down": self.down,
         }
@@ -312,7 +317,7 @@ class Methods:
     async def private(self, params: dict[str, Any]) -> DoorView:
         """Return how a program of this user enters the node's private network."""
         decoded(params, _Nothing)
-        door = self._node.private_door(self._node.book)
+        door = self._node.private_door()
         if door is None:
             return DoorView(pid=0, user=0, net=0, resolver="", search="")
         return DoorView(pid=door.pid, user=door.user, net=door.net, resolver=door.resolver, search=door.search)

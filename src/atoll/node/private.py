@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's private network: for programs that are to see the overlay and nothing else, without root.
 
-Made when first asked for, and then kept until the node ends: its TUN device is served by the packet device, and the
-node answers the names asked for in it.
+Made when first asked for, and then kept until the node ends. Its TUN device is served by the packet device.
 """
 
-import asyncio
+import ipaddress
 import os
-import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
 from atoll.base.errors import LinkError, UserError
-from atoll.base.ids import GroupId, NodeId, address_of, packed_address_of
+from atoll.base.ids import GroupId, NodeId, packed_address_of, resolver_address
 from atoll.conduit.limits import INNER_BYTES_MAX
-from atoll.conduit.names import Book
-from atoll.conduit.resolver import QUERY_BYTES_MAX, answer
+from atoll.conduit.names import TOP
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.namespaces import make
@@ -24,7 +20,6 @@ from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS
 
 __all__ = ["Door", "Private"]
 
-_QUERIES_PER_TURN_MAX: Final = 64
 _FIXES: Final = {
     "user namespace": "allow them: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), "
     "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), user.max_user_namespaces=10000 (others)",
@@ -40,7 +35,7 @@ class Door:
     Attributes:
         pid: The process that holds the files.
         user: Number of its file of the user namespace; ``net``: of the network namespace.
-        resolver: Address of the name server in it.
+        resolver: Address of the name server.
         search: Domain in which short names are looked up.
     """
 
@@ -58,27 +53,21 @@ class Private:
     Args:
         group: The group.
         own: This node.
-        book: Returns who is who now.
 
     Raises:
         UserError: A112, the system forbids it.
     """
 
-    def __init__(self, group: GroupId, own: NodeId, book: Callable[[], Book]) -> None:
-        self._book: Final = book
-        self._address: Final = address_of(group, own)
+    def __init__(self, group: GroupId, own: NodeId) -> None:
+        self._resolver: Final = str(ipaddress.IPv6Address(resolver_address(group)))
         try:
             self._network: Final = make(packed_address_of(group, own), PREFIX_BITS, INNER_BYTES_MAX)
         except LinkError as error:
             raise _forbidden(str(error)) from error
-        self._resolver: Final = socket.socket(fileno=os.dup(self._network.resolver))
-        self._resolver.settimeout(0)
-        asyncio.get_running_loop().add_reader(self._resolver, self._asked)
 
-    def door(self) -> Door:
+    def door(self, group_name: str) -> Door:
         """Return how to enter."""
-        search = f"{self._book().group_name}.atoll"
-        return Door(os.getpid(), self._network.user, self._network.net, self._address, search)
+        return Door(os.getpid(), self._network.user, self._network.net, self._resolver, f"{group_name}.{TOP}")
 
     def attach(self, nic: NicClient) -> None:
         """Hand the TUN device to a packet device that has just started.
@@ -88,20 +77,8 @@ class Private:
         """
         nic.attach(AttachTun(CONTROL_PORTS), self._network.tun)
 
-    def _asked(self) -> None:
-        for _ in range(_QUERIES_PER_TURN_MAX):
-            try:
-                query, source = self._resolver.recvfrom(QUERY_BYTES_MAX)
-                said = answer(query, self._book())
-                if said is not None:
-                    self._resolver.sendto(said, source)
-            except OSError:  # Nothing more now, or nowhere to answer to.
-                return
-
     def close(self) -> None:
         """Let go of it; programs in it go on, without a network."""
-        asyncio.get_running_loop().remove_reader(self._resolver)
-        self._resolver.close()
         self._network.close()
 
 

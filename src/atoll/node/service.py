@@ -24,6 +24,7 @@ from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
 from atoll.conduit.names import Book
+from atoll.conduit.nameserver import NameServer
 from atoll.conduit.stack import Stack
 from atoll.core.journal import Provenance, Recorder, Suspension
 from atoll.device.nic.client import NicClient
@@ -31,12 +32,14 @@ from atoll.device.nic.messages import (
     Configure,
     EndpointSeen,
     ExpelPeer,
+    GatewayShared,
     Listening,
     NicCounters,
     Order,
     PacketReceived,
     Report,
     SendPacket,
+    ShareGateway,
     Timestamp,
     TunLost,
 )
@@ -68,6 +71,7 @@ NIC_RESTARTS_NS: Final = 60 * SECOND_NS
 HOUSEKEEPING_S: Final = 1.0  # The wall clock to the group, the journal to disk.
 NUDGING_CAUSES: Final = frozenset({"silent", "lossy", "relay-gone"})  # Switches away from a way that lost packets.
 BOOT_BITS: Final = 63
+SHARE_S_MAX: Final = 5.0  # For a thousandth of that in work.
 PORT_MAX: Final = 0xFFFF
 NOBODY: Final = 65_534  # What the packet device becomes when it was started as root.
 
@@ -204,6 +208,8 @@ class Node:
         self._tunnel: Tunnel | None = None
         self._private: Private | None = None
         self._tun_warning = ""
+        self._sharing: asyncio.Future[GatewayShared] | None = None
+        self._names = NameServer(plan.group, self.book, self._send_packet)
         self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
 
@@ -321,6 +327,11 @@ class Node:
         """How programs of this machine get in: ``rootless``, or the name of the TUN interface."""
         return "rootless" if self._tunnel is None else f"tun {self._tunnel.name}"
 
+    def seen_at(self, node: NodeId) -> str | None:
+        """Return where a member or a client was last seen, for people; None: not seen."""
+        endpoint = self._endpoints.get(node)
+        return None if endpoint is None else endpoint_text(endpoint)
+
     def loop_time(self) -> float:
         """Return the loop's clock, seconds."""
         return self._loop.time()
@@ -340,7 +351,8 @@ class Node:
     def book(self) -> Book:
         """Return who is who now."""
         group = self.control.group
-        return Book(self.plan.group, self.plan.settings.group_name, group.own, group.roster.members())
+        guests = tuple((guest.name, guest.node) for guest in group.roster.guests().guests)
+        return Book(self.plan.group, self.plan.settings.group_name, group.own, group.roster.members(), guests)
 
     def around(self) -> Around:
         """Return everything that the views are made of, as of now."""
@@ -413,7 +425,10 @@ class Node:
         for report in reports:
             match report:
                 case PacketReceived(node, packet):
-                    self.stack.receive(NodeId(node), packet)
+                    self._take_packet(NodeId(node), packet)
+                case GatewayShared():
+                    if self._sharing is not None and not self._sharing.done():
+                        self._sharing.set_result(report)
                 case EndpointSeen(node, host, port):
                     self._endpoints[node] = (host, port)
                 case NicCounters(dropped):
@@ -430,6 +445,36 @@ class Node:
                     if self._performer is not None:
                         self._performer.feed(report)
         self._arm()
+
+    def _take_packet(self, node: NodeId, packet: bytes) -> None:
+        if self._names.takes(packet):
+            self._names.receive(node, packet)
+        elif self.control.group.roster.find(node) is None:
+            self.stack.receive_from_guest(node, packet)
+        else:
+            self.stack.receive(node, packet)
+
+    async def share_gateway(self, gateway: bytes, recipients: Sequence[PublicKey]) -> GatewayShared:
+        """Have the packet device seal a gateway's private key for members; it never leaves that process in the open.
+
+        Args:
+            gateway: Its public key; empty: a new one.
+            recipients: The members' public keys.
+
+        Raises:
+            UserError: A403, it does not answer; A214, another request is under way.
+        """
+        if self._sharing is not None:
+            raise UserError("A214", "another client is being added", fix="try again in a second")
+        self._sharing = self._loop.create_future()
+        try:
+            self._nic.order(ShareGateway(gateway, tuple(recipients)))
+            async with asyncio.timeout(SHARE_S_MAX):
+                return await self._sharing
+        except TimeoutError as error:
+            raise UserError("A403", "the packet device does not answer", fix="try again; atoll logs") from error
+        finally:
+            self._sharing = None
 
     def _keep_timestamp(self, wall_ns: int) -> None:
         """Have it stored soon: the device reserves it half a minute ahead of its use."""
@@ -463,11 +508,8 @@ class Node:
         if network is not None:
             network.attach(self._nic)
 
-    def private_door(self, book: Callable[[], Book]) -> Door | None:
+    def private_door(self) -> Door | None:
         """Return how to enter the private network, which is made if need be; None: the whole machine has the overlay.
-
-        Args:
-            book: Returns who is who, for the names asked for in it.
 
         Raises:
             UserError: A112, the system forbids it.
@@ -475,10 +517,10 @@ class Node:
         if self._tunnel is not None:
             return None
         if self._private is None:
-            self._private = Private(self._plan.group, self._plan.identity.node, book)
+            self._private = Private(self._plan.group, self._plan.identity.node)
             with suppress(LinkError):  # It is being started again, and gets it then.
                 self._attach_tun()
-        return self._private.door()
+        return self._private.door(self._plan.settings.group_name)
 
     def _tun_lost(self, reason: str) -> None:
         """Somebody took the interface away: make it again, or say that it is gone."""

@@ -13,6 +13,8 @@ from atoll.base.errors import UserError
 __all__ = [
     "ENDED_NAME",
     "CandidateView",
+    "ClientConfigView",
+    "ClientView",
     "ForwardView",
     "InviteView",
     "PeerView",
@@ -34,6 +36,8 @@ READY_SCHEMA: Final = "atoll.ready/1"
 DOOR_SCHEMA: Final = "atoll.private/1"
 ATTACHED_SCHEMA: Final = "atoll.attached/1"
 EVENT_SCHEMA: Final = "atoll.event/1"
+CLIENT_SCHEMA: Final = "atoll.client/1"
+CLIENT_CONFIG_SCHEMA: Final = "atoll.client-config/1"
 
 
 ENDED_NAME: Final = "ended.json"  # File of the state directory: the ``Problem`` with which the node ended by itself.
@@ -77,6 +81,30 @@ class DoorView(msgspec.Struct, frozen=True, kw_only=True):
     net: int
     resolver: str
     search: str
+
+
+class ClientView(msgspec.Struct, frozen=True, kw_only=True):
+    """A client with stock WireGuard software. ``served_by`` is the member that it is connected to; None: to none.
+
+    ``endpoint`` is where the client is, as the member that is asked knows it; None: it is connected elsewhere.
+    """
+
+    schema: str = CLIENT_SCHEMA
+    name: str
+    address: str
+    public_key: str
+    served_by: str | None = None
+    endpoint: str | None = None
+
+
+class ClientConfigView(msgspec.Struct, frozen=True, kw_only=True):
+    """A new client, and the configuration file of its WireGuard software, with the only copy of its private key."""
+
+    schema: str = CLIENT_CONFIG_SCHEMA
+    name: str
+    address: str
+    public_key: str
+    config: str
 
 
 class AttachedView(msgspec.Struct, frozen=True, kw_only=True):

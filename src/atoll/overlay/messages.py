@@ -2,7 +2,8 @@
 """What overlays say to each other, inside sessions only. Normative text: docs/spec/control.md.
 
 Every message is a MessagePack array of at most 15 items, so its first byte is 0x90 to 0x9f: the first nibble (9) tells
-it from an inner IPv6 (6) or IPv4 (4) packet. The first item is the integer tag: overlay 1 to 31, group 32 to 63.
+it from an inner IPv6 (6) or IPv4 (4) packet. The first item is the integer tag: overlay 1 to 23, guests 24 to 31,
+group 32 to 63.
 """
 
 from typing import Annotated, Final
@@ -31,7 +32,7 @@ __all__ = [
 
 CONTROL_BYTES_MAX: Final = 1200  # Spec. Fits every path that carries IPv6 (1280) with our framing.
 LINKS_PER_MESSAGE_MAX: Final = 36  # Spec. 36 links of at most 30 bytes fit CONTROL_BYTES_MAX.
-OVERLAY_TAGS: Final = range(1, 32)
+OVERLAY_TAGS: Final = range(1, 24)
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
 U16 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]

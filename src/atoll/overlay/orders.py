@@ -9,6 +9,7 @@ from atoll.core.machine import Tuple
 __all__ = [
     "DropArrivalLabel",
     "DropForwardLabel",
+    "DropGuest",
     "DropTransmitLabel",
     "NicOrder",
     "OverlayEffect",
@@ -16,8 +17,10 @@ __all__ = [
     "SendControl",
     "SetArrivalLabel",
     "SetForwardLabel",
+    "SetGuest",
     "SetRoute",
     "SetTransmitLabel",
+    "YieldGuest",
 ]
 
 
@@ -91,6 +94,25 @@ class DropArrivalLabel(Tuple, frozen=True):
     label: int
 
 
+class SetGuest(Tuple, frozen=True):
+    """Packets to and from a guest go by the member that serves it."""
+
+    node: bytes
+    server: bytes
+
+
+class DropGuest(Tuple, frozen=True):
+    """No other member serves this guest."""
+
+    node: bytes
+
+
+class YieldGuest(Tuple, frozen=True):
+    """Another member serves this guest now: end the session with it, so that no two of us speak to it."""
+
+    node: bytes
+
+
 class RouteNotice(Tuple, frozen=True):
     """For people and logs: a route changed or a path changed state.
 
@@ -122,5 +144,8 @@ NicOrder = (
     | DropForwardLabel
     | SetArrivalLabel
     | DropArrivalLabel
+    | SetGuest
+    | DropGuest
+    | YieldGuest
 )
 OverlayEffect = NicOrder | RouteNotice

@@ -7,6 +7,8 @@ from atoll.core.machine import Tick, Tuple
 __all__ = [
     "ControlReceived",
     "FlowSeen",
+    "GuestDown",
+    "GuestUp",
     "MembersChanged",
     "NicRestarted",
     "OverlayInput",
@@ -68,6 +70,24 @@ class RelayMetered(Tuple, frozen=True):
     label: int
     forwarded_bytes: int
     dropped: int
+
+
+class GuestUp(Tuple, frozen=True):
+    """A guest shook hands with us and spoke in the session; again at each new handshake.
+
+    Attributes:
+        node: Id of the guest.
+        stamp: The handshake's timestamp, TAI64N, 12 bytes; the guest makes it, and it only grows.
+    """
+
+    node: bytes
+    stamp: bytes
+
+
+class GuestDown(Tuple, frozen=True):
+    """No session with this guest any more."""
+
+    node: bytes
 
 
 class NicRestarted(Tuple, frozen=True):

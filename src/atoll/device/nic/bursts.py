@@ -15,6 +15,7 @@ from typing import Final, Protocol, final
 from atoll.base.ids import DIRECT, Endpoint
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.frame import FRAME_HEADER_BYTES, FRAME_KIND, label_of
+from atoll.device.nic.guests import Guests
 from atoll.device.nic.inlet import Inlet
 from atoll.device.nic.outlet import Outlet
 from atoll.device.nic.peers import Peer
@@ -70,12 +71,14 @@ class Bursts:
         relay: Its tables.
         outlet: The way out.
         inlet: The door to the kernel.
+        guests: Whose packets go the usual path.
         counters: Drops are counted here.
     """
 
     __slots__ = (
         "_by_key",
         "_counters",
+        "_guests",
         "_inlet",
         "_joint",
         "_now_ns",
@@ -97,10 +100,11 @@ class Bursts:
         relay: Relay,
         outlet: Outlet,
         inlet: Inlet,
+        guests: Guests,
         counters: Counters,
     ) -> None:
         self._slow, self._by_key, self._sessions, self._relay = slow, by_key, sessions, relay
-        self._outlet, self._inlet, self._counters = outlet, inlet, counters
+        self._outlet, self._inlet, self._guests, self._counters = outlet, inlet, guests, counters
         self._sealed: Final = memoryview(bytearray(_BUFFER_BYTES))
         self._opened: Final = memoryview(bytearray(65_536))
         self._joint: Final = Joint()
@@ -145,7 +149,7 @@ class Bursts:
         while at < end:
             rest = data[at:]
             kind = bytes(rest[:4])
-            if kind in _DATA and len(rest) >= _OVERHEAD_BYTES:
+            if kind in _DATA and len(rest) >= _OVERHEAD_BYTES and not self._guests.takes(rest):
                 at += self._take_run(rest, size, 0, at, source, None)
             elif kind == FRAME_KIND:
                 at += self._take_frames(rest, size, at, source)
@@ -224,7 +228,8 @@ class Bursts:
     ) -> None:
         if not len(plaintext):
             return
-        if plaintext[0] >> 4 in UNFINISHED and self._inlet.is_open:
+        for_us = plaintext[8:40].tobytes() == peer.addresses_in
+        if for_us and plaintext[0] >> 4 in UNFINISHED and self._inlet.is_open:
             self._deliver(peer, plaintext, DIRECT if arrival is None else arrival.relay)
         else:
             self._flush()  # What came before it stays before it.
@@ -236,9 +241,6 @@ class Bursts:
         length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES if size >= IPV6_HEADER_BYTES else 0
         if not IPV6_HEADER_BYTES < length <= size <= length + _PADDING_BYTES_MAX:
             self._counters.drop("packet-malformed")
-            return
-        if plaintext[8:40].tobytes() != peer.addresses_in:
-            self._counters.drop("packet-foreign")
             return
         packet = plaintext[:length]
         packet[0] = IPV6_NIBBLE << 4 | packet[0] & 0x0F

@@ -14,6 +14,11 @@ DROP_REASONS: Final = (
     "frame-forged",  # A relay frame with a wrong MAC.
     "frame-malformed",  # Too short, or nothing of ours in it.
     "frame-source",  # A relay frame that does not come from where its label's holder is.
+    "guest-foreign",  # A guest's packet that is not from its own address.
+    "guest-malformed",  # A guest's packet that is no IPv6.
+    "guest-rate",  # A guest's packet beyond its rate.
+    "guest-stranger",  # A guest's packet for an address that nobody has; it was told.
+    "guest-unreachable",  # A packet for a guest without a session.
     "label-unknown",  # A relay frame under a label that we neither granted nor were told of.
     "order-refused",  # An order about an unknown peer, beyond a table's limit, or with impossible content.
     "outbox-full",  # The caller did not drain the outbox, or one call made too much.

@@ -18,13 +18,24 @@ from random import Random
 from typing import Final, final
 
 from atoll.base.errors import WireError
-from atoll.base.ids import DIRECT, Endpoint, GroupId, NodeId, PublicKey, node_id_of
+from atoll.base.ids import (
+    DIRECT,
+    NODE_ID_BYTES,
+    Endpoint,
+    GroupId,
+    NodeId,
+    PublicKey,
+    node_id_of,
+    packed_address_of,
+    resolver_address,
+)
 from atoll.device.nic.bursts import Bursts
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import packed_endpoint
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
-from atoll.device.nic.inlet import Inlet
+from atoll.device.nic.guests import Guest, Guests
+from atoll.device.nic.inlet import NO_ROUTE, Inlet, unreachable
 from atoll.device.nic.limits import COUNTERS_NS, PACKETS_WAITING_MAX, STAMP_AHEAD_NS
 from atoll.device.nic.messages import (
     EngineOrder,
@@ -107,15 +118,18 @@ class Engine:
     """
 
     __slots__ = (
+        "_address",
         "_bursts",
         "_by_key",
         "_counted",
         "_counters_ns",
         "_evidence",
+        "_guests",
         "_now_ns",
         "_outlet",
         "_peers",
         "_relay",
+        "_resolver",
         "_sessions",
         "_stamped_ns",
         "_tables",
@@ -155,15 +169,28 @@ class Engine:
         self._peers: Final[dict[bytes, Peer]] = {}
         self._by_key: Final[dict[bytes, Peer]] = {}
         self._relay: Final = Relay(self._peers, self.counters, limits.relay_bytes_s)
+        self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
+        self._address: Final = packed_address_of(GroupId(group), self.node)
+        self._resolver: Final = resolver_address(GroupId(group))
+        self._guests: Final = Guests(
+            private_key=private_key,
+            group=GroupId(group),
+            peers=self._peers,
+            rng=rng,
+            counters=self.counters,
+            reports=self.reports,
+            outlet=self._outlet,
+            host=self,
+        )
         self._tables: Final = Tables(
             Peers(group=GroupId(group), own=self.node, by_node=self._peers, by_key=self._by_key),
-            self._sessions,
-            self._relay,
-            self._evidence,
-            self.counters,
+            sessions=self._sessions,
+            relay=self._relay,
+            evidence=self._evidence,
+            guests=self._guests,
+            counters=self.counters,
         )
-        self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
-        self.inlet: Final = Inlet(GroupId(group), self.node, self._peers, self.counters)
+        self.inlet: Final = Inlet(GroupId(group), self.node, self._peers, self._guests, self.counters)
         self._bursts: Final = Bursts(
             self,
             by_key=self._by_key,
@@ -171,6 +198,7 @@ class Engine:
             relay=self._relay,
             outlet=self._outlet,
             inlet=self.inlet,
+            guests=self._guests,
             counters=self.counters,
         )
         self.outbox: Final = self._outlet.outbox
@@ -185,8 +213,10 @@ class Engine:
     def deadline_ns(self) -> int:
         """When ``tick`` is owed."""
         owed_ns = min(self._evidence.wake_ns, self._counters_ns)
-        session_ns = self._sessions.deadline_ns
-        return owed_ns if session_ns is None else min(owed_ns, session_ns)
+        for due_ns in (self._sessions.deadline_ns, self._guests.deadline_ns):
+            if due_ns is not None and due_ns < owed_ns:
+                owed_ns = due_ns
+        return owed_ns
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -212,6 +242,7 @@ class Engine:
         sessions.expired.clear()
         if sessions.outbox:
             self._speak()
+        self._guests.tick(now_ns, wall_ns)
         self._evidence.flush(now_ns)
         if now_ns >= self._counters_ns:
             self._counters_ns = now_ns + COUNTERS_NS
@@ -236,13 +267,20 @@ class Engine:
             self._speak()
 
     def _order_packet(self, order: SendPacket) -> None:
-        peer = self._peers.get(order.node)
-        if peer is None:
-            self.counters.drop("order-refused")
-        elif not is_packet(order.packet, peer.addresses_out):
-            self.counters.drop("packet-foreign")
+        peer, packet = self._peers.get(order.node), order.packet
+        if peer is not None:
+            if is_packet(packet, peer.addresses_out):
+                self._send_packet(peer, order.tag, packet)
+            else:
+                self.counters.drop("packet-foreign")
+            return
+        found = self._guests.find(self._address[:6] + order.node) if len(order.node) == NODE_ID_BYTES else None
+        if found is not None and is_packet(packet, packet[8:24] + self._address[:6] + order.node):
+            self._send_on(found, order.tag, packet)
+        elif order.node == self.node and is_packet(packet, self._resolver + self._address):
+            self.inlet.outbox.append(packet)
         else:
-            self._send_packet(peer, order.tag, order.packet)
+            self.counters.drop("order-refused")
 
     def _order_control(self, order: SendControl) -> None:
         peer = self._peers.get(order.node)
@@ -274,13 +312,17 @@ class Engine:
             unfinished: Its checksum, TCP's or UDP's, is undone.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
-        peer = self.inlet.peer_of(packet, now_ns)
-        if peer is None:
+        if self.inlet.is_query(packet):
+            whole = finished(marked(packet)) if unfinished else packet
+            self.reports.append(PacketReceived(self.node, whole))
             return
-        if not is_packet(packet, peer.addresses_out):
+        found = self.inlet.peer_of(packet, now_ns)
+        if found is None:
+            return
+        if not is_packet(packet, packet[8:40]):
             self.counters.drop("tun-malformed")
             return
-        self._send_packet(peer, _tag_of(packet), marked(packet) if unfinished else packet)
+        self._send_on(found, _tag_of(packet), marked(packet) if unfinished else packet)
         if self._sessions.outbox:
             self._speak()
 
@@ -293,16 +335,27 @@ class Engine:
             wall_ns: Time since 1970.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
-        peer = self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
-        if peer is None:
+        found = self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
+        if found is None:
             return
         tag = _tag_of(bulk.buffer[bulk.start : bulk.start + 2])
-        via, also = peer.route(tag)
-        if (also is not None and also != via) or not self._bursts.send(peer, via, bulk, now_ns, wall_ns):
+        if not self._sent_at_once(found, tag, bulk):
             for start, until in bulk.segments():
-                self._send_packet(peer, tag, bytes(bulk.buffer[start:until]))
+                self._send_on(found, tag, bytes(bulk.buffer[start:until]))
         if self._sessions.outbox:
             self._speak()
+
+    def _sent_at_once(self, found: Peer | Guest, tag: int, bulk: Bulk) -> bool:
+        if isinstance(found, Guest):
+            return False
+        via, also = found.route(tag)
+        return (also is None or also == via) and self._bursts.send(found, via, bulk, self._now_ns, self._wall_ns)
+
+    def _send_on(self, found: Peer | Guest, tag: int, packet: bytes) -> None:
+        if isinstance(found, Guest):
+            self._guests.send(found, packet, self._now_ns, self._wall_ns)
+        else:
+            self._send_packet(found, tag, packet)
 
     def _send_packet(self, peer: Peer, tag: int, packet: bytes) -> None:
         via, also = peer.route(tag)
@@ -361,6 +414,10 @@ class Engine:
         """Take one datagram as of now."""
         if datagram.startswith(FRAME_KIND):
             self._receive_frame(datagram, source, under_load=under_load)
+        elif self._guests.takes(datagram):
+            self._guests.receive(datagram, source, self._now_ns, self._wall_ns, under_load=under_load)
+            if self._sessions.outbox:
+                self._speak()
         elif datagram:
             self._open(datagram, source, None, under_load=under_load)
         else:
@@ -447,18 +504,53 @@ class Engine:
                 plaintext = finished(plaintext)
             elif plaintext[0] >> 4 != IPV6_NIBBLE:
                 raise WireError("packet kind")
-            packet, copied = take_packet(plaintext, peer.addresses_in)
-        except WireError as error:
-            self.counters.drop("packet-foreign" if error.reason == "packet addresses" else "packet-malformed")
+            packet, copied = take_packet(plaintext)
+        except WireError:
+            self.counters.drop("packet-malformed")
             return
+        if packet[8:40] == peer.addresses_in:
+            self._deliver(peer.node, packet)
+        elif not self._take_in_transit(peer, packet):
+            self.counters.drop("packet-foreign")
+            return
+        if not copied:
+            peer.count_seen(via)
+        self.count_flow(peer, received=1)
+
+    def _deliver(self, node: NodeId, packet: bytes) -> None:
+        """Hand a packet for this machine to its network stack, or to control."""
         for_kernel = self.inlet.takes(packet)
         if for_kernel:
             self.inlet.outbox.append(packet)
         if not for_kernel or self.inlet.is_shared(packet):
-            self.reports.append(PacketReceived(peer.node, packet))
-        if not copied:
-            peer.count_seen(via)
-        self.count_flow(peer, received=1)
+            self.reports.append(PacketReceived(node, packet))
+
+    def _take_in_transit(self, peer: Peer, packet: bytes) -> bool:
+        """Take a packet that a member sends for a guest of its own, or to one of ours; False: neither."""
+        source, target = packet[8:24], packet[24:40]
+        if source != peer.addresses_in[:16] and not self._guests.is_from(peer, source):
+            return False
+        if target == self._address:
+            self._deliver(NodeId(source[6:]), packet)
+            return True
+        found = self._guests.find(target)
+        if not isinstance(found, Guest):  # What a member sends us does not go on to a third one.
+            return False
+        self._guests.send(found, packet, self._now_ns, self._wall_ns)
+        return True
+
+    def from_guest(self, guest: Guest, packet: bytes) -> None:
+        """Take a packet that came out of a guest's session: whole, IPv6, and from its own address."""
+        target = packet[24:40]
+        if target == self._address:
+            self._deliver(guest.node, packet)
+        elif target == self._resolver:
+            self.reports.append(PacketReceived(guest.node, packet))
+        elif (found := self.inlet.owner(target)) is not None:
+            self._send_on(found, _tag_of(packet), packet)
+        else:
+            self.counters.drop("guest-stranger")
+            self._guests.send(guest, unreachable(self._address, packet, NO_ROUTE), self._now_ns, self._wall_ns)
 
     def _take_control(
         self, peer: Peer, plaintext: bytes, gap_delta: int, source: Endpoint, arrival: Arrival | None

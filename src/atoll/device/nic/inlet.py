@@ -13,8 +13,9 @@ Source: RFC 4443, 3.1 (destination unreachable) and 2.4 (when not to answer, and
 from struct import Struct
 from typing import Final, final
 
-from atoll.base.ids import GroupId, NodeId, packed_address_of
+from atoll.base.ids import GroupId, NodeId, packed_address_of, resolver_address
 from atoll.device.nic.counters import Counters
+from atoll.device.nic.guests import Guest, Guests
 from atoll.device.nic.limits import TUN_ERRORS_BURST, TUN_ERRORS_PER_S
 from atoll.device.nic.meter import Meter
 from atoll.device.nic.peers import Peer
@@ -47,8 +48,8 @@ class Inlet:
         group: The group.
         own: Our id.
         peers: All peers by node, kept by the engine.
+        guests: Those of the group, and who serves them.
         counters: Drops are counted here.
-        now_ns: Monotonic time.
 
     Attributes:
         is_open: Whether there is a TUN device. Without one every packet is control's.
@@ -57,11 +58,15 @@ class Inlet:
             the next call of the engine, whose caller writes and clears them.
     """
 
-    __slots__ = ("_counters", "_errors", "_own", "_peers", "is_open", "outbox", "ports")
+    __slots__ = ("_counters", "_errors", "_guests", "_own", "_peers", "_resolver", "is_open", "outbox", "ports")
 
-    def __init__(self, group: GroupId, own: NodeId, peers: dict[bytes, Peer], counters: Counters) -> None:
+    def __init__(
+        self, group: GroupId, own: NodeId, peers: dict[bytes, Peer], guests: Guests, counters: Counters
+    ) -> None:
         self._own: Final = packed_address_of(group, own)
         self._peers: Final = peers
+        self._guests: Final = guests
+        self._resolver: Final = resolver_address(group)
         self._counters: Final = counters
         self._errors: Final = Meter(per_s=TUN_ERRORS_PER_S, burst=TUN_ERRORS_BURST)
         self.is_open = False
@@ -82,20 +87,33 @@ class Inlet:
         """Return whether control wants to see a packet that ``takes`` gives to the kernel: it may have asked."""
         return packet[6] == _ICMP6 and len(packet) > IPV6_HEADER_BYTES and packet[IPV6_HEADER_BYTES] == _ECHO_REPLY
 
-    def peer_of(self, packet: bytes | memoryview, now_ns: int) -> Peer | None:
-        """Return whom a packet of the kernel is for; None: nobody, and its sender was told or did not mean us."""
+    def is_query(self, packet: bytes | memoryview) -> bool:
+        """Return whether a packet of the kernel is from us, and for the one who answers for names: control."""
+        return bytes(packet[8:40]) == self._own + self._resolver
+
+    def peer_of(self, packet: bytes | memoryview, now_ns: int) -> Peer | Guest | None:
+        """Return who takes a packet of the kernel: the member or guest that it is for, or the member that serves it.
+
+        None: nobody, and its sender was told or did not mean us.
+        """
         if len(packet) < IPV6_HEADER_BYTES or packet[0] >> 4 != IPV6_NIBBLE:
             self._counters.drop("tun-malformed")
             return None
         if packet[8:24] != self._own or packet[24] == _MULTICAST:
             self._counters.drop("tun-foreign")  # The kernel's own chatter: router solicitations, multicast reports.
             return None
-        peer = self._peers.get(bytes(packet[30:40]))
-        if peer is None or packet[8:40] != peer.addresses_out:
+        found = self.owner(bytes(packet[24:40]))
+        if found is None:
             self._counters.drop("tun-stranger")
             self.refuse(packet, NO_ROUTE, now_ns)
-            return None
-        return peer
+        return found
+
+    def owner(self, address: bytes) -> Peer | Guest | None:
+        """Return the member or guest with this address, or the member that serves that guest; None: nobody."""
+        peer = self._peers.get(address[6:])
+        if peer is not None and peer.addresses_out[16:] == address:
+            return peer
+        return self._guests.find(address)
 
     def refuse(self, packet: bytes | memoryview, code: int, now_ns: int) -> None:
         """Tell the kernel's program that its packet goes nowhere, if it is one that may be answered."""
@@ -103,14 +121,26 @@ class Inlet:
         if is_error or not self._errors.fits(1, now_ns):
             return
         self._errors.take(1, now_ns)
-        quoted = bytes(packet[:_QUOTED_BYTES_MAX])
-        length = _ICMP_ERROR.size + len(quoted)
-        addresses = self._own + self._own  # From us, because there is no router here to whom it could belong.
-        total = ones_complement(addresses + _ICMP_ERROR.pack(_UNREACHABLE, code, 0, 0) + quoted) + length + _ICMP6
-        checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-        self.outbox.append(
-            _IP.pack(IPV6_NIBBLE << 28, length, _ICMP6, _HOP_LIMIT)
-            + addresses
-            + _ICMP_ERROR.pack(_UNREACHABLE, code, checksum, 0)
-            + quoted
-        )
+        # From us, because there is no router here to whom it could belong.
+        self.outbox.append(unreachable(self._own, bytes(packet[:_QUOTED_BYTES_MAX]), code))
+
+
+def unreachable(own: bytes, packet: bytes, code: int) -> bytes:
+    """Return what tells the sender of a packet that it goes nowhere (ICMPv6 type 1).
+
+    Args:
+        own: Address of who says so.
+        packet: What it sent; its first _QUOTED_BYTES_MAX bytes are quoted.
+        code: Why.
+    """
+    quoted = packet[:_QUOTED_BYTES_MAX]
+    length = _ICMP_ERROR.size + len(quoted)
+    addresses = own + packet[8:24]
+    total = ones_complement(addresses + _ICMP_ERROR.pack(_UNREACHABLE, code, 0, 0) + quoted) + length + _ICMP6
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return (
+        _IP.pack(IPV6_NIBBLE << 28, length, _ICMP6, _HOP_LIMIT)
+        + addresses
+        + _ICMP_ERROR.pack(_UNREACHABLE, code, checksum, 0)
+        + quoted
+    )

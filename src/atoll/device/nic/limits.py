@@ -16,6 +16,10 @@ __all__ = [
     "ENDPOINT_NS",
     "FLOW_NS",
     "FORWARD_LABELS_MAX",
+    "GATEWAYS_MAX",
+    "GUESTS_MAX",
+    "GUEST_BURST_BYTES",
+    "GUEST_BYTES_S",
     "IPC_BYTES_MAX",
     "IPC_SOCKET_BYTES",
     "KEEPALIVE_S",
@@ -28,6 +32,7 @@ __all__ = [
     "PACKETS_QUEUED_MAX",
     "PACKETS_WAITING_MAX",
     "PACKET_BYTES_MAX",
+    "SHARES_PER_ORDER_MAX",
     "STAMP_AHEAD_NS",
     "START_S_MAX",
     "STOP_S_MAX",
@@ -54,6 +59,13 @@ PACKET_BYTES_MAX: Final = 9_216  # A jumbo frame. Our conduits send at most 1280
 PACKETS_WAITING_MAX: Final = 16  # For one peer without a session: a few retries of its application. Oldest goes.
 OUTBOX_MAX: Final = 4_096  # Datagrams that one call may leave to send; a tick makes a few for each peer. Newest goes.
 KEEPALIVE_S: Final = 25  # WireGuard's usual one: below the 30 s after which the shortest-lived mappings go.
+
+# Guests. A telephone's radio does a tenth of the rate; more is a flood. Beyond: dropped and counted.
+GUESTS_MAX: Final = 32  # As many as a group has.
+GATEWAYS_MAX: Final = 4  # One, and those before it that some guests still know.
+GUEST_BYTES_S: Final = 125_000_000
+GUEST_BURST_BYTES: Final = 4 << 20
+SHARES_PER_ORDER_MAX: Final = MEMBERS_MAX
 
 # The TUN device. A read is up to 64 KiB; so many before orders and the network are looked at again.
 TUN_READS_PER_TURN_MAX: Final = 8

@@ -14,23 +14,30 @@ from atoll.base.errors import WireError
 from atoll.base.ids import KEY_BYTES
 from atoll.base.member import ENDPOINTS_MAX, Host, Port
 from atoll.core.machine import Tuple
-from atoll.device.nic.limits import LISTEN_MAX, TUN_PORTS_MAX
+from atoll.device.nic.limits import LISTEN_MAX, SHARES_PER_ORDER_MAX, TUN_PORTS_MAX
 from atoll.overlay.orders import NicOrder
-from atoll.overlay.reports import ControlReceived, FlowSeen, RelayMetered, SessionDown, SessionUp
+from atoll.overlay.reports import ControlReceived, FlowSeen, GuestDown, GuestUp, RelayMetered, SessionDown, SessionUp
+from atoll.overlay.session import BOX_BYTES
 
 __all__ = [
     "AdmitPeer",
     "AttachTun",
+    "CloseGateway",
     "Configure",
     "EndpointSeen",
     "EngineOrder",
     "ExpelPeer",
+    "GatewayShared",
     "Listening",
     "NicCounters",
+    "OpenGateway",
     "Order",
     "PacketReceived",
+    "RefuseGuest",
     "Report",
     "SendPacket",
+    "ServeGuest",
+    "ShareGateway",
     "Stop",
     "Timestamp",
     "TunLost",
@@ -42,6 +49,7 @@ __all__ = [
 
 Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 ListenPort = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Box = Annotated[bytes, msgspec.Meta(min_length=BOX_BYTES, max_length=BOX_BYTES)]
 Ns = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -82,6 +90,51 @@ class ExpelPeer(Tuple, frozen=True):
     """Order: forget this key, its session, its routes and every label that has to do with it."""
 
     public_key: Key
+
+
+class OpenGateway(Tuple, frozen=True):
+    """Order: guests may shake hands with us under this key, whose private half is sealed for us."""
+
+    public_key: Key
+    box: Box
+
+
+class CloseGateway(Tuple, frozen=True):
+    """Order: no more; its guests' sessions end."""
+
+    public_key: Key
+
+
+class ServeGuest(Tuple, frozen=True):
+    """Order: answer this guest under that gateway's key. A guest that we serve is reported by ``GuestUp``."""
+
+    public_key: Key
+    gateway: Key
+
+
+class RefuseGuest(Tuple, frozen=True):
+    """Order: forget this guest and its session."""
+
+    public_key: Key
+
+
+class ShareGateway(Tuple, frozen=True):
+    """Order: seal a gateway's private key for these public keys; ``GatewayShared`` answers.
+
+    Attributes:
+        public_key: The gateway, one that was opened; empty: make one.
+        recipients: X25519 keys of members.
+    """
+
+    public_key: Annotated[bytes, msgspec.Meta(max_length=KEY_BYTES)]
+    recipients: Annotated[tuple[Key, ...], msgspec.Meta(max_length=SHARES_PER_ORDER_MAX)]
+
+
+class GatewayShared(Tuple, frozen=True):
+    """Report: (member's public key, box) for each that was asked for; with an empty key: we do not have that one."""
+
+    public_key: bytes
+    boxes: tuple[tuple[bytes, bytes], ...]
 
 
 class SendPacket(Tuple, frozen=True):
@@ -152,7 +205,9 @@ class Timestamp(Tuple, frozen=True):
     wall_ns: int
 
 
-EngineOrder = NicOrder | AdmitPeer | ExpelPeer | SendPacket
+EngineOrder = (
+    NicOrder | AdmitPeer | ExpelPeer | SendPacket | OpenGateway | CloseGateway | ServeGuest | RefuseGuest | ShareGateway
+)
 Order = EngineOrder | Configure | AttachTun | Stop
 Report = (
     SessionUp
@@ -166,6 +221,9 @@ Report = (
     | NicCounters
     | Timestamp
     | TunLost
+    | GuestUp
+    | GuestDown
+    | GatewayShared
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -88,17 +88,15 @@ def pad_copied(packet: bytes) -> bytes:
     return packet + bytes(_BLOCK_BYTES + -len(packet) % _BLOCK_BYTES)
 
 
-def take_packet(plaintext: bytes, addresses: bytes) -> tuple[bytes, bool]:
+def take_packet(plaintext: bytes) -> tuple[bytes, bool]:
     """Return the IPv6 packet in a plaintext whose first nibble is 6, without padding, and whether it went by two ways.
 
     Raises:
-        WireError: Shorter than it says, padded with two blocks or more, or between other addresses.
+        WireError: Shorter than it says, or padded with two blocks or more.
     """
     if len(plaintext) < IPV6_HEADER_BYTES:
         raise WireError("packet length")
     length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES
     if not length <= len(plaintext) < length + 2 * _BLOCK_BYTES:
         raise WireError("packet length")
-    if plaintext[8:40] != addresses:
-        raise WireError("packet addresses")
     return plaintext[:length], len(plaintext) >= length + _BLOCK_BYTES

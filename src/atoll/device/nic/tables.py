@@ -14,6 +14,7 @@ from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import numeric_endpoint
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import Heading
+from atoll.device.nic.guests import Guests
 from atoll.device.nic.limits import KEEPALIVE_S
 from atoll.device.nic.messages import AdmitPeer, EngineOrder, ExpelPeer, SendPacket
 from atoll.device.nic.peers import Peer
@@ -54,16 +55,27 @@ class Tables:
         sessions: Told who may have one, and whom to call.
         relay: Both tables of labels.
         evidence: Told of peers that are gone.
+        guests: Has tables of its own.
         counters: Endpoints that are none are counted here.
     """
 
-    __slots__ = ("_counters", "_evidence", "_peers", "_relay", "_sessions")
+    __slots__ = ("_counters", "_evidence", "_guests", "_peers", "_relay", "_sessions")
 
-    def __init__(self, peers: Peers, sessions: Sessions, relay: Relay, evidence: Evidence, counters: Counters) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        *,
+        sessions: Sessions,
+        relay: Relay,
+        evidence: Evidence,
+        guests: Guests,
+        counters: Counters,
+    ) -> None:
         self._peers: Final = peers
         self._sessions: Final = sessions
         self._relay: Final = relay
         self._evidence: Final = evidence
+        self._guests: Final = guests
         self._counters: Final = counters
 
     def apply(self, order: EngineOrder, now_ns: int, wall_ns: int) -> bool:
@@ -92,6 +104,8 @@ class Tables:
                 self._relay.arrivals.pop(label, None)
             case SendPacket() | SendControl():
                 return False  # Not about a table.
+            case _:
+                return self._guests.apply(order, now_ns, wall_ns)
         return True
 
     def _admit(self, order: AdmitPeer, now_ns: int, wall_ns: int) -> bool:

@@ -444,11 +444,19 @@ class Session:
                 self.previous.remove(keypair)
         self._expire_ns = min((keypair.reject_ns for keypair in self._keypairs()), default=NEVER_NS)
 
+    @property
+    def newest_timestamp(self) -> bytes:
+        """Of the peer's authentic initiations: TAI64N, 12 bytes; empty: there was none."""
+        return self._newest_timestamp
+
     def close(self) -> None:
-        """Forget all keys; the session object is of no more use."""
+        """Forget all keys, and what was to be done; the peer may shake hands again, but no older handshake counts."""
         self._end_attempt()
         for keypair in self._keypairs():
             self._drop(keypair)
+        self.current = self.following = None
+        self.previous.clear()
+        self.reply_ns = self.renew_ns = self._expire_ns = NEVER_NS
 
     # Time.
 

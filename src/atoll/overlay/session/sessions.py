@@ -162,6 +162,25 @@ class Sessions:
         if session is not None:
             session.close()
 
+    def end(self, public_key: bytes) -> None:
+        """Forget the session with a peer that stays one; unknown: nothing. It is not reported in ``expired``."""
+        session = self._peers.get(public_key)
+        if session is not None:
+            session.close()
+
+    def is_addressed(self, datagram: bytes) -> bool:
+        """Return whether a handshake message was made by somebody who knows our key; for an answer, say no more."""
+        return self._gate.is_addressed_to_us(datagram)
+
+    def owns(self, index: int) -> bool:
+        """Return whether we drew this index, for a keypair or for a handshake that we started."""
+        return index in self._keypairs or index in self._local.table.attempts
+
+    def newest_timestamp(self, public_key: bytes) -> bytes:
+        """Return that of a peer's authentic initiations, TAI64N; empty: there was none."""
+        session = self._peers.get(public_key)
+        return b"" if session is None else session.newest_timestamp
+
     def connect(self, public_key: bytes, now_ns: int, wall_ns: int) -> None:
         """Start a handshake if there is no fresh session and none is under way. An unknown peer: nothing."""
         session = self._peers.get(public_key)
