@@ -9,6 +9,7 @@
 """
 
 import ipaddress
+import os
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,7 @@ class Phone:
 
     def __init__(self, host: Host, config: str) -> None:
         self.host = host
+        self.device = f"wg{os.getpid()}"  # wireguard-go's socket is named after it, for all namespaces.
         lines = dict(line.split(" = ", 1) for line in config.splitlines() if " = " in line and not line.startswith("#"))
         self.address = lines["Address"].removesuffix("/128")
         self.prefix, self.resolver = lines["AllowedIPs"], lines["DNS"].partition(",")[0]
@@ -93,21 +95,21 @@ class Phone:
     def on(self, keys: Path) -> Generator[None]:
         """Run it."""
         (keys / "stripped.conf").write_text(self.stripped)
-        command = self.host.command("wireguard-go", "-f", "wg0")
+        command = self.host.command("wireguard-go", "-f", self.device)
         with (keys / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as daemon:
             try:
-                until(lambda: "wg0" in self.host.inside("ip", "-br", "link"), "wireguard-go")
-                self.host.inside("wg", "setconf", "wg0", str(keys / "stripped.conf"))
-                self.host.inside("ip", "address", "add", f"{self.address}/128", "dev", "wg0", "nodad")
-                self.host.inside("ip", "link", "set", "wg0", "mtu", self.mtu, "up")
-                self.host.inside("ip", "-6", "route", "add", self.prefix, "dev", "wg0")
+                until(lambda: self.device in self.host.inside("ip", "-br", "link"), "wireguard-go")
+                self.host.inside("wg", "setconf", self.device, str(keys / "stripped.conf"))
+                self.host.inside("ip", "address", "add", f"{self.address}/128", "dev", self.device, "nodad")
+                self.host.inside("ip", "link", "set", self.device, "mtu", self.mtu, "up")
+                self.host.inside("ip", "-6", "route", "add", self.prefix, "dev", self.device)
                 yield
             finally:
                 daemon.terminate()
 
     def call(self, host: Host) -> None:
         """Enter by another member."""
-        self.host.inside("wg", "set", "wg0", "peer", self.gateway, "endpoint", f"{host.ip}:{PORT}")
+        self.host.inside("wg", "set", self.device, "peer", self.gateway, "endpoint", f"{host.ip}:{PORT}")
 
 
 @pytest.fixture
@@ -201,9 +203,9 @@ def test_a_client_that_is_removed_is_refused_by_everybody(lan: tuple[Host, Host,
     until(lambda: not clients(one), "the news")
     assert not pings(phone.host, one.address)
     phone.call(two)
-    phone.host.inside("ip", "link", "set", "wg0", "down")
-    phone.host.inside("ip", "link", "set", "wg0", "up")
-    phone.host.inside("ip", "-6", "route", "replace", phone.prefix, "dev", "wg0")
+    phone.host.inside("ip", "link", "set", phone.device, "down")
+    phone.host.inside("ip", "link", "set", phone.device, "up")
+    phone.host.inside("ip", "-6", "route", "replace", phone.prefix, "dev", phone.device)
     assert not pings(phone.host, two.address)
     assert one.atoll("client", "rm", "phone").returncode == 1
 

@@ -282,3 +282,11 @@ def test_strangers_cost_a_node_without_gateways_nothing() -> None:
     phone.connect(0)
     assert world.engines[0].dropped["session-mac1-wrong"] == 1
     assert WALL_NS
+
+
+def test_a_guest_is_never_called(world: World) -> None:
+    phone = linked(world)
+    world.order(0, SendPacket(phone.node, 0, ipv6(node_of(1), phone.node, b"and no answer")))
+    world.sent.clear()
+    world.run(100 * SECOND_NS)
+    assert [datagram for _, to, datagram in world.sent if to == AT] == []

@@ -284,6 +284,7 @@ def test_local_bounds_its_outbox_and_its_jitter() -> None:
         timestamps=Timestamps(0),
         counters=Counters(),
         prefers_aes=False,
+        calls=True,
     )
     for _ in range(OUTBOX_MAX + 1):
         local.send(None, b"")

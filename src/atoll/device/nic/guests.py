@@ -7,6 +7,8 @@ sees it. Each gateway has its own sessions, beside those with members. A guest h
 nothing and relays nothing. Its packets are taken when they come from its own address, and go to this machine, to the
 resolver, to another guest, or to a member through the session with that member, which checks that we do serve it.
 
+We never call a guest: only it knows by whom it wants to be served, and a call of ours would take it from that member.
+
 What a guest may cost is bounded: packets beyond its rate are dropped and counted, and nothing waits for one.
 """
 
@@ -183,7 +185,9 @@ class Guests:
         if secret is None or len(self._gateways) >= GATEWAYS_MAX or PrivateKey(secret).public != public_key:
             return False
         self._secrets[public_key] = secret
-        self._gateways[public_key] = Sessions(private_key=secret, rng=self._rng, now_ns=self._now_ns, prefers_aes=False)
+        self._gateways[public_key] = Sessions(
+            private_key=secret, rng=self._rng, now_ns=self._now_ns, prefers_aes=False, calls=False
+        )
         return True
 
     def _close(self, public_key: bytes) -> None:

@@ -63,21 +63,41 @@ class Local:
         counters: Drops are counted here.
 
         prefers_aes: Whether this machine is faster with AES.
+        calls: Whether we ever start a handshake; without it we only answer.
 
     Attributes:
         wake_ns: Not later than the earliest deadline of any session.
     """
 
-    __slots__ = ("counters", "expired", "outbox", "prefers_aes", "rng", "static", "table", "timestamps", "wake_ns")
+    __slots__ = (
+        "calls",
+        "counters",
+        "expired",
+        "outbox",
+        "prefers_aes",
+        "rng",
+        "static",
+        "table",
+        "timestamps",
+        "wake_ns",
+    )
 
     def __init__(
-        self, *, static: PrivateKey, rng: Random, timestamps: Timestamps, counters: Counters, prefers_aes: bool
+        self,
+        *,
+        static: PrivateKey,
+        rng: Random,
+        timestamps: Timestamps,
+        counters: Counters,
+        prefers_aes: bool,
+        calls: bool,
     ) -> None:
         self.static: Final = static
         self.rng: Final = rng
         self.timestamps: Final = timestamps
         self.counters: Final = counters
         self.prefers_aes: Final = prefers_aes
+        self.calls: Final = calls
         self.table: Final[IndexTable[Session]] = IndexTable(rng)
         self.outbox: Final[list[Outgoing]] = []
         self.expired: Final[list[bytes]] = []
@@ -243,7 +263,7 @@ class Session:
     def demand(self, now_ns: int, wall_ns: int) -> None:
         """Start a handshake, unless one is under way or too near in time (then it starts later)."""
         self._retries = 0
-        if self._retry_ns != NEVER_NS:
+        if self._retry_ns != NEVER_NS or not self._local.calls:
             return
         start_ns = max(self._initiated_ns + REKEY_TIMEOUT_NS, self._responded_ns + RESPONDED_HOLD_NS)
         if start_ns > now_ns:

@@ -69,6 +69,7 @@ class Sessions:
         wall_floor_ns: ``timestamp_ns`` of an earlier life of this key, so that peers go on answering it although the
             wall clock went back in between; 0: none.
         prefers_aes: Whether this machine is faster with AES-256-GCM than with ChaCha20-Poly1305.
+        calls: Whether handshakes are started here; without that, peers are answered only.
 
     Attributes:
         counters: What was dropped, by reason.
@@ -95,7 +96,14 @@ class Sessions:
     )
 
     def __init__(
-        self, *, private_key: bytes, rng: Random, now_ns: int, wall_floor_ns: int = 0, prefers_aes: bool = True
+        self,
+        *,
+        private_key: bytes,
+        rng: Random,
+        now_ns: int,
+        wall_floor_ns: int = 0,
+        prefers_aes: bool = True,
+        calls: bool = True,
     ) -> None:
         self.counters: Final = Counters()
         self._local: Final = Local(
@@ -104,6 +112,7 @@ class Sessions:
             timestamps=Timestamps(wall_floor_ns),
             counters=self.counters,
             prefers_aes=prefers_aes,
+            calls=calls,
         )
         self._keypairs: Final = self._local.table.keypairs
         self._peers: Final[dict[bytes, Session]] = {}
