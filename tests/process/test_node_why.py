@@ -25,7 +25,7 @@ from atoll.node.asking import (
     Failure,
     ask_why,
 )
-from atoll.node.views import WhyView
+from atoll.node.views import CanView, WhyView
 from tests.process.node_world import Box, nodes, until
 
 pytestmark = pytest.mark.process
@@ -65,8 +65,12 @@ class Pair:
 
         self.a = Stack(group=GROUP, own=A, send=partial(carry, A))
         self.b = Stack(group=GROUP, own=B, send=partial(carry, B))
-        answerer = Answerer(self.members.__contains__, self.explain, lambda: self.now)
+        answerer = Answerer(self.members.__contains__, self.explain, self.permit, lambda: self.now)
         self.b.answer_questions(answerer.serve)
+
+    def permit(self, source: NodeId, protocol: str, port: int) -> CanView | Failure:
+        del source, protocol, port
+        return Failure("question")
 
     def explain(self, target: NodeId, tag: str) -> WhyView | Failure:
         self.explained.append((target, tag))

@@ -25,12 +25,13 @@ from atoll.overlay.messages import LabelGrant, LabelNotice, LabelRefusal, Link, 
 from atoll.overlay.orders import RouteNotice, SendControl, SetRoute, SetTransmitLabel
 from atoll.overlay.pair import PROVED_NS
 from atoll.overlay.path import ASK
-from atoll.overlay.policy import TAG_DIRECT
+from atoll.overlay.policy import DEFAULT_RULES, TAG_DIRECT, TAG_LATENCY, TAG_LOSS, Metric, Policy, Rule
 from atoll.overlay.reports import (
     ControlReceived,
     FlowSeen,
     MembersChanged,
     NicRestarted,
+    PolicyChanged,
     RelayMetered,
     SessionDown,
     SessionUp,
@@ -581,3 +582,32 @@ def test_a_lone_node_waits_for_nothing() -> None:
 @pytest.mark.parametrize(("will", "number"), [(RelayWill.NEVER, 0), (RelayWill.METERED, 1), (RelayWill.YES, 2)])
 def test_wills_have_the_numbers_of_the_wire(will: RelayWill, number: int) -> None:
     assert will_number(will) == number
+
+
+def test_a_relay_that_the_operator_forbids_is_left_at_once() -> None:
+    made = under_traffic(1)
+    made.change(0, 1, cut=True)
+    made.run(3)
+    relay = made.routes[0, 1].via
+    assert relay != DIRECT
+    rule = Rule(Metric.LATENCY, forbidden=(relay,))
+    made.feed(0, PolicyChanged(Policy(DEFAULT_RULES | {TAG_LATENCY: rule})))
+    made.run(3)
+    assert made.routes[0, 1].via not in {DIRECT, relay}
+    made.feed(0, PolicyChanged(Policy(DEFAULT_RULES | {TAG_LATENCY: Rule(Metric.LATENCY, direct_only=True)})))
+    assert made.routes[0, 1].via == DIRECT
+
+
+def test_small_packets_of_a_tag_go_twice_if_the_operator_wants_that() -> None:
+    made = under_traffic(1)
+    made.trace = []
+    made.feed(0, PolicyChanged(Policy(DEFAULT_RULES | {TAG_LOSS: Rule(Metric.LOSS, copy_bytes=200)})))
+    made.run(3)
+    ordered = [one for _, _, one in made.trace if isinstance(one, SetRoute) and one.node == made.ids[1]]
+    (copied,) = [one for one in ordered if one.tag == TAG_LOSS]
+    assert (copied.via, copied.copy_bytes) == (DIRECT, 200)
+    assert copied.also not in {None, DIRECT}
+    assert not [one for one in ordered if one.tag != TAG_LOSS]
+    made.feed(0, PolicyChanged(Policy()))
+    last = [one for _, _, one in made.trace if isinstance(one, SetRoute) and one.tag == TAG_LOSS][-1]
+    assert (last.also, last.copy_bytes) == (None, 0)

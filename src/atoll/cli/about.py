@@ -9,7 +9,8 @@ import click
 from atoll.base.errors import CorruptError, DivergenceError, UserError
 from atoll.base.problems import PROBLEMS
 from atoll.cli import render
-from atoll.cli.options import BYTES_PER_MBIT, YES_NO, as_json, node_options, settings
+from atoll.cli.api import Api
+from atoll.cli.options import BYTES_PER_MBIT, YES_NO, as_json, node_options, rules, settings, state_of
 from atoll.cli.settings import Setting
 
 __all__ = ["config", "explain", "replay"]
@@ -45,7 +46,7 @@ def explain(context: click.Context, *, code: str | None) -> None:
 
 @click.group(no_args_is_help=False)
 def config() -> None:
-    """Show the settings and where they come from."""
+    """Show the settings, and where they come from; apply rules."""
 
 
 @config.command()
@@ -64,6 +65,19 @@ def show(*, origin: bool, as_json: bool, state: str | None, config: Path | None)
     for setting in found.values():
         value = "-" if setting.value is None else setting.value
         click.echo(f"{setting.key}\t{value}\t{setting.origin}" if origin else f"{setting.key}\t{value}")
+
+
+@config.command(short_help="Give the rules of atoll.toml to the running node.")
+@node_options
+def apply(*, state: str | None, config: Path | None) -> None:
+    """Give the rules of atoll.toml (access, traffic, tags) to the running node. Connections that are open stay."""
+    found = rules(config)
+    if found is None:
+        raise UserError("A501", "there is no configuration file", fix="write atoll.toml, or name one: --config FILE")
+    import msgspec  # noqa: PLC0415 -- text needs none.
+
+    Api(state_of(state, config)).call("rules", {"rules": msgspec.to_builtins(found)})
+    click.echo(f"{len(found.access)} access and {len(found.traffic)} traffic rules are in force", err=True)
 
 
 def _kept(found: dict[str, Setting]) -> dict[str, Setting]:

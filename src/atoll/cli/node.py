@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands about the node of this machine: up, down, status, why, ping, invite, remove, logs."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,13 +22,14 @@ from atoll.cli.options import (
     is_terminal,
     node_options,
     one_of,
+    rules,
     settings,
     state_of,
 )
 from atoll.cli.settings import Setting
-from atoll.node.views import InviteView, PingView, Ready, StatusView, WhyView
+from atoll.node.views import CanView, InviteView, PingView, Ready, StatusView, WhyView
 
-__all__ = ["TAGS", "advertised_of", "down", "invite", "logs", "ping", "remove", "status", "up", "why"]
+__all__ = ["TAGS", "advertised_of", "can", "down", "invite", "logs", "ping", "remove", "status", "up", "why"]
 
 TAGS: Final = ("latency", "direct", "throughput", "loss")  # Names of policy tags 0 to 3.
 DOWN_TIMEOUT_S: Final = 10.0  # Limit. The node ends its streams and writes its journal; then the socket is gone.
@@ -36,6 +38,7 @@ FOLLOW_INTERVAL_S: Final = 0.2
 LOG_SCHEMA: Final = "atoll.log/1"
 PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
 PING_COUNT_MAX: Final = 10_000
+PORT_MAX: Final = 65_535
 ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised.
 
 
@@ -103,6 +106,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         relay_bytes_s=_budget(chosen["relay-budget"]),
         group_name=chosen["group-name"].value,
         tun=_yes_no(chosen["tun"]),
+        rules=rules(config),
     )
 
     def announce(ready: Ready) -> None:
@@ -169,6 +173,38 @@ def why(*, first: str, second: str | None, tag: str, as_json: bool, state: str |
     params = {"target": target, "tag": tag} if second is None else {"source": first, "target": target, "tag": tag}
     raw = Api(state_of(state, config)).call("why", params)
     click.echo(raw.decode() + "\n" if as_json else render.why(view(raw, WhyView)), nl=False)
+
+
+@click.command(
+    short_help="Say whether A may reach a port of B, and why.",
+    context_settings={"ignore_unknown_options": True},  # For the arrow.
+)
+@click.argument("words", metavar="A [->] B:PORT[/udp]", nargs=-1, required=True)
+@as_json
+@node_options
+def can(*, words: tuple[str, ...], as_json: bool, state: str | None, config: Path | None) -> int:
+    """Say whether A may reach a port of B, and by which rule of B's. Exit status 0 if it may, 1 if not.
+
+    A shell takes a bare `->` for a redirection: leave it out, or quote the whole.
+    """
+    source, target, port, protocol = reach_of(" ".join(words))
+    params = {"source": source, "target": target, "port": port, "protocol": protocol}
+    raw = Api(state_of(state, config)).call("can", params)
+    seen = view(raw, CanView)
+    click.echo(raw.decode() + "\n" if as_json else render.can(seen), nl=False)
+    return ExitStatus.OK if seen.allowed else ExitStatus.FAILURE
+
+
+def reach_of(text: str) -> tuple[str, str, int, str]:
+    """Return (source, target, port, protocol) of ``A -> B:PORT/udp``.
+
+    Raises:
+        click.BadParameter: It is not that.
+    """
+    matched = re.fullmatch(r"([a-z0-9-]{1,64}) +(?:-> +)?([a-z0-9-]{1,64}):([0-9]{1,5})(?:/(tcp|udp))?", text, re.ASCII)
+    if matched is None or int(matched[3]) > PORT_MAX:
+        raise click.BadParameter(f"{text!r} is not A B:PORT", param_hint="A B:PORT")
+    return matched[1], matched[2], int(matched[3]), matched[4] or "tcp"
 
 
 @click.command()

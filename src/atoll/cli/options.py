@@ -5,11 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
 
-from atoll.cli.settings import Setting, load
+from atoll.cli.settings import Setting, load, load_rules
+
+if TYPE_CHECKING:
+    from atoll.node.rules import Rules
 
 __all__ = [
     "BYTES_PER_MBIT",
@@ -19,6 +22,7 @@ __all__ = [
     "is_terminal",
     "node_options",
     "one_of",
+    "rules",
     "settings",
     "state_of",
 ]
@@ -58,6 +62,15 @@ def settings(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Setting
     """
     given = {key: None if value is None else str(value) for key, value in flags.items()}
     return load(given, os.environ, config)
+
+
+def rules(config: Path | None) -> "Rules | None":
+    """Return the rules of atoll.toml; None: there is no such file.
+
+    Raises:
+        UserError: A501, see ``settings.load_rules``.
+    """
+    return load_rules(os.environ, config)
 
 
 def state_of(state: str | None, config: Path | None) -> Path:

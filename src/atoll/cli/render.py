@@ -12,6 +12,7 @@ from atoll.base.errors import UserError
 from atoll.base.problems import PROBLEMS
 from atoll.node.views import (
     CandidateView,
+    CanView,
     ClientView,
     ForwardView,
     InviteView,
@@ -26,6 +27,7 @@ from atoll.node.views import (
 __all__ = [
     "STATE_COLOURS",
     "ago",
+    "can",
     "clients",
     "clients_plain",
     "error",
@@ -155,6 +157,14 @@ def ping_summary(views: Sequence[PingView]) -> str:
         middle = (answered[(len(answered) - 1) // 2] + answered[len(answered) // 2]) / 2
         text += f"; min/median/max {answered[0]:.1f}/{middle:.1f}/{answered[-1]:.1f} ms"
     return text + "\n"
+
+
+def can(view: CanView) -> str:
+    """Return the line of ``atoll can``."""
+    reach = f"{view.source} -> {view.target}:{view.port}/{view.protocol}"
+    by = f"{view.line}: {view.rule}" if view.rule else "no rule matches; this is the default"
+    told = f" (as {view.told_by} says)" if view.told_by else ""
+    return f"{'allow' if view.allowed else 'deny'}  {reach}  {by}{told}\n"
 
 
 def clients(views: Sequence[ClientView]) -> str:

@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from atoll.base.errors import UserError
 from atoll.host.places import default_state
 
-__all__ = ["CONFIG_NAME", "DEFAULTS", "Setting", "default_config", "environment_name", "load"]
+if TYPE_CHECKING:
+    from atoll.node.rules import Rules
+
+__all__ = ["CONFIG_NAME", "DEFAULTS", "Setting", "default_config", "environment_name", "load", "load_rules"]
 
 CONFIG_NAME: Final = "atoll.toml"
 FILE_BYTES_MAX: Final = 64 * 1024  # Limit. A settings file is below 1 KiB.
@@ -30,6 +33,9 @@ DEFAULTS: Final[dict[str, str | None]] = {
     "tun": None,
 }
 """Every key with its default; None: the node decides (what it kept, or its own default)."""
+
+RULE_KEYS: Final = frozenset({"access", "access-default", "traffic", "tags"})
+"""Keys of the file that are no settings but rules; ``node/rules.py`` reads them."""
 
 PATHS: Final = frozenset({"state", "config"})  # Here ``~`` is written out.
 
@@ -70,12 +76,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], config
         UserError: A501, the file cannot be read, has an unknown key or a value of a wrong type; or a value holds what
             no name or path can.
     """
-    path, must_exist = config, config is not None
-    if path is None:
-        named = environment.get("ATOLL_CONFIG")
-        path, must_exist = (Path(named), True) if named else (default_config(), False)
-    named_by = "flag --config" if config is not None else "environment ATOLL_CONFIG"
-    path = Path(_usable(Setting("config", str(path), named_by)).value or "")
+    path, must_exist = _place(environment, config)
     written = _file(path, must_exist=must_exist)
     settings: dict[str, Setting] = {}
     for key, default in DEFAULTS.items():
@@ -94,6 +95,31 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], config
     if settings["state"].value is None:
         settings["state"] = Setting("state", str(default_state()), "default")
     return settings
+
+
+def load_rules(environment: Mapping[str, str], config: Path | None) -> "Rules | None":
+    """Return the rules of the file that ``load`` reads; None: there is no file.
+
+    Raises:
+        UserError: A501, as ``load``, or a rule that cannot be understood.
+    """
+    from atoll.node.rules import parse_rules  # noqa: PLC0415 -- only what starts or changes a node needs them.
+
+    path, must_exist = _place(environment, config)
+    if not must_exist and not path.is_file():
+        return None
+    table, text = _parsed(path)
+    return parse_rules(table, text, str(path))
+
+
+def _place(environment: Mapping[str, str], config: Path | None) -> tuple[Path, bool]:
+    """Return which file is meant, and whether there must be one."""
+    path, must_exist = config, config is not None
+    if path is None:
+        named = environment.get("ATOLL_CONFIG")
+        path, must_exist = (Path(named), True) if named else (default_config(), False)
+    named_by = "flag --config" if config is not None else "environment ATOLL_CONFIG"
+    return Path(_usable(Setting("config", str(path), named_by)).value or ""), must_exist
 
 
 def _usable(setting: Setting) -> Setting:
@@ -126,22 +152,11 @@ def _usable(setting: Setting) -> Setting:
 def _file(path: Path, *, must_exist: bool) -> dict[str, str]:
     if not must_exist and not path.is_file():
         return {}
-    import tomllib  # noqa: PLC0415 -- only who has a file pays for the parser.
-
-    try:
-        with path.open("rb") as opened:
-            table = tomllib.loads(opened.read(FILE_BYTES_MAX).decode())
-        texts = {key: str(value) for key, value in table.items()}
-    except OSError as error:
-        raise UserError(
-            "A501", "the configuration file cannot be read", where=f"{path}: {error.strerror}", fix="check --config"
-        ) from error
-    except (ValueError, RecursionError) as error:  # Also of a number with thousands of digits, or nested too deep.
-        raise UserError(
-            "A501", "the configuration file is not TOML", where=f"{path}: {error}", fix="mend that line"
-        ) from error
+    table, _ = _parsed(path)
     written: dict[str, str] = {}
     for key, value in table.items():
+        if key in RULE_KEYS:
+            continue
         if key not in DEFAULTS:
             raise _unknown(key, path)
         if not isinstance(value, str | int | float) or isinstance(value, bool):
@@ -151,8 +166,28 @@ def _file(path: Path, *, must_exist: bool) -> dict[str, str]:
                 where=f"{path}: {key} is a {type(value).__name__}",
                 fix="atoll config show --origin",
             )
-        written[key] = texts[key]
+        written[key] = str(value)
     return written
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the file, parsed and as it is."""
+    import tomllib  # noqa: PLC0415 -- only who has a file pays for the parser.
+
+    try:
+        with path.open("rb") as opened:
+            text = opened.read(FILE_BYTES_MAX).decode()
+        table = tomllib.loads(text)
+        repr(table)  # A number with thousands of digits is refused here.
+    except OSError as error:
+        raise UserError(
+            "A501", "the configuration file cannot be read", where=f"{path}: {error.strerror}", fix="check --config"
+        ) from error
+    except (ValueError, RecursionError) as error:  # Also of a number with thousands of digits, or nested too deep.
+        raise UserError(
+            "A501", "the configuration file is not TOML", where=f"{path}: {error}", fix="mend that line"
+        ) from error
+    return table, text
 
 
 def _unknown(key: str, path: Path) -> UserError:

@@ -18,7 +18,7 @@ from atoll.base.ids import NODE_ID_BYTES, NodeId
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
 from atoll.conduit.streams import StreamHost
 from atoll.group.limits import MEMBERS_MAX
-from atoll.node.views import WHY_SCHEMA, WhyView
+from atoll.node.views import CAN_SCHEMA, WHY_SCHEMA, CanView, WhyView
 
 __all__ = [
     "ASK_TIMEOUT_S",
@@ -26,7 +26,9 @@ __all__ = [
     "Answerer",
     "Asked",
     "Failure",
+    "Permission",
     "Question",
+    "ask_can",
     "ask_why",
     "decode_answer",
     "decode_question",
@@ -39,6 +41,7 @@ QUESTION_BYTES_MAX: Final = 1024  # Limit. A question of today has 70.
 ANSWER_BYTES_MAX: Final = 128 * 1024  # Limit. 64 members with full histories are below 32 KiB.
 QUESTIONS_MAX: Final = 4  # Limit. Of one member within QUESTIONS_S: a person asks one, and an answer costs about 1 ms.
 QUESTIONS_S: Final = 1.0
+PORT_MAX: Final = 0xFFFF
 TEXT_CHARS_MAX: Final = 1000  # Limit. Of one text in an answer; the longest evidence of today has 150.
 WAYS_MAX: Final = MEMBERS_MAX + 1  # Limit. The direct path and each member.
 CHANGES_MAX: Final = 64  # Limit. Nodes of today keep 16.
@@ -47,11 +50,16 @@ NUMBER_MAX: Final = 1e12  # Limit. In any unit of an answer; a number is shown w
 
 @final
 class Question(msgspec.Struct, frozen=True):
-    """What one member asks another: ``ask`` is "why", ``target`` a node id in hex, ``tag`` a policy tag's name."""
+    """What one member asks another.
+
+    "why": its path to ``target``, a node id in hex, for ``tag``, a policy tag's name. "can": whether ``target`` may
+    reach its ``port`` by ``tag``, which is "tcp" or "udp".
+    """
 
     ask: str
     target: str
     tag: str
+    port: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -62,14 +70,18 @@ class Failure(msgspec.Struct, frozen=True):
 
 @final
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """On the wire; exactly one of the two is set."""
+    """On the wire; exactly one is set."""
 
     why: WhyView | None = None
     failure: str | None = None
+    can: CanView | None = None
 
 
 Explain = Callable[[NodeId, str], WhyView | Failure]
 """Explain this node's path to a member (id, name of the tag)."""
+
+Permission = Callable[[NodeId, str, int], CanView | Failure]
+"""Say whether a machine (id) may reach a port of this one (protocol, port)."""
 
 _question_decoder: Final = msgspec.json.Decoder(Question)
 _answer_decoder: Final = msgspec.json.Decoder(Answer)
@@ -86,12 +98,12 @@ def decode_question(data: bytes) -> tuple[Question, NodeId]:
         target = bytes.fromhex(question.target)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError("question") from error
-    if question.ask != "why" or len(target) != NODE_ID_BYTES:
+    if question.ask not in {"why", "can"} or len(target) != NODE_ID_BYTES or not 0 <= question.port <= PORT_MAX:
         raise WireError("question")
     return question, NodeId(target)
 
 
-def decode_answer(data: bytes) -> WhyView | Failure:
+def decode_answer(data: bytes) -> WhyView | CanView | Failure:
     """Return an answer that is fit to be shown: bounded, and all of its text prints.
 
     Raises:
@@ -101,10 +113,14 @@ def decode_answer(data: bytes) -> WhyView | Failure:
         answer = _answer_decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError("answer") from error
-    if answer.failure is not None and answer.why is None:
+    if [answer.why, answer.failure, answer.can].count(None) != 2:
+        raise WireError("answer")
+    if answer.failure is not None:
         return Failure(answer.failure)
+    if answer.can is not None:
+        return _sound(answer.can)
     why = answer.why
-    if why is None or answer.failure is not None or why.schema != WHY_SCHEMA:
+    if why is None or why.schema != WHY_SCHEMA:
         raise WireError("answer")
     if len(why.path) > MEMBERS_MAX or len(why.candidates) > WAYS_MAX or len(why.history) > CHANGES_MAX:
         raise WireError("answer size")
@@ -113,6 +129,12 @@ def decode_answer(data: bytes) -> WhyView | Failure:
     if not all(_is_fit(value) for value in (*why.path, *values)):
         raise WireError("answer text")
     return why
+
+
+def _sound(can: CanView) -> CanView:
+    if can.schema != CAN_SCHEMA or not all(_is_fit(value) for value in msgspec.structs.astuple(can)):
+        raise WireError("answer text")
+    return can
 
 
 def _is_fit(value: object) -> bool:
@@ -151,15 +173,7 @@ async def ask_why(streams: StreamHost, member: NodeId, asked: Asked) -> WhyView:
         UserError: A208, it speaks another version; A210, it knows no such member; A405, it refused; A406, no answer.
         LimitError: This node has no more streams.
     """
-    question = Question("why", asked.target.hex(), asked.tag)
-    try:
-        answer = await _ask(streams, member, question)
-    except TimeoutError as error:
-        raise _unanswered(asked, Reason.UNREACHABLE) from error
-    except BrokenStreamError as error:
-        raise _unanswered(asked, error.reason) from error
-    except WireError as error:
-        raise _unanswered(asked, Reason.NO_SERVICE) from error
+    answer = await _answered(streams, member, Question("why", asked.target.hex(), asked.tag), asked)
     match answer:
         case WhyView():
             told = {"source": asked.source, "target": asked.target_name, "tag": asked.tag, "told_by": asked.source}
@@ -173,8 +187,50 @@ async def ask_why(streams: StreamHost, member: NodeId, asked: Asked) -> WhyView:
                 where=f"told by {asked.source}",
                 fix="if one of them joined a moment ago, try again in a minute",
             )
-        case Failure():
+        case _:
             raise _unanswered(asked, Reason.NO_SERVICE)
+
+
+async def ask_can(streams: StreamHost, member: NodeId, asked: Asked, port: int) -> CanView:
+    """Ask a member whether a machine may reach a port of its own; wait at most ASK_TIMEOUT_S.
+
+    Args:
+        streams: Of this node.
+        member: Who is asked: ``asked.source``.
+        asked: ``target`` is the machine that would reach it, ``tag`` the protocol.
+        port: Of the member that is asked.
+
+    Raises:
+        UserError: As ``ask_why``.
+        LimitError: This node has no more streams.
+    """
+    answer = await _answered(streams, member, Question("can", asked.target.hex(), asked.tag, port), asked)
+    match answer:
+        case CanView():
+            told = {"source": asked.target_name, "target": asked.source, "protocol": asked.tag, "port": port}
+            return msgspec.structs.replace(answer, **told, told_by=asked.source)
+        case Failure("target"):
+            raise UserError(
+                "A210",
+                f"{asked.source} knows no machine {asked.target_name!r}",
+                where=f"told by {asked.source}",
+                fix="if it joined a moment ago, try again in a minute",
+            )
+        case _:
+            raise _unanswered(asked, Reason.NO_SERVICE)
+
+
+async def _answered(
+    streams: StreamHost, member: NodeId, question: Question, asked: Asked
+) -> WhyView | CanView | Failure:
+    try:
+        return await _ask(streams, member, question)
+    except TimeoutError as error:
+        raise _unanswered(asked, Reason.UNREACHABLE) from error
+    except BrokenStreamError as error:
+        raise _unanswered(asked, error.reason) from error
+    except WireError as error:
+        raise _unanswered(asked, Reason.NO_SERVICE) from error
 
 
 def pathless(source: str, target: str) -> UserError:
@@ -205,7 +261,7 @@ def _unanswered(asked: Asked, reason: Reason) -> UserError:
             )
 
 
-async def _ask(streams: StreamHost, node: NodeId, question: Question) -> WhyView | Failure:
+async def _ask(streams: StreamHost, node: NodeId, question: Question) -> WhyView | CanView | Failure:
     async with asyncio.timeout(ASK_TIMEOUT_S):
         stream = streams.open(node, 0, Service(Kind.QUESTION))
         try:
@@ -223,11 +279,14 @@ class Answerer:
     Args:
         is_member: Says whether a node is a member now: an invited machine has a session, too.
         explain: Answers "why".
+        permit: Answers "can".
         clock: Monotonic seconds.
     """
 
-    def __init__(self, is_member: Callable[[NodeId], bool], explain: Explain, clock: Callable[[], float]) -> None:
-        self._is_member, self._explain, self._clock = is_member, explain, clock
+    def __init__(
+        self, is_member: Callable[[NodeId], bool], explain: Explain, permit: Permission, clock: Callable[[], float]
+    ) -> None:
+        self._is_member, self._explain, self._permit, self._clock = is_member, explain, permit, clock
         self._recent: deque[tuple[float, NodeId]] = deque()  # At most QUESTIONS_MAX of each member.
 
     async def serve(self, stream: Stream, _: Service) -> None:
@@ -264,8 +323,18 @@ class Answerer:
             question, target = decode_question(data)
         except WireError:
             return Answer(failure="question")
-        answer = self._explain(target, question.tag)
-        return Answer(failure=answer.failure) if isinstance(answer, Failure) else Answer(why=answer)
+        answer = (
+            self._explain(target, question.tag)
+            if question.ask == "why"
+            else self._permit(target, question.tag, question.port)
+        )
+        match answer:
+            case Failure(failure):
+                return Answer(failure=failure)
+            case CanView():
+                return Answer(can=answer)
+            case WhyView():
+                return Answer(why=answer)
 
 
 async def _read_all(stream: Stream, size_max: int) -> bytes:

@@ -20,9 +20,10 @@ from atoll.conduit.stream import BrokenStreamError, Reason
 from atoll.node.attached import Upgrade, serve_datagrams, serve_stream
 from atoll.node.limits import ATTACHED_MAX, EVENTS_ALIVE_S, EVENTS_INTERVAL_S
 from atoll.node.parameters import decoded, tag_number
-from atoll.node.reporting import TAG_NAMES, name_of, status_view
+from atoll.node.reporting import name_of, status_view
 from atoll.node.service import PORT_MAX, Node
 from atoll.node.views import AttachedView, EventView, PeerView
+from atoll.overlay.policy import TAG_NAMES
 
 __all__ = ["Attachments"]
 

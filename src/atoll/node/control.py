@@ -52,6 +52,7 @@ from atoll.overlay.reports import (
     MembersChanged,
     NicRestarted,
     OverlayInput,
+    PolicyChanged,
     RelayMetered,
     SessionDown,
     SessionUp,
@@ -150,7 +151,7 @@ class Control:
                 return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns)]
             case GuestUp() | GuestDown():
                 return self._guests(event, now_ns)
-            case FlowSeen() | RelayMetered() | MembersChanged():
+            case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged():
                 return self.mesh.handle(event, now_ns)
             case _:
                 return self._group(event, now_ns)

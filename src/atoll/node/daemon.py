@@ -286,6 +286,7 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
         "relay": options.relay,
         "relay_bytes_s": options.relay_bytes_s,
         "tun": options.tun,
+        "rules": options.rules,
     }
     for text in (*(options.listen or "").split(","), *(options.advertise or ())):
         if text:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Final, final
 
 import msgspec
@@ -19,6 +20,7 @@ from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.conduit.forward import TcpForward
 from atoll.conduit.forward_udp import UdpForward
+from atoll.conduit.names import Missing
 from atoll.conduit.proxy import Proxy
 from atoll.group.events import InviteIssued, RemoveAsked
 from atoll.group.invite import (
@@ -31,14 +33,16 @@ from atoll.group.invite import (
 )
 from atoll.group.limits import INVITE_VALID_S
 from atoll.node.api import Answer, Method
-from atoll.node.asking import Answerer, Asked, Failure, ask_why, pathless
+from atoll.node.asking import Answerer, Asked, Failure, ask_can, ask_why, pathless
 from atoll.node.attachments import Attachments
 from atoll.node.clients import Clients
 from atoll.node.clockwatch import ClockWatch
 from atoll.node.parameters import decoded, tag_number
-from atoll.node.reporting import TAG_NAMES, name_of, status_view, why_view
+from atoll.node.reporting import name_of, status_view, why_view
+from atoll.node.rules import Rules
 from atoll.node.service import PORT_MAX, Node, parse_address, parse_endpoint
-from atoll.node.views import DoorView, ForwardView, InviteView, PingView, StatusView, WhyView
+from atoll.node.views import CanView, DoorView, ForwardView, InviteView, PingView, StatusView, WhyView
+from atoll.overlay.policy import TAG_NAMES
 
 __all__ = ["FORWARDS_MAX", "Methods"]
 
@@ -54,6 +58,17 @@ class _Target(msgspec.Struct, forbid_unknown_fields=True):
     target: str
     tag: str = TAG_NAMES[0]
     source: str | None = None
+
+
+class _Can(msgspec.Struct, forbid_unknown_fields=True):
+    source: str
+    target: str
+    port: Annotated[int, msgspec.Meta(ge=0, le=PORT_MAX)]
+    protocol: str = "tcp"
+
+
+class _Rules(msgspec.Struct, forbid_unknown_fields=True):
+    rules: Rules
 
 
 class _Ping(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,13 +122,15 @@ class Methods:
         node.departed = self._departed
         clock = node.plan.clock
         self._watch = ClockWatch(clock.wall_ns(), clock.monotonic_ns())
-        node.stack.answer_questions(Answerer(self._is_member, self._explained, node.loop_time).serve)
+        node.stack.answer_questions(Answerer(self._is_member, self._explained, self._permitted, node.loop_time).serve)
 
     def table(self) -> Mapping[str, Method]:
         """Return the methods by name."""
         return {
             "status": self.status,
             "why": self.why,
+            "can": self.can,
+            "rules": self.rules,
             "ping": self.ping,
             "invite": self.invite,
             "remove": self.remove,
@@ -176,6 +193,51 @@ class Methods:
         if view is None:
             raise pathless(source, asked.target)
         return view
+
+    async def can(self, params: dict[str, Any]) -> CanView:
+        """Say whether one machine may reach a port of another, by the rules of the latter, which is asked."""
+        asked = decoded(params, _Can)
+        if asked.protocol not in {"tcp", "udp"}:
+            raise UserError("A501", f"no protocol {asked.protocol!r}", fix="use tcp or udp")
+        source = self._node.book().find(asked.source)
+        if isinstance(source, Missing):
+            raise UserError(
+                "A210", f"the group has no machine {asked.source!r}", where=self._others(), fix="see: atoll status"
+            )
+        target = self._find(asked.target, or_self=True)
+        if target == self._node.control.group.own.node:
+            return self._judged(asked.source, asked.protocol, asked.port)
+        report = self._node.control.mesh.peer_report(target, self._node.around().now_ns)
+        standing = "no session with it" if report is None else f"it is {report.state}: {report.why}"
+        question = Asked(asked.target, source, asked.source, asked.protocol, standing)
+        return await ask_can(self._node.stack.streams, target, question, asked.port)
+
+    def _judged(self, source: str, protocol: str, port: int) -> CanView:
+        verdict, rules = self._node.judged(source, protocol, port)
+        rule = verdict.rule
+        return CanView(
+            source=source,
+            target=self._node.control.group.own.name,
+            protocol=protocol,
+            port=port,
+            allowed=verdict.allowed,
+            rule="" if rule is None else rule.text,
+            line="" if rule is None else f"{Path(rules.origin).name}:{rule.line}",
+        )
+
+    def _permitted(self, source: NodeId, protocol: str, port: int) -> CanView | Failure:
+        """Answer another member that asks who may reach us."""
+        book = self._node.book()
+        if protocol not in {"tcp", "udp"}:
+            return Failure("question")
+        if not any(source == node for node in (*(m.node for m in book.members), *(node for _, node in book.guests))):
+            return Failure("target")
+        return self._judged(book.called(source), protocol, port)
+
+    async def rules(self, params: dict[str, Any]) -> Done:
+        """Take other rules, at once and for later."""
+        self._node.change_rules(decoded(params, _Rules).rules)
+        return Done()
 
     def _is_member(self, node: NodeId) -> bool:
         return self._node.control.group.roster.find(node) is not None

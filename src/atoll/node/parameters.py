@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from atoll.base.errors import UserError
-from atoll.node.reporting import TAG_NAMES
+from atoll.overlay.policy import TAG_NAMES
 
 __all__ = ["decoded", "tag_number"]
 

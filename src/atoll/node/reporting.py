@@ -14,10 +14,10 @@ from atoll.base.version import __version__
 from atoll.node.control import Control
 from atoll.node.views import CandidateView, PeerView, RelayView, StatusView, SwitchView, WhyView
 from atoll.overlay.evidence import CandidateReport, Explanation, PeerReport, Switch
+from atoll.overlay.policy import TAG_NAMES
 
-__all__ = ["TAG_NAMES", "Around", "RelayMeter", "endpoint_text", "name_of", "status_view", "why_view"]
+__all__ = ["Around", "RelayMeter", "endpoint_text", "name_of", "status_view", "why_view"]
 
-TAG_NAMES: Final = ("latency", "direct", "throughput", "loss")
 SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
 US_PER_MS: Final = 1000
 _RELAY: Final = re.compile(r"\brelay ([0-9a-f]{8})\b")  # As ``overlay/choice.py`` writes evidence.

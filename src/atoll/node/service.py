@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import msgspec
@@ -55,12 +55,13 @@ from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
 from atoll.node.private import Door, Private
 from atoll.node.reporting import Around, RelayMeter, endpoint_text, name_of
+from atoll.node.rules import Rules, Verdict, access_order, policy_of, traffic_order, verdict
 from atoll.node.state import Settings, StateDirectory
 from atoll.node.tunnel import Tunnel
 from atoll.overlay.config import Config
 from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
-from atoll.overlay.reports import NicRestarted, RelayMetered
+from atoll.overlay.reports import NicRestarted, PolicyChanged, RelayMetered
 
 __all__ = ["PORT_MAX", "Node", "Plan", "own_member", "parse_address", "parse_endpoint", "started"]
 
@@ -211,7 +212,9 @@ class Node:
         self._sharing: asyncio.Future[GatewayShared] | None = None
         self._names = NameServer(plan.group, self.book, self._send_packet)
         self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
-        self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet)
+        self._rules = plan.settings.rules
+        self._enforced: tuple[object, ...] = ()  # What the packet device was last told of them.
+        self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet, allow=self._allow)
 
     # Life.
 
@@ -253,6 +256,7 @@ class Node:
         first = control.start(now_ns)
         self._performer = self._recorded(control, now_ns, wall_ns)
         self._performer.begin(first)
+        self._enforce()
         self._arm()
         self._spawn(self._keep_house())
 
@@ -376,6 +380,38 @@ class Node:
         assert self._performer is not None, "the node has not started"
         self._performer.feed(event)
         self._arm()
+
+    # Rules.
+
+    def change_rules(self, rules: Rules) -> None:
+        """Take other rules, from now on and for later lives.
+
+        Raises:
+            UserError: A102 or A110, the disk refused; nothing has changed.
+        """
+        settings = msgspec.structs.replace(self._plan.settings, rules=rules)
+        self._plan.state.keep_settings(settings)
+        self._plan, self._rules = replace(self._plan, settings=settings), rules
+        self._enforce()
+
+    def judged(self, source: str, protocol: str, port: int) -> tuple[Verdict, Rules]:
+        """Return whether a machine may reach a port of this one, and by which rules."""
+        return verdict(self._rules, source, self.control.group.own.name, protocol, port), self._rules
+
+    def _allow(self, node: NodeId, protocol: str, port: int) -> bool:
+        return self.judged(self.book().called(node), protocol, port)[0].allowed
+
+    def _enforce(self) -> None:
+        """Give the rules to the packet device and to the overlay, if what they mean has changed."""
+        book = self.book()
+        orders = (access_order(self._rules, book.own.name, book), traffic_order(self._rules, book))
+        if orders != self._enforced:
+            self._enforced = orders
+            for order in orders:
+                self._nic.order(order)
+        policy = policy_of(self._rules, book)
+        if policy != self.control.mesh.config.policy:
+            self.feed(PolicyChanged(policy))
 
     # The roster and the disk.
 
@@ -501,6 +537,8 @@ class Node:
             log.info("the packet device is back")
             self._attach_tun()
             self.feed(NicRestarted())
+            self._enforced = ()
+            self._enforce()
 
     def _attach_tun(self) -> None:
         """Hand the TUN device to a packet device that has just started."""
@@ -561,6 +599,7 @@ class Node:
             self.feed(WallClock(self._clock.wall_ns() // SECOND_NS))
             assert self._performer is not None
             self._performer.keep()
+            self._enforce()  # A name may mean another machine now.
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)

@@ -4,6 +4,7 @@
 import msgspec
 
 from atoll.base.member import RelayWill
+from atoll.node.rules import Rules
 from atoll.node.views import Problem, Ready
 
 __all__ = ["LaunchAnswer", "LaunchOptions"]
@@ -23,6 +24,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
         relay_bytes_s: Budget for forwarding, bytes per second.
         group_name: Name of a new group; None: two random words.
         tun: Join this machine's network stack to the overlay; None: the kept choice.
+        rules: What atoll.toml says of access and traffic; None: there is no file, and the kept ones hold.
         journal: Keep the journal of decisions.
     """
 
@@ -35,6 +37,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     relay_bytes_s: int | None = None
     group_name: str | None = None
     tun: bool | None = None
+    rules: Rules | None = None
     journal: bool = True
 
 

@@ -25,6 +25,7 @@ from atoll.host.files import (
     write_atomic,
     write_private,
 )
+from atoll.node.rules import Rules
 from atoll.node.views import ENDED_NAME, Problem
 
 __all__ = ["LOG_NAME", "ROSTER_NAME", "SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory", "peek_settings"]
@@ -38,7 +39,7 @@ SETTINGS_NAME: Final = "settings.json"
 ROSTER_NAME: Final = "roster"
 TIMESTAMP_NAME: Final = "timestamp"
 STATE_SIGNS: Final = ("lock", "identity")  # Files by which a state directory is known.
-SETTINGS_BYTES_MAX: Final = 64 * 1024  # Limit. A settings file is below 1 KiB.
+SETTINGS_BYTES_MAX: Final = 256 * 1024  # Limit. A settings file is below 1 KiB, with all the rules there may be 64.
 ROSTER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. The roster's own limits keep it far below.
 TIMESTAMP_BYTES: Final = 8
 
@@ -55,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         relay: Whether to forward for others.
         relay_bytes_s: Budget for forwarding, bytes per second.
         tun: Whether this machine's own network stack is joined to the overlay.
+        rules: Who may reach what here, and which packets travel how.
     """
 
     format: int = STATE_FORMAT
@@ -65,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     relay: RelayWill = RelayWill.YES
     relay_bytes_s: int = 2_500_000
     tun: bool = False
+    rules: Rules = Rules()
 
 
 def peek_settings(path: Path) -> Settings | None:

@@ -12,6 +12,7 @@ from atoll.base.errors import UserError
 
 __all__ = [
     "ENDED_NAME",
+    "CanView",
     "CandidateView",
     "ClientConfigView",
     "ClientView",
@@ -36,6 +37,7 @@ READY_SCHEMA: Final = "atoll.ready/1"
 DOOR_SCHEMA: Final = "atoll.private/1"
 ATTACHED_SCHEMA: Final = "atoll.attached/1"
 EVENT_SCHEMA: Final = "atoll.event/1"
+CAN_SCHEMA: Final = "atoll.can/1"
 CLIENT_SCHEMA: Final = "atoll.client/1"
 CLIENT_CONFIG_SCHEMA: Final = "atoll.client-config/1"
 
@@ -81,6 +83,23 @@ class DoorView(msgspec.Struct, frozen=True, kw_only=True):
     net: int
     resolver: str
     search: str
+
+
+class CanView(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one machine may reach a port of another. ``rule`` is empty when the default decides.
+
+    ``line`` is the rule's place in the file of the machine that is reached; ``told_by`` that machine, if it was asked.
+    """
+
+    schema: str = CAN_SCHEMA
+    source: str
+    target: str
+    protocol: str
+    port: int
+    allowed: bool
+    rule: str = ""
+    line: str = ""
+    told_by: str | None = None
 
 
 class ClientView(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,12 +36,14 @@ from atoll.overlay.messages import (
 from atoll.overlay.orders import DropTransmitLabel, OverlayEffect, SendControl
 from atoll.overlay.pair import Pair
 from atoll.overlay.path import TOGETHER_NS, Path, Reason
+from atoll.overlay.policy import Policy
 from atoll.overlay.reports import (
     ControlReceived,
     FlowSeen,
     MembersChanged,
     NicRestarted,
     OverlayInput,
+    PolicyChanged,
     RelayMetered,
     SessionDown,
     SessionUp,
@@ -138,6 +140,8 @@ class Mesh:
                 self._session_down(node, now_ns, out)
             case MembersChanged():
                 self._members(event, now_ns, out)
+            case PolicyChanged(policy):
+                self._policy(policy, now_ns, out)
             case RelayMetered(label, forwarded_bytes):
                 self._perform(state.labels.meter(label, forwarded_bytes, now_ns), out)
             case NicRestarted():
@@ -342,6 +346,13 @@ class Mesh:
             if any(via not in self._pairs for via in pair.wanted):
                 pair.review(self, now_ns, out)
                 self._settle(node, pair, now_ns, out)
+
+    def _policy(self, policy: Policy, now_ns: int, out: list[OverlayEffect]) -> None:
+        state = self._state
+        state.config = msgspec.structs.replace(state.config, policy=policy)
+        for node, pair in self._pairs.items():
+            pair.obey(self, now_ns, out)
+            self._settle(node, pair, now_ns, out)
 
     def _tick(self, now_ns: int, out: list[OverlayEffect]) -> None:
         state = self._state

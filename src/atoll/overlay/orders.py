@@ -36,13 +36,15 @@ class SetRoute(Tuple, frozen=True):
     """Send data for ``node`` with policy tag ``tag`` along ``via``; and, when given, a copy of each along ``also``.
 
     A copy is the same ciphertext, so the receiver's replay window keeps one of the two.
-    ``also`` is None except while the current path is under suspicion.
+    ``also`` is None except while the current path is under suspicion, and for a tag whose small packets go twice:
+    then ``copy_bytes`` is the size of the largest that does; 0: all do.
     """
 
     node: bytes
     tag: int
     via: bytes
     also: bytes | None = None
+    copy_bytes: int = 0
 
 
 class SetTransmitLabel(Tuple, frozen=True):

@@ -37,6 +37,7 @@ from atoll.overlay.loss import STRANGERS_MAX
 from atoll.overlay.messages import Probe, encode
 from atoll.overlay.orders import OverlayEffect, RouteNotice, SendControl, SetRoute
 from atoll.overlay.path import NEVER_NS, Path, Reason
+from atoll.overlay.policy import Rule
 from atoll.overlay.reports import ControlReceived
 
 __all__ = ["Pair", "Route", "Surroundings"]
@@ -94,7 +95,7 @@ class Route(msgspec.Struct):
         incumbent: The way in use, and what the choice must remember.
         since_ns: Since when it is used; ``cause`` and ``evidence`` of that moment.
         fixed: The tag is for the direct path only: nothing is ever chosen, and its trouble moves nothing.
-        given: What the packet device was last told: via and copy; None: nothing.
+        given: What the packet device was last told: via, copy and its limit; None: nothing.
         history: The last switches, oldest first, at most HISTORY_MAX.
     """
 
@@ -103,7 +104,7 @@ class Route(msgspec.Struct):
     cause: str = "start"
     evidence: str = ""
     fixed: bool = False
-    given: tuple[bytes, bytes | None] | None = None
+    given: tuple[bytes, bytes | None, int] | None = None
     history: list[Switch] = []
 
 
@@ -164,6 +165,16 @@ class Pair(msgspec.Struct):
             self.routes[tag] = Route(Incumbent(DIRECT, since_ns), now_ns, fixed=rule.direct_only)
         self.review_ns = now_ns + CONNECT_NS
         self._order(around, out)
+
+    def obey(self, around: Surroundings, now_ns: int, out: list[OverlayEffect]) -> None:
+        """Take other rules: what they forbid is left at once."""
+        for tag, rule in around.config.policy.rules.items():
+            route = self.routes.setdefault(tag, Route(Incumbent(DIRECT, now_ns), now_ns))
+            route.fixed = rule.direct_only
+            if rule.direct_only and route.incumbent.via:
+                route.incumbent, route.since_ns, route.cause = Incumbent(DIRECT, now_ns), now_ns, "policy"
+        self.vias = tuple(dict.fromkeys(one.incumbent.via for one in self.routes.values() if not one.fixed))
+        self.review(around, now_ns, out)
 
     def session_up(self, boot: int, around: Surroundings, now_ns: int) -> None:
         """Begin to probe: there is a session. What was measured in an earlier one is forgotten."""
@@ -562,12 +573,24 @@ class Pair(msgspec.Struct):
     def _order(self, around: Surroundings, out: list[OverlayEffect]) -> None:
         """Tell the packet device what it does not know yet."""
         for tag, route in self.routes.items():
-            via, also = route.incumbent.via, self.copy
-            if also is not None and (route.fixed or also == via or not around.config.policy.rule(tag).allows(also)):
+            via, also, limit, rule = route.incumbent.via, self.copy, 0, around.config.policy.rule(tag)
+            if also is not None and (route.fixed or also == via or not rule.allows(also)):
                 also = None
-            if route.given != (via, also):
-                route.given = (via, also)
-                out.append(SetRoute(self.node, tag, via, also))
+            if also is None and rule.copy_bytes:
+                also, limit = self._second(via, rule), rule.copy_bytes
+            if also is None:
+                limit = 0
+            if route.given != (via, also, limit):
+                route.given = (via, also, limit)
+                out.append(SetRoute(self.node, tag, via, also, limit))
+
+    def _second(self, via: bytes, rule: Rule) -> bytes | None:
+        """Return the best other way that works and that a rule allows."""
+        for other in self.order:
+            path = self.paths.get(other)
+            if other != via and rule.allows(other) and path is not None and path.working:
+                return other
+        return None
 
 
 def _shortened(evidence: str) -> str:

@@ -12,11 +12,13 @@ import msgspec
 
 __all__ = [
     "DEFAULT_POLICY",
+    "DEFAULT_RULES",
     "FORBIDDEN_MAX",
     "TAGS_MAX",
     "TAG_DIRECT",
     "TAG_LATENCY",
     "TAG_LOSS",
+    "TAG_NAMES",
     "TAG_THROUGHPUT",
     "Metric",
     "Policy",
@@ -27,6 +29,7 @@ TAG_LATENCY: Final = 0
 TAG_DIRECT: Final = 1
 TAG_THROUGHPUT: Final = 2
 TAG_LOSS: Final = 3
+TAG_NAMES: Final = ("latency", "direct", "throughput", "loss")  # By number, for people.
 TAGS_MAX: Final = 16  # Limit. Each tag costs one decision a member and round; four bits in any classifier.
 FORBIDDEN_MAX: Final = 64  # Limit. As many as a group has members.
 
@@ -49,11 +52,13 @@ class Rule(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         metric: How paths are compared.
         direct_only: Never through a relay, whatever happens to the direct path.
         forbidden: Relays that this tag may not use, node ids of 10 bytes, at most 64.
+        copy_bytes: Packets of at most so many bytes also go by a second path; 0: none do.
     """
 
     metric: Metric = Metric.LATENCY
     direct_only: bool = False
     forbidden: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=FORBIDDEN_MAX)] = ()
+    copy_bytes: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
 
     def allows(self, via: bytes) -> bool:
         """Say whether packets of this tag may go by this way (empty: direct)."""

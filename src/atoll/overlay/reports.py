@@ -3,6 +3,7 @@
 
 from atoll.base.member import Member
 from atoll.core.machine import Tick, Tuple
+from atoll.overlay.policy import Policy
 
 __all__ = [
     "ControlReceived",
@@ -12,6 +13,7 @@ __all__ = [
     "MembersChanged",
     "NicRestarted",
     "OverlayInput",
+    "PolicyChanged",
     "RelayMetered",
     "SessionDown",
     "SessionUp",
@@ -90,10 +92,24 @@ class GuestDown(Tuple, frozen=True):
     node: bytes
 
 
+class PolicyChanged(Tuple, frozen=True):
+    """The operator wants other rules for the tags from now on."""
+
+    policy: Policy
+
+
 class NicRestarted(Tuple, frozen=True):
     """The packet device lost its tables; every order that still holds must be given again."""
 
 
 OverlayInput = (
-    Tick | MembersChanged | SessionUp | SessionDown | ControlReceived | FlowSeen | RelayMetered | NicRestarted
+    Tick
+    | MembersChanged
+    | SessionUp
+    | SessionDown
+    | ControlReceived
+    | FlowSeen
+    | RelayMetered
+    | NicRestarted
+    | PolicyChanged
 )

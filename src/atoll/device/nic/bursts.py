@@ -55,6 +55,10 @@ class Slow(Protocol):
         """Count packets of a peer, as evidence that data flow."""
         ...
 
+    def deny(self, packet: bytes) -> None:
+        """Tell the sender of a packet that a rule forbids it."""
+        ...
+
     def meter(self, forward: Forward) -> None:
         """Report in time what went under a label."""
         ...
@@ -244,6 +248,9 @@ class Bursts:
             return
         packet = plaintext[:length]
         packet[0] = IPV6_NIBBLE << 4 | packet[0] & 0x0F
+        if self._inlet.access.is_active and not self._inlet.access.admits(peer.node, packet, self._now_ns):
+            self._slow.deny(bytes(packet))
+            return
         if not self._joint.add(packet):
             self._flush()
             if not self._joint.add(packet):

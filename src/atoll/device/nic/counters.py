@@ -6,6 +6,7 @@ from typing import Final, final
 __all__ = ["DROP_REASONS", "Counters"]
 
 DROP_REASONS: Final = (
+    "access-denied",  # A packet that a rule keeps from this machine's network stack; its sender was told.
     "control-rate",  # More control messages from one peer than it may send.
     "control-unsent",  # A control message of ours for a peer without a session.
     "datagram-empty",  # Nothing in it, or longer than any of ours.

@@ -29,22 +29,32 @@ from atoll.base.ids import (
     packed_address_of,
     resolver_address,
 )
+from atoll.device.nic.access import Traffic
 from atoll.device.nic.bursts import Bursts
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import packed_endpoint
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
 from atoll.device.nic.guests import Guest, Guests
-from atoll.device.nic.inlet import NO_ROUTE, Inlet, unreachable
-from atoll.device.nic.limits import COUNTERS_NS, PACKETS_WAITING_MAX, STAMP_AHEAD_NS
+from atoll.device.nic.inlet import ADMINISTRATIVE, NO_ROUTE, Inlet, unreachable
+from atoll.device.nic.limits import (
+    COUNTERS_NS,
+    PACKETS_WAITING_MAX,
+    STAMP_AHEAD_NS,
+    TUN_ERRORS_BURST,
+    TUN_ERRORS_PER_S,
+)
 from atoll.device.nic.messages import (
     EngineOrder,
     NicCounters,
     PacketReceived,
     Report,
     SendPacket,
+    SetAccess,
+    SetTraffic,
     Timestamp,
 )
+from atoll.device.nic.meter import Meter
 from atoll.device.nic.outlet import Outlet
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import (
@@ -128,11 +138,13 @@ class Engine:
         "_now_ns",
         "_outlet",
         "_peers",
+        "_refusals",
         "_relay",
         "_resolver",
         "_sessions",
         "_stamped_ns",
         "_tables",
+        "_traffic",
         "_wall_ns",
         "bursts",
         "counters",
@@ -191,6 +203,8 @@ class Engine:
             counters=self.counters,
         )
         self.inlet: Final = Inlet(GroupId(group), self.node, self._peers, self._guests, self.counters)
+        self._traffic: Final = Traffic()
+        self._refusals: Final = Meter(per_s=TUN_ERRORS_PER_S, burst=TUN_ERRORS_BURST)
         self._bursts: Final = Bursts(
             self,
             by_key=self._by_key,
@@ -261,6 +275,10 @@ class Engine:
             self._order_packet(order)
         elif type(order) is SendControl:
             self._order_control(order)
+        elif type(order) is SetAccess:
+            self.inlet.access.set(order)
+        elif type(order) is SetTraffic:
+            self._traffic.set(order)
         elif not self._tables.apply(order, now_ns, wall_ns):
             self.counters.drop("order-refused")
         if self._sessions.outbox:
@@ -322,7 +340,10 @@ class Engine:
         if not is_packet(packet, packet[8:40]):
             self.counters.drop("tun-malformed")
             return
-        self._send_on(found, _tag_of(packet), marked(packet) if unfinished else packet)
+        node = packet[30:40]
+        if self.inlet.access.is_active:
+            self.inlet.access.note(node, packet, now_ns)
+        self._send_on(found, self._tag(node, packet, len(packet)), marked(packet) if unfinished else packet)
         if self._sessions.outbox:
             self._speak()
 
@@ -338,7 +359,10 @@ class Engine:
         found = self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
         if found is None:
             return
-        tag = _tag_of(bulk.buffer[bulk.start : bulk.start + 2])
+        head = bulk.buffer[bulk.start : bulk.start + bulk.head_bytes]
+        tag = self._tag(bytes(head[30:40]), head, len(head) + bulk.size)
+        if self.inlet.access.is_active:
+            self.inlet.access.note(bytes(head[30:40]), head, now_ns)
         if not self._sent_at_once(found, tag, bulk):
             for start, until in bulk.segments():
                 self._send_on(found, tag, bytes(bulk.buffer[start:until]))
@@ -348,8 +372,9 @@ class Engine:
     def _sent_at_once(self, found: Peer | Guest, tag: int, bulk: Bulk) -> bool:
         if isinstance(found, Guest):
             return False
-        via, also = found.route(tag)
-        return (also is None or also == via) and self._bursts.send(found, via, bulk, self._now_ns, self._wall_ns)
+        via, also, copy_bytes = found.route(tag)
+        once = also is None or also == via or bool(copy_bytes and bulk.head_bytes + bulk.size > copy_bytes)
+        return once and self._bursts.send(found, via, bulk, self._now_ns, self._wall_ns)
 
     def _send_on(self, found: Peer | Guest, tag: int, packet: bytes) -> None:
         if isinstance(found, Guest):
@@ -358,8 +383,8 @@ class Engine:
             self._send_packet(found, tag, packet)
 
     def _send_packet(self, peer: Peer, tag: int, packet: bytes) -> None:
-        via, also = peer.route(tag)
-        if also == via:
+        via, also, copy_bytes = peer.route(tag)
+        if also == via or (copy_bytes and len(packet) > copy_bytes):
             also = None
         plaintext = packet if also is None else pad_copied(packet)
         sealed = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
@@ -520,10 +545,25 @@ class Engine:
     def _deliver(self, node: NodeId, packet: bytes) -> None:
         """Hand a packet for this machine to its network stack, or to control."""
         for_kernel = self.inlet.takes(packet)
+        if for_kernel and self.inlet.access.is_active and not self.inlet.access.admits(node, packet, self._now_ns):
+            self.deny(packet)
+            return
         if for_kernel:
             self.inlet.outbox.append(packet)
         if not for_kernel or self.inlet.is_shared(packet):
             self.reports.append(PacketReceived(node, packet))
+
+    def deny(self, packet: bytes) -> None:
+        """Tell the sender of a packet that a rule forbids it; nothing is more puzzling than silence."""
+        self.counters.drop("access-denied")
+        back = self.inlet.owner(packet[8:24])
+        if back is not None and self._refusals.fits(1, self._now_ns):
+            self._refusals.take(1, self._now_ns)
+            self._send_on(back, 0, unreachable(self._address, packet, ADMINISTRATIVE))
+
+    def _tag(self, node: bytes, packet: bytes | bytearray, size: int) -> int:
+        dscp = _tag_of(packet)
+        return self._traffic.tag(node, packet, size, dscp) if self._traffic.is_active else dscp
 
     def _take_in_transit(self, peer: Peer, packet: bytes) -> bool:
         """Take a packet that a member sends for a guest of its own, or to one of ours; False: neither."""

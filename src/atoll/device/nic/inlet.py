@@ -14,6 +14,7 @@ from struct import Struct
 from typing import Final, final
 
 from atoll.base.ids import GroupId, NodeId, packed_address_of, resolver_address
+from atoll.device.nic.access import Access
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.guests import Guest, Guests
 from atoll.device.nic.limits import TUN_ERRORS_BURST, TUN_ERRORS_PER_S
@@ -52,13 +53,25 @@ class Inlet:
         counters: Drops are counted here.
 
     Attributes:
+        access: The rules about what comes in from the group.
         is_open: Whether there is a TUN device. Without one every packet is control's.
         ports: Inner UDP ports that are control's, whichever side has them.
         outbox: For the kernel, in order: packets, and pieces of one write that begin with a virtio header; good until
             the next call of the engine, whose caller writes and clears them.
     """
 
-    __slots__ = ("_counters", "_errors", "_guests", "_own", "_peers", "_resolver", "is_open", "outbox", "ports")
+    __slots__ = (
+        "_counters",
+        "_errors",
+        "_guests",
+        "_own",
+        "_peers",
+        "_resolver",
+        "access",
+        "is_open",
+        "outbox",
+        "ports",
+    )
 
     def __init__(
         self, group: GroupId, own: NodeId, peers: dict[bytes, Peer], guests: Guests, counters: Counters
@@ -69,6 +82,7 @@ class Inlet:
         self._resolver: Final = resolver_address(group)
         self._counters: Final = counters
         self._errors: Final = Meter(per_s=TUN_ERRORS_PER_S, burst=TUN_ERRORS_BURST)
+        self.access: Final = Access()
         self.is_open = False
         self.ports: frozenset[int] = frozenset()
         self.outbox: Final[list[bytes | list[bytes | memoryview]]] = []

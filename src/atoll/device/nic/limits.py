@@ -7,6 +7,7 @@ from atoll.base.units import KIB, MILLISECOND_NS, SECOND_NS
 from atoll.overlay.limits import MEMBERS_MAX, RELAYED_LABELS_MAX
 
 __all__ = [
+    "ACCESS_ENTRIES_MAX",
     "ARRIVAL_LABELS_MAX",
     "BATCHES_PER_TURN_MAX",
     "CONTROL_BURST",
@@ -37,11 +38,14 @@ __all__ = [
     "START_S_MAX",
     "STOP_S_MAX",
     "TAGS_MAX",
+    "TRAFFIC_ENTRIES_MAX",
     "TRANSMIT_LABELS_MAX",
     "TUN_ERRORS_BURST",
     "TUN_ERRORS_PER_S",
     "TUN_PORTS_MAX",
     "TUN_READS_PER_TURN_MAX",
+    "UDP_FLOWS_MAX",
+    "UDP_FLOW_S",
     "URGENT_QUEUED_MAX",
     "WAYS_COUNTED_MAX",
 ]
@@ -59,6 +63,12 @@ PACKET_BYTES_MAX: Final = 9_216  # A jumbo frame. Our conduits send at most 1280
 PACKETS_WAITING_MAX: Final = 16  # For one peer without a session: a few retries of its application. Oldest goes.
 OUTBOX_MAX: Final = 4_096  # Datagrams that one call may leave to send; a tick makes a few for each peer. Newest goes.
 KEEPALIVE_S: Final = 25  # WireGuard's usual one: below the 30 s after which the shortest-lived mappings go.
+
+# Rules. Looked through for each connection and each UDP packet, in order; a person writes a few dozen.
+ACCESS_ENTRIES_MAX: Final = 256
+TRAFFIC_ENTRIES_MAX: Final = 64
+UDP_FLOWS_MAX: Final = 4_096  # Questions of ours whose answers pass, while rules are in force. Oldest goes.
+UDP_FLOW_S: Final = 180  # As connection trackers have it.
 
 # Guests. A telephone's radio does a tenth of the rate; more is a flood. Beyond: dropped and counted.
 GUESTS_MAX: Final = 32  # As many as a group has.

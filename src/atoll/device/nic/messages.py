@@ -11,10 +11,17 @@ from typing import Annotated, Final
 import msgspec
 
 from atoll.base.errors import WireError
-from atoll.base.ids import KEY_BYTES
+from atoll.base.ids import KEY_BYTES, NODE_ID_BYTES
 from atoll.base.member import ENDPOINTS_MAX, Host, Port
 from atoll.core.machine import Tuple
-from atoll.device.nic.limits import LISTEN_MAX, SHARES_PER_ORDER_MAX, TUN_PORTS_MAX
+from atoll.device.nic.limits import (
+    ACCESS_ENTRIES_MAX,
+    LISTEN_MAX,
+    SHARES_PER_ORDER_MAX,
+    TAGS_MAX,
+    TRAFFIC_ENTRIES_MAX,
+    TUN_PORTS_MAX,
+)
 from atoll.overlay.orders import NicOrder
 from atoll.overlay.reports import ControlReceived, FlowSeen, GuestDown, GuestUp, RelayMetered, SessionDown, SessionUp
 from atoll.overlay.session import BOX_BYTES
@@ -37,6 +44,8 @@ __all__ = [
     "Report",
     "SendPacket",
     "ServeGuest",
+    "SetAccess",
+    "SetTraffic",
     "ShareGateway",
     "Stop",
     "Timestamp",
@@ -49,6 +58,8 @@ __all__ = [
 
 Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 ListenPort = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+AnyNode = Annotated[bytes, msgspec.Meta(max_length=NODE_ID_BYTES)]
+Octet = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Box = Annotated[bytes, msgspec.Meta(min_length=BOX_BYTES, max_length=BOX_BYTES)]
 Ns = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -130,6 +141,46 @@ class ShareGateway(Tuple, frozen=True):
     recipients: Annotated[tuple[Key, ...], msgspec.Meta(max_length=SHARES_PER_ORDER_MAX)]
 
 
+class SetAccess(Tuple, frozen=True):
+    """Order: who may reach what on this machine, in place of what was said before.
+
+    Attributes:
+        entries: (node id or empty for anybody, protocol number or 0 for both, first port, last port, allow); the first
+            that matches counts.
+        default: What counts when none does.
+    """
+
+    entries: Annotated[
+        tuple[tuple[AnyNode, Octet, ListenPort, ListenPort, bool], ...], msgspec.Meta(max_length=ACCESS_ENTRIES_MAX)
+    ] = ()
+    default: bool = True
+
+
+class SetTraffic(Tuple, frozen=True):
+    """Order: which tag packets of this machine get, in place of what was said before.
+
+    Attributes:
+        entries: (node id or empty for anybody, protocol number or 0 for any, first port, last port, DSCP or -1, largest
+            size or 0, tag); the first that matches counts, and without one the DSCP is the tag.
+    """
+
+    entries: Annotated[
+        tuple[
+            tuple[
+                AnyNode,
+                Octet,
+                ListenPort,
+                ListenPort,
+                Annotated[int, msgspec.Meta(ge=-1, lt=TAGS_MAX)],
+                ListenPort,
+                Annotated[int, msgspec.Meta(ge=0, lt=TAGS_MAX)],
+            ],
+            ...,
+        ],
+        msgspec.Meta(max_length=TRAFFIC_ENTRIES_MAX),
+    ] = ()
+
+
 class GatewayShared(Tuple, frozen=True):
     """Report: (member's public key, box) for each that was asked for; with an empty key: we do not have that one."""
 
@@ -206,7 +257,17 @@ class Timestamp(Tuple, frozen=True):
 
 
 EngineOrder = (
-    NicOrder | AdmitPeer | ExpelPeer | SendPacket | OpenGateway | CloseGateway | ServeGuest | RefuseGuest | ShareGateway
+    NicOrder
+    | AdmitPeer
+    | ExpelPeer
+    | SendPacket
+    | OpenGateway
+    | CloseGateway
+    | ServeGuest
+    | RefuseGuest
+    | ShareGateway
+    | SetAccess
+    | SetTraffic
 )
 Order = EngineOrder | Configure | AttachTun | Stop
 Report = (

@@ -95,7 +95,7 @@ class Outlet:
 
     def follow(self, peer: Peer, tag: int, datagram: bytes) -> None:
         """Send a datagram of a session by the route of a tag, and a copy where the route says so."""
-        via, also = peer.route(tag)
+        via, also, _ = peer.route(tag)
         self.send(peer, via, datagram)
         if also is not None and also != via:
             self.send(peer, also, datagram)

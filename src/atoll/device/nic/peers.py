@@ -23,8 +23,8 @@ from atoll.device.nic.whereabouts import Whereabouts
 __all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route"]
 
 DEFAULT_TAG: Final = 0
-Route = tuple[bytes, bytes | None]  # (via, also), as in ``SetRoute``.
-DEFAULT_ROUTE: Final[Route] = (DIRECT, None)
+Route = tuple[bytes, bytes | None, int]  # (via, also, copy_bytes), as in ``SetRoute``.
+DEFAULT_ROUTE: Final[Route] = (DIRECT, None, 0)
 
 
 @final
@@ -140,7 +140,7 @@ class Peer:
         attempt = self.attempts
         self.attempts += 1
         directs = self.where.known()
-        via, also = self.route(DEFAULT_TAG)
+        via, also, _ = self.route(DEFAULT_TAG)
         if attempt == 0 and (directs if via == DIRECT else via in self.transmit):
             first = (via, self.where.endpoint if via == DIRECT else None)
             if also is None or also == via:

@@ -16,7 +16,7 @@ from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import Heading
 from atoll.device.nic.guests import Guests
 from atoll.device.nic.limits import KEEPALIVE_S
-from atoll.device.nic.messages import AdmitPeer, EngineOrder, ExpelPeer, SendPacket
+from atoll.device.nic.messages import AdmitPeer, EngineOrder, ExpelPeer, SendPacket, SetAccess, SetTraffic
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.relay import Relay, is_label
 from atoll.overlay.orders import (
@@ -85,9 +85,9 @@ class Tables:
                 return self._admit(order, now_ns, wall_ns)
             case ExpelPeer(public_key):
                 self._expel(public_key)
-            case SetRoute(node, tag, via, also):
+            case SetRoute(node, tag, via, also, copy_bytes):
                 peer = self._peers.by_node.get(node)
-                return peer is not None and peer.set_route(tag, (via, also))
+                return peer is not None and peer.set_route(tag, (via, also, copy_bytes))
             case SetTransmitLabel():
                 return self._set_transmit(order, now_ns, wall_ns)
             case DropTransmitLabel(node, relay):
@@ -102,8 +102,8 @@ class Tables:
                 return self._relay.set_arrival(order)
             case DropArrivalLabel(label):
                 self._relay.arrivals.pop(label, None)
-            case SendPacket() | SendControl():
-                return False  # Not about a table.
+            case SendPacket() | SendControl() | SetAccess() | SetTraffic():
+                return False  # Not about a table of ours.
             case _:
                 return self._guests.apply(order, now_ns, wall_ns)
         return True
