@@ -10,6 +10,7 @@ it cannot, ``send_burst`` sends them one by one, and ``receive_burst`` returns t
 
 import errno
 import socket
+from contextlib import suppress
 from enum import Enum
 from struct import Struct
 from typing import Final, final
@@ -20,6 +21,7 @@ from atoll.base.ids import Endpoint
 __all__ = [
     "BURST_BYTES_MAX",
     "BURST_DATAGRAMS_MAX",
+    "CUTTABLE_BYTES_MAX",
     "DATAGRAM_BYTES_MAX",
     "SOCKET_BUFFER_BYTES",
     "Sent",
@@ -30,6 +32,10 @@ __all__ = [
 DATAGRAM_BYTES_MAX: Final = 65_535  # Of the protocol.
 BURST_BYTES_MAX: Final = 65_535 - 40 - 8  # Limit of the kernel: a burst passes the network layer as one packet.
 BURST_DATAGRAMS_MAX: Final = 64  # Limit of the kernel (UDP_MAX_SEGMENTS; 128 since 6.9).
+
+# Longer ones are sent whole or not at all, so that what arrives says how much a way carries (overlay/sizes.py). Shorter
+# ones may be cut by networks: they must arrive even where a link carries less than any should.
+CUTTABLE_BYTES_MAX: Final = 1_340
 
 # Limit. What arrives while the process is busy: 20 ms of 100 MB/s. The operating system may grant less.
 SOCKET_BUFFER_BYTES: Final = 2 << 20
@@ -62,7 +68,7 @@ class UdpSocket:
         LinkError: It cannot be bound; the text is the name of the operating system's error, such as ``EADDRINUSE``.
     """
 
-    __slots__ = ("_socket", "endpoint", "is_ipv6", "receives_bursts", "sends_bursts")
+    __slots__ = ("_cuttable", "_socket", "_whole", "endpoint", "is_ipv6", "receives_bursts", "sends_bursts")
 
     def __init__(self, endpoint: Endpoint, *, bursts: bool = False) -> None:
         self.is_ipv6: Final = ":" in endpoint[0]
@@ -85,6 +91,8 @@ class UdpSocket:
             raise LinkError(error_name(error)) from error
         host, port = self._socket.getsockname()[:2]
         self.endpoint: Final[Endpoint] = (host, port)
+        self._cuttable, self._whole = _FRAGMENTS[self.is_ipv6]
+        self._fragmenting(allowed=True)
         self.sends_bursts = self._can(_UDP_SEGMENT, 0)
         self.receives_bursts: Final = bursts and self._can(_UDP_GRO, 1)
 
@@ -94,6 +102,12 @@ class UdpSocket:
         except OSError:
             return False
         return True
+
+    def _fragmenting(self, *, allowed: bool) -> None:
+        """Let networks cut what is sent from now on, or not; where the system cannot be told, its default holds."""
+        level, option, value = self._cuttable if allowed else self._whole
+        with suppress(OSError):
+            self._socket.setsockopt(level, option, value)
 
     def fileno(self) -> int:
         """Return the file descriptor, for a selector."""
@@ -115,10 +129,16 @@ class UdpSocket:
 
     def send(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Sent:
         """Send a datagram to a numeric host of this socket's family; never raises."""
+        is_long = len(datagram) > CUTTABLE_BYTES_MAX
+        if is_long:
+            self._fragmenting(allowed=False)
         try:
             self._socket.sendto(datagram, endpoint)
         except OSError as error:
             return _SENT.get(error.errno or 0, Sent.REFUSED)
+        finally:
+            if is_long:
+                self._fragmenting(allowed=True)
         return Sent.OK
 
     def receive_burst(self, buffer: bytearray) -> tuple[int, int, Endpoint] | None:
@@ -157,14 +177,21 @@ class UdpSocket:
             What became of them; sent one by one, what became of the first that did not pass.
         """
         if self.sends_bursts and len(data) > size:
+            is_long = size > CUTTABLE_BYTES_MAX
+            if is_long:
+                self._fragmenting(allowed=False)
             try:
                 self._socket.sendmsg([data], ((socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size)),), 0, endpoint)
             except OSError as error:
-                if error.errno not in _NO_BURSTS:
+                if error.errno in _NO_BURSTS:
+                    self.sends_bursts = False  # This way out has no checksum offload, or the kernel lied.
+                elif error.errno != errno.EINVAL:  # That is longer than this way out takes: see each for itself.
                     return _SENT.get(error.errno or 0, Sent.REFUSED)
-                self.sends_bursts = False  # This way out has no checksum offload, or the kernel lied.
             else:
                 return Sent.OK
+            finally:
+                if is_long:
+                    self._fragmenting(allowed=True)
         for start in range(0, len(data), size):
             sent = self.send(endpoint, data[start : start + size])
             if sent is not Sent.OK:
@@ -176,13 +203,24 @@ class UdpSocket:
         self._socket.close()
 
 
+# Not in Python's socket module; Linux's ip(7) and ipv6(7): (level, option, value) for what may be cut, and may not.
+_IP_MTU_DISCOVER: Final = 10
+_IPV6_MTU_DISCOVER: Final = 23
+_DONT: Final = 0
+_WANT: Final = 1
+_PROBE: Final = 3
+_FRAGMENTS: Final = {
+    False: ((socket.IPPROTO_IP, _IP_MTU_DISCOVER, _DONT), (socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PROBE)),
+    True: ((socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _WANT), (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PROBE)),
+}
+
 # Not in Python's socket module; Linux's udp(7).
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
 _U16: Final = Struct("=H")
 _INT: Final = Struct("=i")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size) if hasattr(socket, "CMSG_SPACE") else 0
-_NO_BURSTS: Final = {errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
+_NO_BURSTS: Final = {errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 
 
 _SENT: Final = {

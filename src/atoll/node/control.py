@@ -56,6 +56,7 @@ from atoll.overlay.reports import (
     RelayMetered,
     SessionDown,
     SessionUp,
+    SizePassed,
 )
 
 __all__ = ["KIND", "Control", "ControlEffect", "ControlInput"]
@@ -151,7 +152,7 @@ class Control:
                 return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns)]
             case GuestUp() | GuestDown():
                 return self._guests(event, now_ns)
-            case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged():
+            case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged() | SizePassed():
                 return self.mesh.handle(event, now_ns)
             case _:
                 return self._group(event, now_ns)

@@ -11,12 +11,12 @@ from typing import Final, final
 
 from atoll.base.errors import LinkError, UserError
 from atoll.base.ids import GroupId, NodeId, packed_address_of, resolver_address
-from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.names import TOP
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.namespaces import make
 from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS
+from atoll.overlay.sizes import LARGEST_BYTES
 
 __all__ = ["Door", "Private"]
 
@@ -61,7 +61,7 @@ class Private:
     def __init__(self, group: GroupId, own: NodeId) -> None:
         self._resolver: Final = str(ipaddress.IPv6Address(resolver_address(group)))
         try:
-            self._network: Final = make(packed_address_of(group, own), PREFIX_BITS, INNER_BYTES_MAX)
+            self._network: Final = make(packed_address_of(group, own), PREFIX_BITS, LARGEST_BYTES)
         except LinkError as error:
             raise _forbidden(str(error)) from error
 

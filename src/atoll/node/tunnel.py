@@ -11,11 +11,11 @@ from typing import Final, final
 from atoll.base.errors import LinkError, UserError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
 from atoll.conduit.forward_udp import FLOW_PORT
-from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.streams import STREAM_PORT
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.tun import TUN_PATH, TunDevice
+from atoll.overlay.sizes import LARGEST_BYTES
 
 __all__ = ["CONTROL_PORTS", "PREFIX_BITS", "Tunnel"]
 
@@ -49,7 +49,7 @@ class Tunnel:
         except LinkError as error:
             raise _cannot(str(error)) from error
         try:
-            device.bring_up(self._address, PREFIX_BITS, INNER_BYTES_MAX)
+            device.bring_up(self._address, PREFIX_BITS, LARGEST_BYTES)
         except LinkError as error:
             device.close()
             raise _cannot(str(error)) from error

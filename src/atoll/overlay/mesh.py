@@ -47,7 +47,9 @@ from atoll.overlay.reports import (
     RelayMetered,
     SessionDown,
     SessionUp,
+    SizePassed,
 )
+from atoll.overlay.sizes import Sizes
 
 __all__ = ["KIND", "Mesh"]
 
@@ -72,6 +74,7 @@ class _State(msgspec.Struct):
     pairs: dict[bytes, Pair] = {}
     rejects: dict[str, int] = {}
     jitters: bytes = b""
+    sizes: Sizes = msgspec.field(default_factory=Sizes)
 
 
 @final
@@ -107,7 +110,7 @@ class Mesh:
         if not self._due:
             self._deadline_ns = None
             return
-        due_ns = min(*self._due.values(), state.report_ns, state.reporter.due_ns)
+        due_ns = min(*self._due.values(), state.report_ns, state.reporter.due_ns, state.sizes.deadline_ns)
         labels_ns = state.labels.deadline_ns
         self._deadline_ns = due_ns if labels_ns is None else min(due_ns, labels_ns)
 
@@ -140,12 +143,15 @@ class Mesh:
                 self._session_down(node, now_ns, out)
             case MembersChanged():
                 self._members(event, now_ns, out)
+            case SizePassed(node, token):
+                out += state.sizes.passed(node, token)
             case PolicyChanged(policy):
                 self._policy(policy, now_ns, out)
             case RelayMetered(label, forwarded_bytes):
                 self._perform(state.labels.meter(label, forwarded_bytes, now_ns), out)
             case NicRestarted():
                 self._perform(state.labels.restate(now_ns), out)
+                out += state.sizes.restate()
                 for node, pair in self._pairs.items():
                     pair.session_down(now_ns)  # They went with the device and come again; meanwhile nothing is lost.
                     pair.restate(self, out)
@@ -335,6 +341,7 @@ class Mesh:
         for node in [node for node in self._pairs if node not in nodes]:
             del self._pairs[node], self._due[node]
             state.table.forget(node)
+            state.sizes.forget(node)
         self._perform(state.labels.set_members(nodes), out)
         for node in nodes:
             if node not in self._pairs:
@@ -362,6 +369,8 @@ class Mesh:
                 pair = self._pairs[node]
                 pair.run(self, now_ns, out)
                 self._settle(node, pair, now_ns, out)
+        if now_ns >= state.sizes.deadline_ns:
+            out += state.sizes.tick(now_ns)
         labels_ns = state.labels.deadline_ns
         if labels_ns is not None and now_ns >= labels_ns:
             effects = state.labels.tick(now_ns)
@@ -389,6 +398,9 @@ class Mesh:
         if state != pair.told:
             pair.told = state
             self._report(now_ns, out)
+        if pair.active(now_ns) != pair.sized or (pair.sized and pair.vias != pair.sized_vias):
+            pair.sized, pair.sized_vias = pair.active(now_ns), pair.vias
+            self._state.sizes.use(node, pair.vias if pair.sized else (), now_ns)
         self._due[node] = pair.deadline_ns
 
     def _own_links(self) -> list[Link]:

@@ -13,12 +13,14 @@ __all__ = [
     "DropTransmitLabel",
     "NicOrder",
     "OverlayEffect",
+    "ProbeSize",
     "RouteNotice",
     "SendControl",
     "SetArrivalLabel",
     "SetForwardLabel",
     "SetGuest",
     "SetRoute",
+    "SetSize",
     "SetTransmitLabel",
     "YieldGuest",
 ]
@@ -45,6 +47,26 @@ class SetRoute(Tuple, frozen=True):
     via: bytes
     also: bytes | None = None
     copy_bytes: int = 0
+
+
+class ProbeSize(Tuple, frozen=True):
+    """Send something as long as an inner packet of ``size`` bytes by this way, whole; ``SizePassed`` if it arrives.
+
+    ``token`` is given back; 0 to 65535.
+    """
+
+    node: bytes
+    via: bytes
+    size: int
+    token: int
+
+
+class SetSize(Tuple, frozen=True):
+    """Inner packets by this way have at most this many bytes."""
+
+    node: bytes
+    via: bytes
+    size: int
 
 
 class SetTransmitLabel(Tuple, frozen=True):
@@ -146,6 +168,8 @@ NicOrder = (
     | DropForwardLabel
     | SetArrivalLabel
     | DropArrivalLabel
+    | SetSize
+    | ProbeSize
     | SetGuest
     | DropGuest
     | YieldGuest

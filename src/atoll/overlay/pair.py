@@ -126,6 +126,7 @@ class Pair(msgspec.Struct):
         copy_budget_ns: What is left of the budget at ``copy_budget_at_ns``.
         lapsed: Relays whose label seems dead, for the composer to take up and clear.
         leased: For which relays the composer last asked labels; ``told``: the direct path's state as last published.
+        sized: Whether the composer sees to the sizes of our ways, ``sized_vias``.
     """
 
     node: bytes
@@ -155,6 +156,8 @@ class Pair(msgspec.Struct):
     lapsed: list[bytes] = []
     leased: tuple[bytes, ...] = ()
     told: int = -1
+    sized: bool = False
+    sized_vias: tuple[bytes, ...] = ()
 
     # Inputs.
 

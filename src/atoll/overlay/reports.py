@@ -17,6 +17,7 @@ __all__ = [
     "RelayMetered",
     "SessionDown",
     "SessionUp",
+    "SizePassed",
 ]
 
 
@@ -92,6 +93,13 @@ class GuestDown(Tuple, frozen=True):
     node: bytes
 
 
+class SizePassed(Tuple, frozen=True):
+    """What ``ProbeSize`` with this token sent has arrived."""
+
+    node: bytes
+    token: int
+
+
 class PolicyChanged(Tuple, frozen=True):
     """The operator wants other rules for the tags from now on."""
 
@@ -112,4 +120,5 @@ OverlayInput = (
     | RelayMetered
     | NicRestarted
     | PolicyChanged
+    | SizePassed
 )

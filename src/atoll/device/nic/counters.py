@@ -32,6 +32,7 @@ DROP_REASONS: Final = (
     "report-overflow",  # A received packet that control did not take in time.
     "tun-foreign",  # A packet of the kernel that is not from our overlay address, or to a multicast group.
     "tun-malformed",  # A packet of the kernel that is no IPv6, or a large one that contradicts its header.
+    "tun-too-big",  # A packet of the kernel that its way does not carry; the kernel was told how much it does.
     "tun-stranger",  # A packet of the kernel for an address that no member has; its sender was told.
     "tun-full",  # The kernel did not take a packet.
     "way-false",  # A control message that came by another kind of way than it was sent: a relay plays tricks.

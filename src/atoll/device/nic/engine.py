@@ -60,21 +60,23 @@ from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import (
     CONTROL_NIBBLE,
     IPV6_NIBBLE,
+    SIZE_NIBBLE,
     is_control,
     is_packet,
     pad_control,
     pad_copied,
+    size_answer,
+    size_probe,
     take_packet,
     unpad_control,
 )
 from atoll.device.nic.relay import Arrival, Forward, Relay
-from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked
+from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked, single_bulk
 from atoll.device.nic.tables import Peers, Tables
-from atoll.overlay.orders import (
-    SendControl,
-)
-from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
+from atoll.overlay.orders import ProbeSize, SendControl
+from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp, SizePassed
 from atoll.overlay.session import Established, Sessions
+from atoll.overlay.sizes import BASE_BYTES, LARGEST_BYTES
 
 __all__ = ["Engine", "EngineConfig"]
 
@@ -275,6 +277,8 @@ class Engine:
             self._order_packet(order)
         elif type(order) is SendControl:
             self._order_control(order)
+        elif type(order) is ProbeSize:
+            self._order_size(order)
         elif type(order) is SetAccess:
             self.inlet.access.set(order)
         elif type(order) is SetTraffic:
@@ -318,6 +322,18 @@ class Engine:
             if again is not None:
                 self._outlet.emit(rival, again)
 
+    def _order_size(self, order: ProbeSize) -> None:
+        peer = self._peers.get(order.node)
+        if peer is None or not BASE_BYTES <= order.size <= LARGEST_BYTES or not 0 <= order.token <= 0xFFFF:
+            self.counters.drop("order-refused")
+        else:
+            self._say_size(peer, order.via, size_probe(order.size, order.token))
+
+    def _say_size(self, peer: Peer, via: bytes, plaintext: bytes) -> None:
+        sealed = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
+        if sealed is not None:
+            self._outlet.send(peer, via, sealed)
+
     # Sending.
 
     def take_tun(self, packet: bytes, now_ns: int, wall_ns: int, *, unfinished: bool) -> None:
@@ -343,7 +359,17 @@ class Engine:
         node = packet[30:40]
         if self.inlet.access.is_active:
             self.inlet.access.note(node, packet, now_ns)
-        self._send_on(found, self._tag(node, packet, len(packet)), marked(packet) if unfinished else packet)
+        tag = self._tag(node, packet, len(packet))
+        if len(packet) > BASE_BYTES and len(packet) > (size := self._size_of(found, tag)):
+            bulk = single_bulk(packet)
+            if bulk is None:
+                self.inlet.refuse_size(packet, size, now_ns)
+                return
+            bulk.shorten(size)
+            for start, until in bulk.segments():
+                self._send_on(found, tag, bytes(bulk.buffer[start:until]))
+        else:
+            self._send_on(found, tag, marked(packet) if unfinished else packet)
         if self._sessions.outbox:
             self._speak()
 
@@ -363,11 +389,25 @@ class Engine:
         tag = self._tag(bytes(head[30:40]), head, len(head) + bulk.size)
         if self.inlet.access.is_active:
             self.inlet.access.note(bytes(head[30:40]), head, now_ns)
-        if not self._sent_at_once(found, tag, bulk):
+        if self._is_cut_to_fit(found, tag, bulk) and not self._sent_at_once(found, tag, bulk):
             for start, until in bulk.segments():
                 self._send_on(found, tag, bytes(bulk.buffer[start:until]))
         if self._sessions.outbox:
             self._speak()
+
+    def _size_of(self, found: Peer | Guest, tag: int) -> int:
+        if isinstance(found, Guest):
+            return BASE_BYTES
+        via, also, copy_bytes = found.route(tag)
+        return found.size_of(via, None if copy_bytes else also)
+
+    def _is_cut_to_fit(self, found: Peer | Guest, tag: int, bulk: Bulk) -> bool:
+        """Cut a large packet into what its way carries; False: it cannot be, and the kernel was told."""
+        size = self._size_of(found, tag)
+        if bulk.shorten(size):
+            return True
+        self.inlet.refuse_size(memoryview(bulk.buffer)[bulk.start : bulk.end], size, self._now_ns)
+        return False
 
     def _sent_at_once(self, found: Peer | Guest, tag: int, bulk: Bulk) -> bool:
         if isinstance(found, Guest):
@@ -503,6 +543,8 @@ class Engine:
         """Take what a data packet held, not empty."""
         if plaintext[0] >> 4 == CONTROL_NIBBLE:
             self._take_control(peer, plaintext, gap_delta, source, arrival)
+        elif plaintext[0] >> 4 == SIZE_NIBBLE:
+            self._take_size(peer, plaintext, DIRECT if arrival is None else arrival.relay)
         else:
             self._take_packet(peer, plaintext, DIRECT if arrival is None else arrival.relay)
 
@@ -611,6 +653,18 @@ class Engine:
         peer.control.take(1, self._now_ns)
         via = DIRECT if arrival is None else arrival.relay
         self.reports.append(ControlReceived(peer.node, via, payload, sent, peer.data_seen.get(via, 0)))
+
+    def _take_size(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
+        """Answer a question whether something so long arrives, or tell control that one of ours did."""
+        if not peer.control.fits(1, self._now_ns):
+            self.counters.drop("control-rate")
+            return
+        peer.control.take(1, self._now_ns)
+        answer = size_answer(plaintext)
+        if answer is not None:
+            self._say_size(peer, via if via == DIRECT or via in peer.transmit else peer.route(0)[0], answer)
+        elif len(plaintext) >= 3:
+            self.reports.append(SizePassed(peer.node, int.from_bytes(plaintext[1:3], "big")))
 
     def _established(self, peer: Peer) -> None:
         peer.attempts = 0

@@ -23,7 +23,7 @@ from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
 from atoll.device.nic.segments import ones_complement
 
-__all__ = ["Inlet"]
+__all__ = ["ADMINISTRATIVE", "NO_ROUTE", "Inlet", "too_big", "unreachable"]
 
 _PORTS: Final = Struct(">HH")
 _ICMP_ERROR: Final = Struct(">BBHI")
@@ -32,6 +32,7 @@ _UDP: Final = 17
 _ICMP6: Final = 58
 _ECHO_REPLY: Final = 129
 _UNREACHABLE: Final = 1
+_TOO_BIG: Final = 2
 _INFORMATIONAL: Final = 128  # ICMPv6 types from here on are no errors.
 _MULTICAST: Final = 0xFF
 _HOP_LIMIT: Final = 64
@@ -129,6 +130,13 @@ class Inlet:
             return peer
         return self._guests.find(address)
 
+    def refuse_size(self, packet: bytes | memoryview, size: int, now_ns: int) -> None:
+        """Tell the kernel how large packets to this address may be; it cuts them, or tells its program."""
+        self._counters.drop("tun-too-big")
+        if self._errors.fits(1, now_ns):
+            self._errors.take(1, now_ns)
+            self.outbox.append(too_big(bytes(packet[24:40]), bytes(packet[:_QUOTED_BYTES_MAX]), size))
+
     def refuse(self, packet: bytes | memoryview, code: int, now_ns: int) -> None:
         """Tell the kernel's program that its packet goes nowhere, if it is one that may be answered."""
         is_error = packet[6] == _ICMP6 and (len(packet) <= IPV6_HEADER_BYTES or packet[40] < _INFORMATIONAL)
@@ -147,14 +155,23 @@ def unreachable(own: bytes, packet: bytes, code: int) -> bytes:
         packet: What it sent; its first _QUOTED_BYTES_MAX bytes are quoted.
         code: Why.
     """
+    return _icmp_error(own, packet, _UNREACHABLE, code, 0)
+
+
+def too_big(own: bytes, packet: bytes, size: int) -> bytes:
+    """Return what tells the sender of a packet how large it may be (ICMPv6 type 2); arguments as ``unreachable``."""
+    return _icmp_error(own, packet, _TOO_BIG, 0, size)
+
+
+def _icmp_error(own: bytes, packet: bytes, kind: int, code: int, value: int) -> bytes:
     quoted = packet[:_QUOTED_BYTES_MAX]
     length = _ICMP_ERROR.size + len(quoted)
     addresses = own + packet[8:24]
-    total = ones_complement(addresses + _ICMP_ERROR.pack(_UNREACHABLE, code, 0, 0) + quoted) + length + _ICMP6
+    total = ones_complement(addresses + _ICMP_ERROR.pack(kind, code, 0, value) + quoted) + length + _ICMP6
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
     return (
         _IP.pack(IPV6_NIBBLE << 28, length, _ICMP6, _HOP_LIMIT)
         + addresses
-        + _ICMP_ERROR.pack(_UNREACHABLE, code, checksum, 0)
+        + _ICMP_ERROR.pack(kind, code, checksum, value)
         + quoted
     )

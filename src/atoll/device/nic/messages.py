@@ -23,7 +23,16 @@ from atoll.device.nic.limits import (
     TUN_PORTS_MAX,
 )
 from atoll.overlay.orders import NicOrder
-from atoll.overlay.reports import ControlReceived, FlowSeen, GuestDown, GuestUp, RelayMetered, SessionDown, SessionUp
+from atoll.overlay.reports import (
+    ControlReceived,
+    FlowSeen,
+    GuestDown,
+    GuestUp,
+    RelayMetered,
+    SessionDown,
+    SessionUp,
+    SizePassed,
+)
 from atoll.overlay.session import BOX_BYTES
 
 __all__ = [
@@ -285,6 +294,7 @@ Report = (
     | GuestUp
     | GuestDown
     | GatewayShared
+    | SizePassed
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

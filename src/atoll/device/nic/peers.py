@@ -19,6 +19,7 @@ from atoll.device.nic.limits import (
 )
 from atoll.device.nic.meter import Meter
 from atoll.device.nic.whereabouts import Whereabouts
+from atoll.overlay.sizes import BASE_BYTES, LARGEST_BYTES
 
 __all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route"]
 
@@ -46,6 +47,7 @@ class Peer:
         boot: How often it was.
         attempts: Handshakes started since the last session came about.
         routes: By policy tag.
+        sizes: The longest inner packet, by way; what is not here carries BASE_BYTES.
         transmit: Labels by relay.
         waiting: (tag, packet) without a session, oldest first.
         data_sent: Data packets sent by each way, those not that went by two at once; modulo 2^32, as all that is told.
@@ -71,6 +73,7 @@ class Peer:
         "psk",
         "public_key",
         "routes",
+        "sizes",
         "transmit",
         "up",
         "waiting",
@@ -87,6 +90,7 @@ class Peer:
         self.invited, self.psk = False, bytes(KEY_BYTES)
         self.up, self.boot, self.attempts = False, 0, 0
         self.routes: Final[dict[int, Route]] = {}
+        self.sizes: Final[dict[bytes, int]] = {}
         self.transmit: Final[dict[bytes, Heading]] = {}
         self.waiting: Final[deque[tuple[int, bytes]]] = deque(maxlen=PACKETS_WAITING_MAX)
         self.control: Final = Meter(per_s=CONTROL_PER_S, burst=CONTROL_BURST)
@@ -110,6 +114,18 @@ class Peer:
         if not 0 <= tag < TAGS_MAX:
             return False
         self.routes[tag] = route
+        return True
+
+    def size_of(self, via: bytes, also: bytes | None) -> int:
+        """Return the longest inner packet that may go by a way, and by a second one."""
+        size = self.sizes.get(via, BASE_BYTES)
+        return size if also is None else min(size, self.sizes.get(also, BASE_BYTES))
+
+    def set_size(self, via: bytes, size: int) -> bool:
+        """Set the longest inner packet of a way; False: impossible, or too many ways."""
+        if not BASE_BYTES <= size <= LARGEST_BYTES or (via not in self.sizes and len(self.sizes) >= WAYS_COUNTED_MAX):
+            return False
+        self.sizes[via] = size
         return True
 
     def set_transmit(self, relay: bytes, label: Heading) -> bool:

@@ -2,8 +2,9 @@
 """What is inside a data packet: an IPv6 packet or a control message, and how each is padded.
 
 Normative text: docs/spec/relay.md, section 4. The first nibble tells them apart: 6 is IPv6, 9 is the MessagePack array
-of a control message. IPv6 knows its own length, so WireGuard's zero padding does; a control message carries its count,
-and says by which kind of way it was sent and how many data packets went that way before it.
+of a control message, 8 asks whether something so long arrives. IPv6 knows its own length, so WireGuard's zero padding
+does; a control message carries its count, and says by which kind of way it was sent and how many data packets went that
+way before it.
 """
 
 from typing import Final
@@ -16,16 +17,20 @@ __all__ = [
     "CONTROL_NIBBLE",
     "IPV6_HEADER_BYTES",
     "IPV6_NIBBLE",
+    "SIZE_NIBBLE",
     "is_control",
     "is_packet",
     "pad_control",
     "pad_copied",
+    "size_answer",
+    "size_probe",
     "take_packet",
     "unpad_control",
 ]
 
 CONTROL_NIBBLE: Final = 9
 IPV6_NIBBLE: Final = 6
+SIZE_NIBBLE: Final = 8
 IPV6_HEADER_BYTES: Final = 40
 
 _BLOCK_BYTES: Final = 16
@@ -86,6 +91,16 @@ def pad_copied(packet: bytes) -> bytes:
     Its receiver must not count it for a way: which of the two is faster is chance, and the other one is no loss.
     """
     return packet + bytes(_BLOCK_BYTES + -len(packet) % _BLOCK_BYTES)
+
+
+def size_probe(size: int, token: int) -> bytes:
+    """Return a plaintext as long as an inner packet of ``size`` bytes, which asks for ``size_answer``."""
+    return (b"\x80" + token.to_bytes(2, "big")).ljust(size, b"\0")
+
+
+def size_answer(probe: bytes) -> bytes | None:
+    """Return the answer to a plaintext whose first nibble is 8; None: it is an answer itself, or nothing."""
+    return b"\x81" + probe[1:3] if probe[0] == 0x80 and len(probe) >= 3 else None
 
 
 def take_packet(plaintext: bytes) -> tuple[bytes, bool]:

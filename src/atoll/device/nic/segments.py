@@ -36,6 +36,7 @@ __all__ = [
     "marked",
     "ones_complement",
     "single",
+    "single_bulk",
 ]
 
 HEADER: Final = Struct("<BBHHHH")  # flags, kind, bytes of headers, payload of a segment, checksum from, checksum at.
@@ -165,6 +166,15 @@ class Bulk:
     head_bytes: int
     size: int
 
+    def shorten(self, most: int) -> bool:
+        """Cut into packets of at most so many bytes; False: it is UDP, whose datagrams are their program's affair."""
+        if self.head_bytes + self.size <= most:
+            return True
+        if self.buffer[self.start + 6] != PROTOCOL_TCP:
+            return False
+        self.size = most - self.head_bytes
+        return True
+
     @property
     def count(self) -> int:
         """How many segments it makes."""
@@ -241,6 +251,16 @@ def bulk_of(header: tuple[int, int, int, int, int, int], buffer: bytearray, star
     if bulk.count > SEGMENTS_MAX:
         raise WireError("bulk segments")
     return bulk
+
+
+def single_bulk(packet: bytes) -> Bulk | None:
+    """Return one TCP packet as what can be cut; None: it is none."""
+    if len(packet) < IPV6_BYTES + TCP_BYTES_MIN or packet[6] != PROTOCOL_TCP:
+        return None
+    head_bytes = IPV6_BYTES + (packet[52] >> 4) * 4
+    if not IPV6_BYTES + TCP_BYTES_MIN <= head_bytes < len(packet):
+        return None
+    return Bulk(bytearray(packet), 0, len(packet), head_bytes, len(packet) - head_bytes)
 
 
 @final

@@ -23,10 +23,12 @@ from atoll.overlay.orders import (
     DropArrivalLabel,
     DropForwardLabel,
     DropTransmitLabel,
+    ProbeSize,
     SendControl,
     SetArrivalLabel,
     SetForwardLabel,
     SetRoute,
+    SetSize,
     SetTransmitLabel,
 )
 from atoll.overlay.session import Sessions
@@ -88,6 +90,9 @@ class Tables:
             case SetRoute(node, tag, via, also, copy_bytes):
                 peer = self._peers.by_node.get(node)
                 return peer is not None and peer.set_route(tag, (via, also, copy_bytes))
+            case SetSize(node, via, size):
+                peer = self._peers.by_node.get(node)
+                return peer is not None and peer.set_size(via, size)
             case SetTransmitLabel():
                 return self._set_transmit(order, now_ns, wall_ns)
             case DropTransmitLabel(node, relay):
@@ -102,7 +107,7 @@ class Tables:
                 return self._relay.set_arrival(order)
             case DropArrivalLabel(label):
                 self._relay.arrivals.pop(label, None)
-            case SendPacket() | SendControl() | SetAccess() | SetTraffic():
+            case SendPacket() | SendControl() | ProbeSize() | SetAccess() | SetTraffic():
                 return False  # Not about a table of ours.
             case _:
                 return self._guests.apply(order, now_ns, wall_ns)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large packets may be on each way in use: found by asking, and asked again while they are used.
+
+Every way is taken to carry BASE_BYTES; whatever is longer must have arrived once, whole (the packet device forbids
+networks to cut it). Nothing is believed of what routers say, because many say nothing: a way that swallows large
+packets in silence is found like any other. Rounds are few: when traffic begins on a way, every CONFIRM_NS while it
+flows, and every RAISE_NS in case the way got wider. A size that no longer passes is given up within a second or so of
+the next round.
+
+Source: RFC 8899 (DPLPMTUD): base, search, confirmation of the size in use, raise timer.
+"""
+
+from typing import Final
+
+import msgspec
+
+from atoll.base.units import MILLISECOND_NS, SECOND_NS
+from atoll.overlay.orders import ProbeSize, SetSize
+
+__all__ = ["BASE_BYTES", "LARGEST_BYTES", "SIZES", "Sizes", "SizesEffect"]
+
+BASE_BYTES: Final = 1280  # The least that every IPv6 link carries, as an inner packet.
+SIZES: Final = (
+    1408,
+    1376,
+    1344,
+    1312,
+)  # Tried at once. With IPv6 and a relay around them: 1508 and below.
+LARGEST_BYTES: Final = SIZES[0]
+TRIES: Final = 3  # Of each size in a round: loss must not look like a narrow way.
+TRY_NS: Final = 400 * MILLISECOND_NS  # For a round trip between any two places.
+CONFIRM_NS: Final = 10 * SECOND_NS  # While traffic flows.
+RAISE_NS: Final = 600 * SECOND_NS  # RFC 8899, section 5.1.1.
+WAYS_MAX: Final = 256  # Limit. A few ways to each member. At the limit: no new way is asked, and the base holds there.
+TOKENS: Final = 1 << 16
+NEVER_NS: Final = (1 << 63) - 1
+
+SizesEffect = ProbeSize | SetSize
+
+
+class Way(msgspec.Struct):
+    """What is known of one way.
+
+    Attributes:
+        node: The far end.
+        via: The way.
+        held: The size that is in force.
+        due_ns: When the next try or round is due.
+        tries: Left in this round; 0: none is under way.
+        asked: Sizes of this round by token.
+        passed: The largest that passed in this round; 0: none yet.
+        full: Whether this round asks for all sizes, or only for the one in force.
+        raise_ns: When all sizes are to be asked for again.
+    """
+
+    node: bytes
+    via: bytes
+    held: int = BASE_BYTES
+    due_ns: int = 0
+    tries: int = 0
+    asked: dict[int, int] = {}
+    passed: int = 0
+    full: bool = True
+    raise_ns: int = 0
+
+
+class Sizes(msgspec.Struct):
+    """All ways that carry traffic now. A part of the mesh: it decides, and returns what is to be done."""
+
+    ways: dict[bytes, Way] = {}
+    token: int = 0
+
+    @property
+    def deadline_ns(self) -> int:
+        """When ``tick`` is due; NEVER_NS: never."""
+        due_ns = NEVER_NS
+        for way in self.ways.values():
+            due_ns = min(due_ns, way.due_ns)
+        return due_ns
+
+    def use(self, node: bytes, vias: tuple[bytes, ...], now_ns: int) -> None:
+        """Note which ways to a member carry traffic now; empty: none."""
+        for via in vias:
+            key = node + via
+            if key in self.ways:
+                way = self.ways[key]
+                if way.due_ns == NEVER_NS:
+                    way.due_ns = now_ns
+            elif len(self.ways) < WAYS_MAX:
+                self.ways[key] = Way(node, via, due_ns=now_ns)
+        for way in self.ways.values():
+            if way.node == node and way.via not in vias and way.due_ns != NEVER_NS:
+                way.due_ns, way.tries = NEVER_NS, 0
+
+    def forget(self, node: bytes) -> None:
+        """A member is gone, or began anew: nothing is known of the ways to it."""
+        self.ways = {key: way for key, way in self.ways.items() if way.node != node}
+
+    def restate(self) -> list[SizesEffect]:
+        """Return what the packet device must be told that has lost its tables."""
+        return [SetSize(way.node, way.via, way.held) for way in self.ways.values() if way.held != BASE_BYTES]
+
+    def passed(self, node: bytes, token: int) -> list[SizesEffect]:
+        """Take the answer to a probe: that size arrived."""
+        for way in self.ways.values():
+            size = way.asked.get(token) if way.node == node else None
+            if size is None:
+                continue
+            way.passed = max(way.passed, size)
+            if size > way.held:
+                way.held = size
+                return [SetSize(node, way.via, size)]
+        return []
+
+    def tick(self, now_ns: int) -> list[SizesEffect]:
+        """Do what is due."""
+        effects: list[SizesEffect] = []
+        for way in self.ways.values():
+            if now_ns >= way.due_ns:
+                effects += self._step(way, now_ns)
+        return effects
+
+    def _step(self, way: Way, now_ns: int) -> list[SizesEffect]:
+        if not way.tries:
+            way.full = way.held == BASE_BYTES or now_ns >= way.raise_ns
+            way.tries, way.passed, way.asked = TRIES, 0, {}
+            if way.full:
+                way.raise_ns = now_ns + RAISE_NS
+        elif self._is_answered(way):
+            way.tries = 0
+            way.due_ns = now_ns + CONFIRM_NS
+            return []
+        elif way.tries == 1:
+            return self._end(way, now_ns)
+        else:
+            way.tries -= 1
+        way.due_ns = now_ns + TRY_NS
+        return [self._probe(way, size) for size in SIZES if size > way.passed and (way.full or size == way.held)]
+
+    def _is_answered(self, way: Way) -> bool:
+        return way.passed == LARGEST_BYTES or (not way.full and way.passed == way.held)
+
+    def _end(self, way: Way, now_ns: int) -> list[SizesEffect]:
+        """End a round in which not everything passed."""
+        way.tries = 0
+        best = max(way.passed, BASE_BYTES)
+        way.due_ns = now_ns + (RAISE_NS if best == BASE_BYTES and way.full else CONFIRM_NS)
+        if not way.full:  # What was in force does not pass: see at once what does.
+            way.due_ns, way.raise_ns = now_ns, now_ns
+        if best == way.held:
+            return []
+        way.held = best
+        return [SetSize(way.node, way.via, best)]
+
+    def _probe(self, way: Way, size: int) -> SizesEffect:
+        self.token = (self.token + 1) % TOKENS
+        way.asked[self.token] = size
+        return ProbeSize(way.node, way.via, size, self.token)

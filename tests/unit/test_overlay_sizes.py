@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large packets may be on a way: found, kept, given up when it narrows, raised when it widens."""
+
+import pytest
+
+from atoll.base.ids import DIRECT
+from atoll.base.units import SECOND_NS
+from atoll.overlay.orders import ProbeSize, SetSize
+from atoll.overlay.sizes import (
+    BASE_BYTES,
+    CONFIRM_NS,
+    LARGEST_BYTES,
+    NEVER_NS,
+    RAISE_NS,
+    SIZES,
+    TRIES,
+    TRY_NS,
+    WAYS_MAX,
+    Sizes,
+    SizesEffect,
+)
+
+NODE, RELAY = b"n" * 10, b"r" * 10
+
+
+class Link:
+    """One way that carries so much; each probe that fits is answered at once, but for those that are lost."""
+
+    def __init__(self, width: int) -> None:
+        self.sizes, self.width, self.now_ns, self.set, self.sent = Sizes(), width, 0, list[int](), list[int]()
+        self.lost = 0
+        self.sizes.use(NODE, (DIRECT,), 0)
+
+    def perform(self, effects: list[SizesEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case SetSize(_, _, size):
+                    self.set.append(size)
+                case ProbeSize(node, _, size, token):
+                    self.sent.append(size)
+                    if self.lost:
+                        self.lost -= 1
+                    elif size <= self.width:
+                        self.perform(self.sizes.passed(node, token))
+
+    def run(self, duration_ns: int) -> None:
+        end_ns = self.now_ns + duration_ns
+        while (due_ns := self.sizes.deadline_ns) <= end_ns:
+            self.now_ns = max(self.now_ns, due_ns)
+            self.perform(self.sizes.tick(self.now_ns))
+        self.now_ns = end_ns
+
+
+@pytest.mark.parametrize(
+    ("width", "found"), [(9000, 1408), (1408, 1408), (1400, 1376), (1343, 1312), (1300, BASE_BYTES)]
+)
+def test_the_largest_size_that_passes_is_found_within_a_second_or_two(width: int, found: int) -> None:
+    link = Link(width)
+    link.run(2 * SECOND_NS)
+    assert max(link.set, default=BASE_BYTES) == found
+    assert link.set[-1:] == ([found] if found > BASE_BYTES else [])
+
+
+def test_loss_does_not_look_like_a_narrow_way() -> None:
+    link = Link(9000)
+    link.lost = len(SIZES) * (TRIES - 1)
+    link.run(2 * SECOND_NS)
+    assert link.set == [LARGEST_BYTES]
+
+
+def test_a_size_is_confirmed_while_it_is_used_and_costs_one_probe() -> None:
+    link = Link(9000)
+    link.run(2 * SECOND_NS)
+    link.sent.clear()
+    link.run(10 * CONFIRM_NS)
+    assert set(link.sent) == {LARGEST_BYTES}
+    assert 9 <= len(link.sent) <= 10
+    assert link.set == [LARGEST_BYTES]
+
+
+def test_a_way_that_narrows_in_silence_is_given_up_soon() -> None:
+    link = Link(9000)
+    link.run(2 * SECOND_NS)
+    link.width = 1350
+    link.run(CONFIRM_NS + (TRIES + 1) * TRY_NS)
+    assert link.set[1:] == [BASE_BYTES, 1344]
+
+
+def test_a_way_that_widens_is_found_after_a_while() -> None:
+    link = Link(1320)
+    link.run(2 * SECOND_NS)
+    link.width = 9000
+    link.run(RAISE_NS + CONFIRM_NS)
+    assert link.set == [1312, LARGEST_BYTES]
+
+
+def test_a_narrow_way_is_asked_seldom() -> None:
+    link = Link(1290)
+    link.run(RAISE_NS - SECOND_NS)
+    assert len(link.sent) == TRIES * len(SIZES)
+
+
+def test_a_way_without_traffic_is_not_asked_and_what_was_found_stays() -> None:
+    link = Link(9000)
+    link.run(2 * SECOND_NS)
+    link.sizes.use(NODE, (), link.now_ns)
+    assert link.sizes.deadline_ns == NEVER_NS
+    assert link.sizes.restate() == [SetSize(NODE, DIRECT, LARGEST_BYTES)]
+    link.sizes.use(NODE, (DIRECT,), link.now_ns)
+    link.sent.clear()
+    link.run(SECOND_NS)
+    assert link.sent == [LARGEST_BYTES]
+
+
+def test_each_way_has_a_size_of_its_own() -> None:
+    sizes = Sizes()
+    sizes.use(NODE, (DIRECT, RELAY), 0)
+    probes = [effect for effect in sizes.tick(0) if isinstance(effect, ProbeSize)]
+    by_relay = next(probe for probe in probes if probe.via == RELAY and probe.size == 1376)
+    assert sizes.passed(NODE, by_relay.token) == [SetSize(NODE, RELAY, 1376)]
+    assert sizes.passed(RELAY, by_relay.token) == []  # Another member's word.
+    assert sizes.passed(NODE, 60_000) == []
+
+
+def test_members_that_go_are_forgotten_and_ways_are_bounded() -> None:
+    sizes = Sizes()
+    sizes.use(NODE, (DIRECT,), 0)
+    sizes.forget(NODE)
+    assert sizes.deadline_ns == NEVER_NS
+    for number in range(WAYS_MAX + 1):
+        sizes.use(number.to_bytes(10, "big"), (DIRECT,), 0)
+    assert len(sizes.ways) == WAYS_MAX
