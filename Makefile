@@ -14,11 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 JOBS ?= 2
 SEED ?= 1..20
 
-.PHONY: help setup test check format demo sim fuzz clean
+.PHONY: help setup fast test check format demo sim fuzz clean
 
 help:
 	@sed -n 's/^# \{0,1\}//; 1,2p' $(firstword $(MAKEFILE_LIST))
-	@echo "  make setup | make sim SEED=1..200 | make bench-NAME | make fuzz [FUZZ_SECONDS=60] | make format | make clean"
+	@echo "  make setup | make fast | make sim SEED=1..200 | make bench-NAME | make fuzz [FUZZ_SECONDS=60] | make format | make clean"
 
 # One stamp for each set of packages, so that a demo does not wait for type checkers.
 $(VENV)/.made:
@@ -39,9 +39,19 @@ $(VENV)/.check: $(VENV)/.test
 	$(PIP) --group check
 	@touch $@
 
-setup: $(VENV)/.check
+# The compiled part is optional: where a C compiler, Python's headers and OpenSSL's are not all there, Python does the same.
+$(VENV)/.fast: $(VENV)/.run native/pyproject.toml native/setup.py native/src/batch.c
+	@mkdir -p $(VENV)/native && cp -r native/. $(VENV)/native
+	@if $(PIP) --build-constraint constraints.txt --force-reinstall --no-deps $(VENV)/native >$(VENV)/native.log 2>&1; then \
+		echo "the compiled part is installed"; \
+	else echo "without the compiled part (it needs cc, Python's headers and OpenSSL's; see $(VENV)/native.log)"; fi
+	@touch $@
 
-test: $(VENV)/.test
+fast: $(VENV)/.fast
+
+setup: $(VENV)/.check $(VENV)/.fast
+
+test: $(VENV)/.test $(VENV)/.fast
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.check
@@ -62,7 +72,7 @@ demo: $(VENV)/.run
 sim: $(VENV)/.run
 	$(BIN)/python -m atoll.lab.sim --seed $(SEED) $(SIM_ARGS)
 
-bench-%: $(VENV)/.test bench/%.py
+bench-%: $(VENV)/.test $(VENV)/.fast bench/%.py
 	$(BIN)/python bench/$*.py $(BENCH_ARGS)
 
 fuzz: FUZZ_SECONDS ?= 60

@@ -285,6 +285,7 @@ def test_local_bounds_its_outbox_and_its_jitter() -> None:
         counters=Counters(),
         prefers_aes=False,
         calls=True,
+        compiled=False,
     )
     for _ in range(OUTBOX_MAX + 1):
         local.send(None, b"")

@@ -99,7 +99,8 @@ def status(view: StatusView) -> str:
         for peer in view.peers
     ]
     lines = table(header, rows, right=frozenset({3, 4})) if rows else []
-    return "\n".join([*lines, f"{_count_peers(view.peers)}      {_relaying(view)}"]) + "\n"
+    device = (f"packets: {view.device}",) if view.device else ()
+    return "\n".join([*lines, f"{_count_peers(view.peers)}      {_relaying(view)}", *device]) + "\n"
 
 
 def status_plain(view: StatusView) -> str:

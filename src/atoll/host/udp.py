@@ -26,6 +26,7 @@ __all__ = [
     "SOCKET_BUFFER_BYTES",
     "Sent",
     "UdpSocket",
+    "bursts_work",
     "error_name",
 ]
 
@@ -229,6 +230,43 @@ _SENT: Final = {
     errno.ENOBUFS: Sent.FULL,
     errno.EMSGSIZE: Sent.TOO_LONG,
 }
+
+
+def bursts_work() -> bool:
+    """Return whether this machine's kernel really cuts bursts and joins them: a few datagrams over its loopback.
+
+    An offload that is there and lies would lose every large packet, and nothing else would show it.
+    """
+    try:
+        target = UdpSocket(("127.0.0.1", 0), bursts=True)
+    except LinkError:
+        return False
+    try:
+        source = UdpSocket(("127.0.0.1", 0))
+    except LinkError:
+        target.close()
+        return False
+    try:
+        return _pass_a_burst(source, target)
+    finally:
+        source.close()
+        target.close()
+
+
+def _pass_a_burst(source: UdpSocket, target: UdpSocket) -> bool:
+    sent = b"".join(bytes((number,)) * 200 for number in range(1, 5)) + b"end"
+    if source.send_burst(target.endpoint, memoryview(sent), 200) is not Sent.OK or not source.sends_bursts:
+        return False
+    came, buffer = b"", bytearray(DATAGRAM_BYTES_MAX)
+    for _ in range(5):
+        received = target.receive_burst(buffer)  # Over the loopback it is there when ``send`` returns.
+        if received is None:
+            break
+        read, size, _ = received
+        if size not in {200, read}:
+            return False
+        came += buffer[:read]
+    return came == sent
 
 
 def error_name(error: OSError) -> str:

@@ -69,6 +69,11 @@ class Private:
         """Return how to enter."""
         return Door(os.getpid(), self._network.user, self._network.net, self._resolver, f"{group_name}.{TOP}")
 
+    @property
+    def offloads(self) -> str:
+        """What programs in it have, for people."""
+        return "private network"
+
     def attach(self, nic: NicClient) -> None:
         """Hand the TUN device to a packet device that has just started.
 

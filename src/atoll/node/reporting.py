@@ -61,6 +61,7 @@ class Around:
         endpoints: Where each member was last heard.
         meter: What we forwarded.
         warnings: Sentences for people.
+        device: What the packet device uses of this machine.
     """
 
     control: Control
@@ -71,6 +72,7 @@ class Around:
     endpoints: Mapping[bytes, Endpoint]
     meter: RelayMeter
     warnings: tuple[str, ...] = ()
+    device: str = ""
 
 
 def endpoint_text(endpoint: Endpoint) -> str:
@@ -100,6 +102,7 @@ def status_view(around: Around) -> StatusView:
         roster_version=group.roster.version_text(),
         uptime_s=(around.now_ns - around.started_ns) / SECOND_NS,
         listen=around.listen,
+        device=around.device,
         peers=peers,
         relaying=RelayView(
             will=own.relay.value,

@@ -115,8 +115,8 @@ def parse_address(text: str) -> Endpoint:
         ) from error
 
 
-async def started(nic: NicClient, configure: Configure) -> tuple[Endpoint, ...]:
-    """Start a packet device; return the addresses that it listens on.
+async def started(nic: NicClient, configure: Configure) -> Listening:
+    """Start a packet device; return where it listens, and what it can.
 
     Raises:
         UserError: A105, an address cannot be had.
@@ -124,7 +124,7 @@ async def started(nic: NicClient, configure: Configure) -> tuple[Endpoint, ...]:
     """
     listening = await nic.start(configure)
     if not listening.error:
-        return tuple(listening.endpoints)
+        return listening
     where = ", ".join(f"udp {endpoint_text(endpoint)}" for endpoint in configure.listen)
     if listening.error == "EADDRINUSE":
         raise UserError(
@@ -201,6 +201,7 @@ class Node:
         self._meter = RelayMeter()
         self._dropped: dict[str, int] = {}
         self._listen: tuple[Endpoint, ...] = ()
+        self._device = Listening(())  # What the packet device said of itself.
         self._control: Control | None = None
         self._performer: Performer | None = None
         self._keeper = RosterKeeper(plan.state, self._roster_ended)
@@ -228,7 +229,8 @@ class Node:
         """
         if self._plan.settings.tun:
             self._tunnel = Tunnel(self._plan.group, self._plan.identity.node)
-        self._listen = await started(self._nic, self._configure(self._wanted_listen()))
+        listening = await started(self._nic, self._configure(self._wanted_listen()))
+        self._listen, self._device = tuple(listening.endpoints), listening
         self._attach_tun()
         bound = ",".join(endpoint_text(endpoint) for endpoint in self._listen)
         if bound != self._plan.settings.listen:  # Port 0: the next life must be found where this one was.
@@ -331,6 +333,20 @@ class Node:
         """How programs of this machine get in: ``rootless``, or the name of the TUN interface."""
         return "rootless" if self._tunnel is None else f"tun {self._tunnel.name}"
 
+    @property
+    def device(self) -> str:
+        """What the packet device uses of this machine, and what it goes without, for people."""
+        told = self._device
+        network = self._tunnel or self._private
+        return ", ".join(
+            (
+                "no TUN device" if network is None else network.offloads,
+                "bursts" if told.bursts else "one datagram at a time",
+                "AES-256-GCM" if told.aes else "ChaCha20-Poly1305",
+                "compiled" if told.compiled else "not compiled",
+            )
+        )
+
     def seen_at(self, node: NodeId) -> str | None:
         """Return where a member or a client was last seen, for people; None: not seen."""
         endpoint = self._endpoints.get(node)
@@ -367,6 +383,7 @@ class Node:
             started_ns=self._started_ns,
             group_name=self._plan.settings.group_name,
             listen=", ".join(f"udp/{endpoint_text(e)}" for e in self._listen),
+            device=self.device,
             endpoints=self._endpoints,
             meter=self._meter,
             warnings=(
@@ -528,7 +545,7 @@ class Node:
 
     async def _restart_nic(self) -> None:
         try:
-            await started(self._nic, self._configure(self._listen))
+            self._device = await started(self._nic, self._configure(self._listen))
         except UserError as error:
             self._end(error)
         except (LinkError, OSError) as error:  # OSError: no more file descriptors, say. Without a device it is no node.

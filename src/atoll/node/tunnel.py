@@ -60,6 +60,11 @@ class Tunnel:
         """Name of the interface."""
         return self._device.name
 
+    @property
+    def offloads(self) -> str:
+        """What the kernel leaves undone in what it hands over, for people."""
+        return str(self._device)
+
     def attach(self, nic: NicClient) -> None:
         """Hand the device to a packet device that has just started.
 

@@ -197,6 +197,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     relaying: RelayView
     degraded: bool
     warnings: tuple[str, ...] = ()
+    device: str = ""
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):

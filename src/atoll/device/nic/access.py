@@ -14,7 +14,7 @@ from atoll.base.units import SECOND_NS
 from atoll.device.nic.limits import UDP_FLOW_S, UDP_FLOWS_MAX
 from atoll.device.nic.messages import SetAccess, SetTraffic
 
-__all__ = ["Access", "Traffic"]
+__all__ = ["Access", "Traffic", "tag_of"]
 
 _PORTS: Final = Struct(">HH")
 _TCP: Final = 6
@@ -126,3 +126,8 @@ class Traffic:
             ):
                 return tag
         return dscp
+
+
+def tag_of(packet: bytes | bytearray) -> int:
+    """Return the policy tag: the traffic class without its ECN bits (RFC 8200, 7; RFC 2474)."""
+    return (packet[0] << 4 & 0xF0 | packet[1] >> 4) >> 2

@@ -124,7 +124,8 @@ class Bursts:
         step = room + _OVERHEAD_BYTES + bulk.head_bytes + bulk.size
         if bulk.count * step > len(self._sealed) or step > BURST_BYTES_MAX:
             return False
-        burst = Burst(memoryview(bulk.buffer), bulk.segments(), self._sealed, room, step)
+        cut = (bulk.start, bulk.end, bulk.head_bytes, bulk.size)
+        burst = Burst(memoryview(bulk.buffer), bulk.segments(), self._sealed, room, step, cut)
         count = bulk.count
         end = self._sessions.seal_burst(peer.public_key, burst, now_ns, wall_ns)
         if end is None:

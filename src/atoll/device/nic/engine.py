@@ -29,10 +29,9 @@ from atoll.base.ids import (
     packed_address_of,
     resolver_address,
 )
-from atoll.device.nic.access import Traffic
+from atoll.device.nic.access import Traffic, tag_of
 from atoll.device.nic.bursts import Bursts
 from atoll.device.nic.counters import Counters
-from atoll.device.nic.endpoints import packed_endpoint
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
 from atoll.device.nic.guests import Guest, Guests
@@ -70,7 +69,7 @@ from atoll.device.nic.plaintext import (
     take_packet,
     unpad_control,
 )
-from atoll.device.nic.relay import Arrival, Forward, Relay
+from atoll.device.nic.relay import Arrival, Forward, Relay, source_of
 from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked, single_bulk
 from atoll.device.nic.tables import Peers, Tables
 from atoll.overlay.orders import ProbeSize, SendControl
@@ -90,10 +89,12 @@ class EngineConfig:
     Attributes:
         relay_bytes_s: Budget for all forwarding, bytes per second, 0 to 2^40; 0: none. Raising it costs our upstream.
         prefers_aes: Whether this machine is faster with AES-256-GCM than with ChaCha20-Poly1305.
+        compiled: Whether bursts go through the compiled loop, if it is installed.
     """
 
     relay_bytes_s: int = 2_500_000
     prefers_aes: bool = True
+    compiled: bool = True
 
 
 _DEFAULT: Final = EngineConfig()
@@ -174,6 +175,7 @@ class Engine:
             now_ns=now_ns,
             wall_floor_ns=wall_floor_ns,
             prefers_aes=limits.prefers_aes,
+            compiled=limits.compiled,
         )
         self.public_key: Final = PublicKey(self._sessions.public_key)
         self.node: Final[NodeId] = node_id_of(self.public_key)
@@ -511,7 +513,7 @@ class Engine:
     def _open(self, datagram: bytes, source: Endpoint, arrival: Arrival | None, *, under_load: bool) -> None:
         """Give a datagram of kind 1 to 4 or 6 to the sessions, and what it holds to control."""
         sessions = self._sessions
-        claimed = b"" if datagram[0] in _DATA else _source_of(source, arrival)  # Only handshakes care.
+        claimed = b"" if datagram[0] in _DATA else source_of(source, arrival)  # Only handshakes care.
         got = sessions.receive(datagram, claimed, self._now_ns, self._wall_ns, under_load)
         if got is None:
             if sessions.outbox:
@@ -604,7 +606,7 @@ class Engine:
             self._send_on(back, 0, unreachable(self._address, packet, ADMINISTRATIVE))
 
     def _tag(self, node: bytes, packet: bytes | bytearray, size: int) -> int:
-        dscp = _tag_of(packet)
+        dscp = tag_of(packet)
         return self._traffic.tag(node, packet, size, dscp) if self._traffic.is_active else dscp
 
     def _take_in_transit(self, peer: Peer, packet: bytes) -> bool:
@@ -629,7 +631,7 @@ class Engine:
         elif target == self._resolver:
             self.reports.append(PacketReceived(guest.node, packet))
         elif (found := self.inlet.owner(target)) is not None:
-            self._send_on(found, _tag_of(packet), packet)
+            self._send_on(found, tag_of(packet), packet)
         else:
             self.counters.drop("guest-stranger")
             self._guests.send(guest, unreachable(self._address, packet, NO_ROUTE), self._now_ns, self._wall_ns)
@@ -684,15 +686,3 @@ class Engine:
         if used_ns + STAMP_AHEAD_NS // 2 > self._stamped_ns:
             self._stamped_ns = used_ns + STAMP_AHEAD_NS
             self.reports.append(Timestamp(self._stamped_ns))
-
-
-def _tag_of(packet: bytes | bytearray) -> int:
-    """Return the policy tag: the traffic class without its ECN bits (RFC 8200, 7; RFC 2474)."""
-    return (packet[0] << 4 & 0xF0 | packet[1] >> 4) >> 2
-
-
-def _source_of(source: Endpoint, arrival: Arrival | None) -> bytes:
-    """Return what a cookie is bound to: the sender's address, or the relay and the member behind its label."""
-    if arrival is None:
-        return packed_endpoint(source)
-    return arrival.relay + arrival.origin + bytes(2)  # The last two bytes are where a port would be.

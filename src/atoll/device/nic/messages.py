@@ -228,11 +228,19 @@ class Stop(Tuple, frozen=True):
 class Listening(Tuple, frozen=True):
     """Report, the first: the sockets are open at these addresses, or why not.
 
-    ``error`` is empty, or the name of the operating system's error such as ``EADDRINUSE``; the process ends then.
+    Attributes:
+        endpoints: As bound.
+        error: Empty, or the name of the operating system's error such as ``EADDRINUSE``; the process ends then.
+        bursts: Whether the kernel cuts and joins datagrams for us, as a self-test found.
+        aes: Whether it seals with AES between nodes that both want it.
+        compiled: Whether the loop over a burst is compiled.
     """
 
     endpoints: tuple[tuple[str, int], ...]
     error: str = ""
+    bursts: bool = False
+    aes: bool = False
+    compiled: bool = False
 
 
 class PacketReceived(Tuple, frozen=True):

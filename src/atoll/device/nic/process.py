@@ -48,7 +48,8 @@ from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
 from atoll.host.cpu import prefers_aes
-from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket
+from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket, bursts_work
+from atoll.overlay.session import is_compiled
 
 __all__ = ["NicProcess", "main"]
 
@@ -58,6 +59,7 @@ EXIT_NOT_CONFIGURED: Final = 4
 
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # What terminals and service managers send.
 
+COMPILED_VARIABLE: Final = "ATOLL_COMPILED"  # "no": bursts go through Python though ``atoll-fast`` is installed.
 ORPHAN_CHECK_S: Final = 1.0  # Only where the control socket cannot tell that its other end is gone.
 _DROPS: Final = {Sent.FULL: "send-full", Sent.TOO_LONG: "send-too-long", Sent.REFUSED: "send-refused"}
 
@@ -279,13 +281,23 @@ def main(arguments: Sequence[str]) -> int:
             return EXIT_NOT_CONFIGURED
         sockets: list[UdpSocket] = []
         try:
-            sockets.extend(UdpSocket(endpoint, bursts=True) for endpoint in configure.listen)
-            engine = _engine(configure)  # It loads what it needs, which another user may not be able to read.
+            bursts = bursts_work()
+            sockets.extend(UdpSocket(endpoint, bursts=bursts) for endpoint in configure.listen)
+            for udp in sockets:
+                udp.sends_bursts = udp.sends_bursts and bursts
+            limits = _limits(configure)
+            engine = _engine(configure, limits)  # It loads what it needs, which another user may not be able to read.
             confine(configure.run_as_uid)
         except (LinkError, OSError, UsageError) as error:
             _say(control, Listening((), str(error) or "EIO"))
             return EXIT_NOT_LISTENING
-        _say(control, Listening(tuple(udp.endpoint for udp in sockets)), *engine.reports)  # Reserved before it is used.
+        listening = Listening(
+            tuple(udp.endpoint for udp in sockets),
+            bursts=bursts,
+            aes=limits.prefers_aes,
+            compiled=limits.compiled and is_compiled(),
+        )
+        _say(control, listening, *engine.reports)  # Reserved before it is used.
         engine.reports.clear()
         NicProcess(control, sockets, engine).run()
         for udp in sockets:
@@ -303,7 +315,15 @@ def _first_order(control: socket.socket) -> Configure | None:
     return orders[0] if len(orders) == 1 and isinstance(orders[0], Configure) else None
 
 
-def _engine(configure: Configure) -> Engine:
+def _limits(configure: Configure) -> EngineConfig:
+    return EngineConfig(
+        relay_bytes_s=configure.relay_bytes_s,
+        prefers_aes=prefers_aes(),
+        compiled=os.environ.get(COMPILED_VARIABLE) != "no",
+    )
+
+
+def _engine(configure: Configure, limits: EngineConfig) -> Engine:
     clock = SystemClock()
     return Engine(
         private_key=configure.private_key,
@@ -312,7 +332,7 @@ def _engine(configure: Configure) -> Engine:
         now_ns=clock.monotonic_ns(),
         wall_ns=clock.wall_ns(),
         wall_floor_ns=configure.wall_floor_ns,
-        limits=EngineConfig(relay_bytes_s=configure.relay_bytes_s, prefers_aes=prefers_aes()),
+        limits=limits,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final, final
 from atoll.base.ids import Endpoint
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.counters import Counters
+from atoll.device.nic.endpoints import packed_endpoint
 from atoll.device.nic.frame import (
     FRAME_BYTES_MIN,
     FRAME_HEADER_BYTES,
@@ -30,7 +31,7 @@ from atoll.device.nic.meter import Meter
 from atoll.device.nic.peers import Peer
 from atoll.overlay.orders import SetArrivalLabel, SetForwardLabel
 
-__all__ = ["Arrival", "Forward", "Relay", "is_label"]
+__all__ = ["Arrival", "Forward", "Relay", "is_label", "source_of"]
 
 RATE_BYTES_S_MAX: Final = 1 << 40
 
@@ -254,3 +255,10 @@ def _like_first(frames: memoryview, size: int, heading: Heading, onward: Heading
         if onward is not None:
             onward.head(frame)
     return len(frames)
+
+
+def source_of(source: Endpoint, arrival: Arrival | None) -> bytes:
+    """Return what a cookie is bound to: the sender's address, or the relay and the member behind its label."""
+    if arrival is None:
+        return packed_endpoint(source)
+    return arrival.relay + arrival.origin + bytes(2)  # The last two bytes are where a port would be.

@@ -54,6 +54,8 @@ class Burst:
         out: Where the datagrams go; not ``source``.
         room: Bytes left free before each datagram.
         step: From the beginning of one to that of the next, the room included: at least what the longest one needs.
+        cut: What the spans come from, for the compiled loop, which makes them itself: (start, end, bytes of headers,
+            payload of each) of one packet in ``source``; None: something else.
     """
 
     source: memoryview
@@ -61,6 +63,7 @@ class Burst:
     out: memoryview
     room: int
     step: int
+    cut: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Final, Generic, TypeVar, final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from atoll.base.ids import KEY_BYTES
+from atoll.overlay.session.batch import Batch, batch_of
 from atoll.overlay.session.protocol import (
     DATA,
     DATA_AES,
@@ -36,15 +37,21 @@ class Keypair:
         now_ns: Birth.
         rekey_ns: When we start a successor, ns; NEVER_NS: the peer does, because it started this one.
         ours: Whether the peer is a node of ours, which understands kind 6.
+        compiled: Whether the compiled loop is used, if there is one.
 
     Attributes:
         kind: Of what we seal: DATA, or DATA_AES.
         aes_opener: For kind 6; None: the peer is no node of ours.
+        batch_sealer: The compiled form of ``sealer``, or None; ``batch_opener`` and ``aes_batch_opener`` likewise.
     """
 
     __slots__ = (
+        "_aes_batch",
         "_aes_sealer",
+        "aes_batch_opener",
         "aes_opener",
+        "batch_opener",
+        "batch_sealer",
         "kind",
         "late_ns",
         "local_index",
@@ -67,13 +74,20 @@ class Keypair:
         now_ns: int,
         rekey_ns: int,
         ours: bool = False,
+        compiled: bool = True,
     ) -> None:
         self.local_index: Final = local_index
         self.remote_index: Final = remote_index
         self.kind = DATA
         self.sealer: ChaCha20Poly1305 | AESGCM = ChaCha20Poly1305(send_key)
-        self._aes_sealer: Final = _aes(send_key) if ours else None
-        self.aes_opener: Final = _aes(receive_key) if ours else None
+        aes_send, aes_receive = (_aes_key(send_key), _aes_key(receive_key)) if ours else (None, None)
+        self._aes_sealer: Final = None if aes_send is None else AESGCM(aes_send)
+        self.aes_opener: Final = None if aes_receive is None else AESGCM(aes_receive)
+        make = batch_of if compiled else _none
+        self._aes_batch: Final = None if aes_send is None else make(aes_send, aes=True)
+        self.aes_batch_opener: Final = None if aes_receive is None else make(aes_receive, aes=True)
+        self.batch_sealer: Batch | None = make(send_key, aes=False)
+        self.batch_opener: Final = make(receive_key, aes=False)
         self.opener: Final = ChaCha20Poly1305(receive_key)
         self.reject_ns: Final = now_ns + REJECT_AFTER_TIME_NS
         self.rekey_ns: Final = rekey_ns
@@ -87,16 +101,20 @@ class Keypair:
     def use_aes(self) -> None:
         """Seal with AES from now on."""
         if self._aes_sealer is not None:
-            self.kind, self.sealer = DATA_AES, self._aes_sealer
+            self.kind, self.sealer, self.batch_sealer = DATA_AES, self._aes_sealer, self._aes_batch
 
     def seal_aes(self, nonce: bytes, plaintext: bytes) -> bytes | None:
         """Seal one packet of kind 6; None: the peer would not understand it."""
         return None if self._aes_sealer is None else self._aes_sealer.encrypt(nonce, plaintext, None)
 
 
-def _aes(key: bytes) -> AESGCM:
-    """Return the cipher of kind 6 that belongs to a transport key; its key is another one, and says nothing of it."""
-    return AESGCM(blake2s(DATA_AES_CONTEXT, key=key, digest_size=KEY_BYTES).digest())
+def _none(_: bytes, *, aes: bool) -> Batch | None:  # noqa: ARG001 - the shape of ``batch_of``.
+    return None
+
+
+def _aes_key(key: bytes) -> bytes:
+    """Return the key of kind 6 that belongs to a transport key; it is another one, and says nothing of that."""
+    return blake2s(DATA_AES_CONTEXT, key=key, digest_size=KEY_BYTES).digest()
 
 
 OwnerT = TypeVar("OwnerT")

@@ -64,6 +64,7 @@ class Local:
 
         prefers_aes: Whether this machine is faster with AES.
         calls: Whether we ever start a handshake; without it we only answer.
+        compiled: Whether bursts go through the compiled loop, if there is one.
 
     Attributes:
         wake_ns: Not later than the earliest deadline of any session.
@@ -71,6 +72,7 @@ class Local:
 
     __slots__ = (
         "calls",
+        "compiled",
         "counters",
         "expired",
         "outbox",
@@ -91,6 +93,7 @@ class Local:
         counters: Counters,
         prefers_aes: bool,
         calls: bool,
+        compiled: bool,
     ) -> None:
         self.static: Final = static
         self.rng: Final = rng
@@ -98,6 +101,7 @@ class Local:
         self.counters: Final = counters
         self.prefers_aes: Final = prefers_aes
         self.calls: Final = calls
+        self.compiled: Final = compiled
         self.table: Final[IndexTable[Session]] = IndexTable(rng)
         self.outbox: Final[list[Outgoing]] = []
         self.expired: Final[list[bytes]] = []
@@ -234,6 +238,21 @@ class Session:
         if keypair is None or now_ns >= keypair.reject_ns or keypair.sent + BURST_MAX > REJECT_AFTER_MESSAGES:
             self.demand(now_ns, wall_ns)
             return None
+        batch, cut = keypair.batch_sealer, burst.cut
+        if batch is not None and cut is not None:
+            first, index = keypair.sent, keypair.remote_index
+            start, until, head_bytes, size = cut
+            counter = first - (start + head_bytes - until) // size  # The payload by the size, rounded up.
+            end = batch.seal(keypair.kind, index, first, burst.source, *cut, burst.out, burst.room, burst.step)
+        else:
+            end, counter = self._seal_spans(keypair, burst)
+        keypair.sent = counter
+        self._sent(keypair, now_ns, wall_ns, data=True)
+        return end
+
+    @staticmethod
+    def _seal_spans(keypair: Keypair, burst: Burst) -> tuple[int, int]:
+        """Return where the last datagram ends, and the next counter."""
         seal, index, counter = keypair.sealer.encrypt_into, keypair.remote_index, keypair.sent
         source, out, step = burst.source, burst.out, burst.step
         kind, pack_header, pack_nonce = keypair.kind, DATA_HEADER.pack_into, NONCE.pack
@@ -245,9 +264,7 @@ class Session:
             seal(pack_nonce(counter), source[start:until], None, out[body:end])
             counter += 1
             at += step
-        keypair.sent = counter
-        self._sent(keypair, now_ns, wall_ns, data=True)
-        return end
+        return end, counter
 
     def _sent(self, keypair: Keypair, now_ns: int, wall_ns: int, *, data: bool) -> None:
         """Keep the timers after something was sealed."""
@@ -326,6 +343,7 @@ class Session:
                 now_ns=now_ns,
                 rekey_ns=now_ns + REKEY_AFTER_TIME_NS + self._local.jitter_ns(),
                 ours=self.ours,
+                compiled=self._local.compiled,
             )
         )
         self.traversed_ns, self.renew_ns = now_ns, NEVER_NS
@@ -369,6 +387,7 @@ class Session:
             now_ns=now_ns,
             rekey_ns=NEVER_NS,
             ours=self.ours,
+            compiled=local.compiled,
         )
         self._register(self.following)
         header = RESPONSE_HEADER.pack(RESPONSE, self.following.local_index, remote_index)

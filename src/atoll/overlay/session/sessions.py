@@ -17,7 +17,7 @@ from atoll.base.units import SECOND_NS
 from atoll.overlay.session.admission import Allowance, HandshakeLoad, SourceAllowances
 from atoll.overlay.session.cookie import CookieGate
 from atoll.overlay.session.events import Burst, Counters, Data, Established, Outgoing, Received, Run
-from atoll.overlay.session.keypair import NEVER_NS
+from atoll.overlay.session.keypair import NEVER_NS, Keypair
 from atoll.overlay.session.limits import (
     BURST_MAX,
     COOKIE_REPLIES_PER_S,
@@ -70,6 +70,7 @@ class Sessions:
             wall clock went back in between; 0: none.
         prefers_aes: Whether this machine is faster with AES-256-GCM than with ChaCha20-Poly1305.
         calls: Whether handshakes are started here; without that, peers are answered only.
+        compiled: Whether bursts go through the compiled loop, if there is one.
 
     Attributes:
         counters: What was dropped, by reason.
@@ -104,6 +105,7 @@ class Sessions:
         wall_floor_ns: int = 0,
         prefers_aes: bool = True,
         calls: bool = True,
+        compiled: bool = True,
     ) -> None:
         self.counters: Final = Counters()
         self._local: Final = Local(
@@ -113,6 +115,7 @@ class Sessions:
             counters=self.counters,
             prefers_aes=prefers_aes,
             calls=calls,
+            compiled=compiled,
         )
         self._keypairs: Final = self._local.table.keypairs
         self._peers: Final[dict[bytes, Session]] = {}
@@ -349,27 +352,18 @@ class Sessions:
             or not window.highest < first < REJECT_AFTER_MESSAGES - BURST_MAX
         ):
             return None
-        opener = keypair.opener if kind == DATA else keypair.aes_opener
-        if opener is None:
-            return None
-        opened, counter, at, body = opener.decrypt_into, first, 0, head + DATA_HEADER_BYTES
-        pack_header, pack_nonce = DATA_HEADER.pack, NONCE.pack
-        try:
-            for end in run.ends:
-                if data[at + head : at + body].tobytes() != pack_header(kind, index, counter):
-                    break
-                opened(pack_nonce(counter), data[at + body : end], None, out[at : end - body - TAG_BYTES])
-                counter += 1
-                at += size
-        except InvalidTag:
-            pass  # ``open_into`` finds that out once more, and counts it.
-        if counter == first:
-            return None
-        window.mark_run(first, counter - first)
+        batch = keypair.batch_opener if kind == DATA else keypair.aes_batch_opener
+        if batch is not None:
+            count = batch.open(kind, index, first, data, size, head, len(run.ends), run.ends[-1], out)
+        else:
+            count = _opened(keypair, run, kind, index, first)
+        if not count:
+            return None  # ``open_into`` finds out once more why, and counts it.
+        window.mark_run(first, count)
         session.traversed_ns, session.renew_ns = now_ns, NEVER_NS
         if session.reply_ns == NEVER_NS:
             session.arm_reply(now_ns)
-        return session.public_key, counter - first
+        return session.public_key, count
 
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due in every session."""
@@ -459,3 +453,23 @@ class Sessions:
             self.counters.drop("index-unknown")
         elif not session.accept_cookie(datagram, now_ns):
             self.counters.drop("cookie-wrong")
+
+
+def _opened(keypair: Keypair, run: Run, kind: int, index: int, first: int) -> int:
+    """Open the first packets of a run, as far as their counters are consecutive; return how many."""
+    opener = keypair.opener if kind == DATA else keypair.aes_opener
+    if opener is None:
+        return 0
+    data, size, head, out = run.data, run.size, run.head, run.out
+    opened, counter, at, body = opener.decrypt_into, first, 0, head + DATA_HEADER_BYTES
+    pack_header, pack_nonce = DATA_HEADER.pack, NONCE.pack
+    try:
+        for end in run.ends:
+            if data[at + head : at + body].tobytes() != pack_header(kind, index, counter):
+                break
+            opened(pack_nonce(counter), data[at + body : end], None, out[at : end - body - TAG_BYTES])
+            counter += 1
+            at += size
+    except InvalidTag:
+        pass
+    return counter - first
