@@ -509,6 +509,7 @@ DECODERS: Final = (
             overlay.encode(overlay.LabelRequest(_NODE)),
             overlay.encode(overlay.LabelGrant(_NODE, 1, b"a" * 32, 2, b"b" * 32, 120)),
             overlay.encode(overlay.LabelRefusal(_NODE, 2)),
+            overlay.encode(overlay.Place(_NODE, "192.0.2.9", 7_747)),
         ),
     ),
     Decoder(

@@ -20,12 +20,14 @@ from atoll.overlay.messages import (
     Link,
     LinkState,
     OverlayMessage,
+    Place,
     Probe,
     encode,
 )
 from atoll.overlay.orders import SendControl
 from atoll.overlay.reports import (
     ControlReceived,
+    EndpointSeen,
     FlowSeen,
     MembersChanged,
     NicRestarted,
@@ -54,7 +56,7 @@ def message(random: Random) -> OverlayMessage:
     def link() -> Link:
         return Link(node(), number(32), number(32), number(16), number(16), number(8))
 
-    match random.randrange(9):
+    match random.randrange(10):
         case 0:
             links = tuple(link() for _ in range(random.randrange(41)))
             return LinkState(
@@ -68,6 +70,8 @@ def message(random: Random) -> OverlayMessage:
             return LabelNotice(node(), number(63), bytes(32), number(63), bytes(32), number(16))
         case 4:
             return LabelRefusal(node(), number(8))
+        case 5:
+            return Place(node(), random.choice(("192.0.2.9", "x", "::", "255.255.255.255")), 1 + number(15))
         case _:
             return Probe(*(number(bits) for bits in (32, 32, 16, 32, 32, 32, 32, 3)))
 
@@ -88,6 +92,8 @@ def event(random: Random) -> OverlayInput:
             return SessionUp(node, random.randrange(3))
         case 8 | 9 | 10 | 11 | 12:
             return FlowSeen(node, random.randrange(9), random.randrange(9))
+        case 14:
+            return EndpointSeen(node, random.choice(("192.0.2.9", "2001:db8::1")), 1 + random.randrange(3))
         case 13:
             return ControlReceived(node, DIRECT, random.randbytes(random.randrange(60)))
         case drawn if drawn < 24:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from atoll.base.ids import Endpoint
-from atoll.device.nic.whereabouts import MARKS_TO_ASK, MARKS_TO_MOVE, Whereabouts
+from atoll.device.nic.whereabouts import MARKS_TO_ASK, MARKS_TO_MOVE, SUGGESTED_MAX, Whereabouts
 
 HOME: Endpoint = ("192.0.2.1", 1)
 AWAY: Endpoint = ("192.0.2.2", 2)
@@ -98,14 +98,14 @@ def test_a_mark_from_elsewhere_breaks_the_row(between: Endpoint) -> None:
 
 def test_a_rival_is_asked_from_its_second_mark_on() -> None:
     where = proven()
-    asked: list[Endpoint | None] = []
+    asked: list[tuple[Endpoint, ...]] = []
     for _ in range(MARKS_TO_ASK):
         asked.append(where.asked())
         where.marked(AWAY)
-    assert asked == [None] * MARKS_TO_ASK
-    assert where.asked() == AWAY
+    assert asked == [()] * MARKS_TO_ASK
+    assert where.asked() == (AWAY,)
     where.marked(HOME)
-    assert where.asked() is None
+    assert where.asked() == ()
 
 
 def test_after_a_call_from_elsewhere_the_true_place_is_proven_again() -> None:
@@ -116,3 +116,25 @@ def test_after_a_call_from_elsewhere_the_true_place_is_proven_again() -> None:
         for step in steps:
             step()
         assert (where.endpoint, where.proven) == (HOME, True)
+
+
+def test_until_a_place_is_proven_all_that_may_be_it_are_asked() -> None:
+    where = Whereabouts()
+    where.list((HOME, AWAY), up=False)
+    for number in range(SUGGESTED_MAX + 1):
+        where.suggest((f"198.51.100.{number}", 9))
+    newest = [(f"198.51.100.{number}", 9) for number in range(SUGGESTED_MAX, 0, -1)]
+    asked = [where.asked() for _ in range(4)]
+    assert asked == [(*newest, AWAY), tuple(newest), (*newest, AWAY), tuple(newest)]
+    assert where.known() == (HOME, AWAY, *newest)
+    assert where.marked(newest[0])  # It was there.
+    assert where.endpoint == newest[0]
+    assert where.asked() == ()
+
+
+def test_a_suggestion_moves_nothing_by_itself_and_ends_with_the_next_mark() -> None:
+    where = proven()
+    where.suggest(AWAY)
+    assert (where.endpoint, where.proven, where.asked()) == (HOME, True, (AWAY,))
+    where.marked(HOME)
+    assert where.asked() == ()

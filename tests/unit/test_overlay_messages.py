@@ -57,6 +57,7 @@ def test_the_specification_has_a_vector_for_each_message() -> None:
         "LabelGrant",
         "LabelNotice",
         "LabelRefusal",
+        "Place",
     }
 
 

@@ -46,6 +46,7 @@ from atoll.overlay.messages import OVERLAY_TAGS
 from atoll.overlay.orders import OverlayEffect, SendControl
 from atoll.overlay.reports import (
     ControlReceived,
+    EndpointSeen,
     FlowSeen,
     GuestDown,
     GuestUp,
@@ -152,7 +153,7 @@ class Control:
                 return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns)]
             case GuestUp() | GuestDown():
                 return self._guests(event, now_ns)
-            case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged() | SizePassed():
+            case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged() | SizePassed() | EndpointSeen():
                 return self.mesh.handle(event, now_ns)
             case _:
                 return self._group(event, now_ns)

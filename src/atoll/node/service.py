@@ -484,6 +484,8 @@ class Node:
                         self._sharing.set_result(report)
                 case EndpointSeen(node, host, port):
                     self._endpoints[node] = (host, port)
+                    if self._performer is not None:
+                        self._performer.feed(report)
                 case NicCounters(dropped):
                     self._dropped = dropped
                 case Timestamp(wall_ns):

@@ -29,16 +29,18 @@ from atoll.overlay.messages import (
     Link,
     LinkState,
     OverlayMessage,
+    Place,
     Probe,
     decode,
     encode,
 )
-from atoll.overlay.orders import DropTransmitLabel, OverlayEffect, SendControl
+from atoll.overlay.orders import DropTransmitLabel, OverlayEffect, SendControl, SuggestEndpoint
 from atoll.overlay.pair import Pair
 from atoll.overlay.path import TOGETHER_NS, Path, Reason
 from atoll.overlay.policy import Policy
 from atoll.overlay.reports import (
     ControlReceived,
+    EndpointSeen,
     FlowSeen,
     MembersChanged,
     NicRestarted,
@@ -58,6 +60,9 @@ REPORT_NS: Final = 5 * SECOND_NS  # How often numbers of our links are compared 
 HEARSAY_NS: Final = SECOND_NS  # What a relay says of its links is looked at after this; our own probes are faster.
 DEVIATION_US_MAX: Final = 0xFFFF  # Told at most: a link then has 28 bytes at most, and 40 of them fit a message.
 JITTERS: Final = 32  # Jitters drawn at a time.
+PLACES_NS: Final = 30 * SECOND_NS  # Where members behind NATs are is said again so often.
+PUNCHES: Final = 16  # Questions to a suggested place, so that both NATs open while both ends knock ...
+PUNCH_GAP_NS: Final = 250 * MILLISECOND_NS
 
 
 @final
@@ -74,6 +79,9 @@ class _State(msgspec.Struct):
     pairs: dict[bytes, Pair] = {}
     rejects: dict[str, int] = {}
     jitters: bytes = b""
+    listed: dict[bytes, tuple[tuple[str, int], ...]] = {}  # Where members say that they are.
+    places: dict[bytes, tuple[str, int]] = {}  # Where we see those that are elsewhere.
+    places_ns: int = 0
     sizes: Sizes = msgspec.field(default_factory=Sizes)
 
 
@@ -143,6 +151,8 @@ class Mesh:
                 self._session_down(node, now_ns, out)
             case MembersChanged():
                 self._members(event, now_ns, out)
+            case EndpointSeen(node, host, port):
+                self._seen(node, (host, port), out)
             case SizePassed(node, token):
                 out += state.sizes.passed(node, token)
             case PolicyChanged(policy):
@@ -268,8 +278,38 @@ class Mesh:
         elif isinstance(message, LinkState):
             if self._state.table.apply(event.node, message, now_ns):
                 self._hurry(event.node, now_ns)
+        elif isinstance(message, Place):
+            self._told_place(message, now_ns, out)
         else:
             self._label(event.node, message, now_ns, out)
+
+    def _seen(self, node: bytes, place: tuple[str, int], out: list[OverlayEffect]) -> None:
+        """Tell the others where a member is that a NAT has put elsewhere: so two behind NATs can meet."""
+        state = self._state
+        if node not in self._pairs:
+            return
+        if place in state.listed.get(node, ()):
+            state.places.pop(node, None)
+        elif state.places.get(node) != place:
+            state.places[node] = place
+            for other in self._pairs:
+                self._tell_place(node, other, out)
+
+    def _tell_place(self, node: bytes, other: bytes, out: list[OverlayEffect]) -> None:
+        if other != node and self._pairs[other].session:
+            said = encode(Place(node, *self._state.places[node]))
+            out.append(SendControl(other, self.via(other), said))
+
+    def _told_place(self, place: Place, now_ns: int, out: list[OverlayEffect]) -> None:
+        pair = self._pairs.get(place.node)
+        if pair is None or (place.host, place.port) in self._state.listed.get(place.node, ()):
+            return
+        path = pair.paths.get(DIRECT)
+        if path is None or not path.working:
+            out.append(SuggestEndpoint(place.node, place.host, place.port))
+            if path is not None:
+                path.ask(PUNCHES, PUNCH_GAP_NS, now_ns)
+                self._due[place.node] = pair.deadline_ns
 
     def _hurry(self, origin: bytes, now_ns: int) -> None:
         """A member's links changed: pairs that use it as a relay, or suffer, look again soon."""
@@ -319,6 +359,8 @@ class Mesh:
         introduction = state.reporter.introduction(self._own_links(), load, will)
         out.extend(SendControl(node, self.via(node), encode(message)) for message in introduction)
         pair.run(self, now_ns, out)
+        for other in state.places:
+            self._tell_place(other, node, out)
         self._settle(node, pair, now_ns, out)
 
     def _session_down(self, node: bytes, now_ns: int, out: list[OverlayEffect]) -> None:
@@ -336,12 +378,14 @@ class Mesh:
         state = self._state
         wanted = {member.node: member for member in event.members if member.node != state.config.node}
         nodes = list(wanted)[:MEMBERS_MAX]
+        state.listed = {node: wanted[node].endpoints for node in nodes}
         if len(wanted) > MEMBERS_MAX:
             self._reject("members beyond the limit")
         for node in [node for node in self._pairs if node not in nodes]:
             del self._pairs[node], self._due[node]
             state.table.forget(node)
             state.sizes.forget(node)
+            state.places.pop(node, None)
         self._perform(state.labels.set_members(nodes), out)
         for node in nodes:
             if node not in self._pairs:
@@ -417,6 +461,11 @@ class Mesh:
     def _report(self, now_ns: int, out: list[OverlayEffect]) -> None:
         state = self._state
         state.report_ns = now_ns + REPORT_NS
+        if now_ns >= state.places_ns:  # What got lost is said again.
+            state.places_ns = now_ns + PLACES_NS
+            for node in state.places:
+                for other in self._pairs:
+                    self._tell_place(node, other, out)
         load, will = state.labels.load(now_ns), will_number(state.config.relay)
         for message in state.reporter.messages(self._own_links(), load, will, now_ns):
             payload = encode(message)

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from atoll.base.errors import WireError
-from atoll.base.ids import NODE_ID_BYTES
+from atoll.base.ids import ENDPOINT_HOST_CHARS_MAX, NODE_ID_BYTES
 from atoll.core.machine import Tuple
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Link",
     "LinkState",
     "OverlayMessage",
+    "Place",
     "Probe",
     "decode",
     "encode",
@@ -151,7 +152,15 @@ class LabelRefusal(Tuple, frozen=True, tag=6):
     reason: U8
 
 
-OverlayMessage = Probe | LinkState | LabelRequest | LabelGrant | LabelNotice | LabelRefusal
+class Place(Tuple, frozen=True, tag=7):
+    """The sender sees a member at this address, which is not one that the member itself lists: it is behind a NAT."""
+
+    node: Id
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=ENDPOINT_HOST_CHARS_MAX)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]
+
+
+OverlayMessage = Probe | LinkState | LabelRequest | LabelGrant | LabelNotice | LabelRefusal | Place
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[OverlayMessage]] = msgspec.msgpack.Decoder(OverlayMessage)

@@ -22,6 +22,7 @@ __all__ = [
     "SetRoute",
     "SetSize",
     "SetTransmitLabel",
+    "SuggestEndpoint",
     "YieldGuest",
 ]
 
@@ -137,6 +138,14 @@ class YieldGuest(Tuple, frozen=True):
     node: bytes
 
 
+class SuggestEndpoint(Tuple, frozen=True):
+    """A member may be found at this address, as another one sees it: what is said directly goes there, too."""
+
+    node: bytes
+    host: str
+    port: int
+
+
 class RouteNotice(Tuple, frozen=True):
     """For people and logs: a route changed or a path changed state.
 
@@ -168,6 +177,7 @@ NicOrder = (
     | DropForwardLabel
     | SetArrivalLabel
     | DropArrivalLabel
+    | SuggestEndpoint
     | SetSize
     | ProbeSize
     | SetGuest

@@ -7,6 +7,7 @@ from atoll.overlay.policy import Policy
 
 __all__ = [
     "ControlReceived",
+    "EndpointSeen",
     "FlowSeen",
     "GuestDown",
     "GuestUp",
@@ -57,6 +58,14 @@ class ControlReceived(Tuple, frozen=True):
     payload: bytes
     data_sent: int = 0
     data_seen: int = 0
+
+
+class EndpointSeen(Tuple, frozen=True):
+    """Report: authenticated packets of the node come directly from this address now; at most one a second and node."""
+
+    node: bytes
+    host: str
+    port: int
 
 
 class FlowSeen(Tuple, frozen=True):
@@ -121,4 +130,5 @@ OverlayInput = (
     | NicRestarted
     | PolicyChanged
     | SizePassed
+    | EndpointSeen
 )

@@ -318,11 +318,11 @@ class Engine:
             self.counters.drop("control-unsent")
             return
         self._outlet.send(peer, order.via, sealed)
-        rival = peer.where.asked() if direct else None
-        if rival is not None:  # Sealed anew, or the copy that comes second would die as a replay and prove nothing.
+        for other in peer.where.asked() if direct else ():
+            # Sealed anew, or the copy that comes second would die as a replay and prove nothing.
             again = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
             if again is not None:
-                self._outlet.emit(rival, again)
+                self._outlet.emit(other, again)
 
     def _order_size(self, order: ProbeSize) -> None:
         peer = self._peers.get(order.node)

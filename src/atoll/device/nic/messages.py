@@ -25,6 +25,7 @@ from atoll.device.nic.limits import (
 from atoll.overlay.orders import NicOrder
 from atoll.overlay.reports import (
     ControlReceived,
+    EndpointSeen,
     FlowSeen,
     GuestDown,
     GuestUp,
@@ -248,14 +249,6 @@ class PacketReceived(Tuple, frozen=True):
 
     node: bytes
     packet: bytes
-
-
-class EndpointSeen(Tuple, frozen=True):
-    """Report: authenticated packets of the node come directly from this address now; at most one a second and node."""
-
-    node: bytes
-    host: str
-    port: int
 
 
 class NicCounters(Tuple, frozen=True):

@@ -30,6 +30,7 @@ from atoll.overlay.orders import (
     SetRoute,
     SetSize,
     SetTransmitLabel,
+    SuggestEndpoint,
 )
 from atoll.overlay.session import Sessions
 
@@ -90,6 +91,11 @@ class Tables:
             case SetRoute(node, tag, via, also, copy_bytes):
                 peer = self._peers.by_node.get(node)
                 return peer is not None and peer.set_route(tag, (via, also, copy_bytes))
+            case SuggestEndpoint(node, host, port):
+                peer, place = self._peers.by_node.get(node), numeric_endpoint((host, port))
+                if peer is None or place is None:
+                    return False
+                peer.where.suggest(place)
             case SetSize(node, via, size):
                 peer = self._peers.by_node.get(node)
                 return peer is not None and peer.set_size(via, size)

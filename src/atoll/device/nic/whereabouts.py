@@ -16,10 +16,11 @@ from typing import Final, final
 
 from atoll.base.ids import Endpoint
 
-__all__ = ["MARKS_TO_ASK", "MARKS_TO_MOVE", "Whereabouts"]
+__all__ = ["MARKS_TO_ASK", "MARKS_TO_MOVE", "SUGGESTED_MAX", "Whereabouts"]
 
 MARKS_TO_MOVE: Final = 3  # An on-path thief of one packet moves nothing; a peer under suspicion sends 50 a second.
 MARKS_TO_ASK: Final = 2
+SUGGESTED_MAX: Final = 2  # Limit. Whatever members say, we knock at so few places.
 
 
 @final
@@ -31,18 +32,20 @@ class Whereabouts:
         proven: Whether a mark of the present session came from there; if not, the next mark decides.
         listed: Where the peer says that it is, best first.
         good: The last endpoint that was proven, in any session; None: none yet.
+        suggested: Where members see it, newest first, at most SUGGESTED_MAX; none after a mark from ``endpoint``.
         rival: Another place from which marks come; None: none.
         rival_marks: How many came from it since the last one from ``endpoint``.
     """
 
-    __slots__ = ("endpoint", "good", "listed", "proven", "rival", "rival_marks")
+    __slots__ = ("_turn", "endpoint", "good", "listed", "proven", "rival", "rival_marks", "suggested")
 
     def __init__(self) -> None:
         self.endpoint: Endpoint | None = None
         self.good: Endpoint | None = None
         self.rival: Endpoint | None = None
         self.listed: tuple[Endpoint, ...] = ()
-        self.proven, self.rival_marks = False, 0
+        self.suggested: tuple[Endpoint, ...] = ()
+        self.proven, self.rival_marks, self._turn = False, 0, 0
 
     def list(self, listed: tuple[Endpoint, ...], *, up: bool) -> bool:
         """Take what the peer now says about where it is; return whether that is news. A live session stays put."""
@@ -89,13 +92,28 @@ class Whereabouts:
             if not news:
                 return False
         self.endpoint = self.good = source
-        self.proven, self.rival, self.rival_marks = True, None, 0
+        self.proven, self.rival, self.rival_marks, self.suggested = True, None, 0, ()
         return news
 
-    def asked(self) -> Endpoint | None:
-        """Return where direct control messages go as well; None: nowhere."""
-        return self.rival if self.rival_marks >= MARKS_TO_ASK else None
+    def suggest(self, place: Endpoint) -> None:
+        """Take another member's word for where it is: enough to knock there, and to believe nothing."""
+        self.suggested = (place, *(one for one in self.suggested if one != place))[:SUGGESTED_MAX]
+
+    def asked(self) -> tuple[Endpoint, ...]:
+        """Return where direct control messages go as well.
+
+        That is the rival, and what others suggest. While no place is proven, it is in turn one of those listed as well.
+        """
+        places = list(self.suggested)
+        if self.rival is not None and self.rival_marks >= MARKS_TO_ASK:
+            places.insert(0, self.rival)
+        if not self.proven and self.listed:
+            self._turn += 1
+            places.append(self.listed[self._turn % len(self.listed)])
+        return tuple(place for place in dict.fromkeys(places) if place != self.endpoint)
 
     def known(self) -> tuple[Endpoint, ...]:
         """Return all the places where it may be, best first, each once."""
-        return tuple(dict.fromkeys(one for one in (self.endpoint, self.good, *self.listed) if one is not None))
+        return tuple(
+            dict.fromkeys(one for one in (self.endpoint, self.good, *self.listed, *self.suggested) if one is not None)
+        )
