@@ -67,8 +67,9 @@ class Host:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def up(self, *arguments: str) -> Ready:
-        done = self.atoll("up", *arguments, "--name", self.name, "--listen", f"{self.ip}:{PORT}", "--json")
+    def up(self, *arguments: str, listen: str | None = None) -> Ready:
+        listen = listen or f"{self.ip}:{PORT}"
+        done = self.atoll("up", *arguments, "--name", self.name, "--listen", listen, "--json")
         assert done.returncode == 0, done.stderr
         self.ready = msgspec.json.decode(done.stdout, type=Ready)
         return self.ready

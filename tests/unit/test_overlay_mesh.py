@@ -20,15 +20,14 @@ from atoll.overlay.limits import (
     HISTORY_MAX,
     PATHS_PER_PAIR_MAX,
 )
-from atoll.overlay.mesh import KIND, PLACES_NS, PUNCHES, Mesh
-from atoll.overlay.messages import LabelGrant, LabelNotice, LabelRefusal, Link, LinkState, Place, Probe, decode, encode
-from atoll.overlay.orders import RouteNotice, SendControl, SetRoute, SetTransmitLabel, SuggestEndpoint
+from atoll.overlay.mesh import KIND, Mesh
+from atoll.overlay.messages import LabelGrant, LabelNotice, LabelRefusal, Link, LinkState, Probe, decode, encode
+from atoll.overlay.orders import RouteNotice, SendControl, SetRoute, SetTransmitLabel
 from atoll.overlay.pair import PROVED_NS
 from atoll.overlay.path import ASK
 from atoll.overlay.policy import DEFAULT_RULES, TAG_DIRECT, TAG_LATENCY, TAG_LOSS, Metric, Policy, Rule
 from atoll.overlay.reports import (
     ControlReceived,
-    EndpointSeen,
     FlowSeen,
     MembersChanged,
     NicRestarted,
@@ -612,62 +611,3 @@ def test_small_packets_of_a_tag_go_twice_if_the_operator_wants_that() -> None:
     made.feed(0, PolicyChanged(Policy()))
     last = [one for _, _, one in made.trace if isinstance(one, SetRoute) and one.tag == TAG_LOSS][-1]
     assert (last.also, last.copy_bytes) == (None, 0)
-
-
-def places(made: World, number: int) -> list[tuple[bytes, Place]]:
-    """Return whom a node told where another one is."""
-    sent = [one for _, by, one in made.trace or () if by == number and isinstance(one, SendControl)]
-    return [(one.node, said) for one in sent if isinstance(said := decode(one.payload), Place)]
-
-
-def test_who_sees_a_member_elsewhere_than_it_says_tells_the_others_and_says_it_again() -> None:
-    made = world(1, 4)
-    made.run(4)
-    made.trace = []
-    made.feed(0, EndpointSeen(made.ids[1], "192.0.2.9", 4_242))
-    place = Place(made.ids[1], "192.0.2.9", 4_242)
-    assert sorted(places(made, 0)) == sorted((made.ids[other], place) for other in (2, 3))
-    made.feed(0, EndpointSeen(made.ids[1], "192.0.2.9", 4_242))  # No news.
-    assert len(places(made, 0)) == 2
-    made.run(PLACES_NS // SECOND_NS + 5)
-    assert len(places(made, 0)) in {4, 6}
-    made.trace.clear()
-    made.feed(0, SessionUp(made.ids[2], 9))
-    assert places(made, 0) == [(made.ids[2], place)]
-
-
-def test_of_a_member_that_is_where_it_says_nothing_is_told() -> None:
-    made = world(1, 3)
-    made.run(4)
-    made.trace = []
-    there = msgspec.structs.replace(member(1), endpoints=(("192.0.2.9", 7_747),))
-    made.feed(0, EndpointSeen(made.ids[1], "192.0.2.9", 4_242))
-    made.feed(0, MembersChanged(tuple(sorted((there, member(2)), key=lambda one: one.node))))
-    made.feed(0, EndpointSeen(made.ids[1], "192.0.2.9", 7_747))
-    made.trace.clear()
-    made.run(PLACES_NS // SECOND_NS + 5)
-    assert places(made, 0) == []
-
-
-def test_a_place_is_knocked_at_only_while_there_is_no_direct_way() -> None:
-    made = world(1, 3)
-    made.run(4)
-    told = ControlReceived(made.ids[2], DIRECT, encode(Place(made.ids[1], "192.0.2.9", 4_242)))
-    made.trace = []
-    made.feed(0, told)
-    assert not [one for _, _, one in made.trace if isinstance(one, SuggestEndpoint)]
-    made.change(0, 1, cut=True)
-    made.run(8)
-    made.trace.clear()
-    made.feed(0, told)
-    assert [one for _, _, one in made.trace if isinstance(one, SuggestEndpoint)] == [
-        SuggestEndpoint(made.ids[1], "192.0.2.9", 4_242)
-    ]
-    made.run(4)
-    asked = [
-        said
-        for _, by, one in made.trace
-        if by == 0 and isinstance(one, SendControl) and (one.node, one.via) == (made.ids[1], DIRECT)
-        if isinstance(said := decode(one.payload), Probe) and said.flags & ASK
-    ]
-    assert PUNCHES <= len(asked) <= PUNCHES + 4

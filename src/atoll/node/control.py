@@ -51,6 +51,7 @@ from atoll.overlay.reports import (
     GuestDown,
     GuestUp,
     MembersChanged,
+    NetworkChanged,
     NicRestarted,
     OverlayInput,
     PolicyChanged,
@@ -153,7 +154,9 @@ class Control:
                 return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns)]
             case GuestUp() | GuestDown():
                 return self._guests(event, now_ns)
-            case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged() | SizePassed() | EndpointSeen():
+            case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged():
+                return self.mesh.handle(event, now_ns)
+            case SizePassed() | EndpointSeen() | NetworkChanged():
                 return self.mesh.handle(event, now_ns)
             case _:
                 return self._group(event, now_ns)

@@ -43,11 +43,12 @@ from atoll.device.nic.messages import (
     Timestamp,
     TunLost,
 )
-from atoll.group.events import DuplicateIdentity, Removed, StoreRoster, WallClock
+from atoll.group.events import DuplicateIdentity, ProfileChanged, Removed, StoreRoster, WallClock
 from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
 from atoll.host.addresses import reachable_endpoints
 from atoll.host.journal_files import JournalFiles
+from atoll.host.network import NetworkWatch
 from atoll.host.writer import NewestWriter
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.keeping import RosterKeeper
@@ -61,7 +62,7 @@ from atoll.node.tunnel import Tunnel
 from atoll.overlay.config import Config
 from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
-from atoll.overlay.reports import NicRestarted, PolicyChanged, RelayMetered
+from atoll.overlay.reports import NetworkChanged, NicRestarted, PolicyChanged, RelayMetered
 
 __all__ = ["PORT_MAX", "Node", "Plan", "own_member", "parse_address", "parse_endpoint", "started"]
 
@@ -213,6 +214,7 @@ class Node:
         self._sharing: asyncio.Future[GatewayShared] | None = None
         self._names = NameServer(plan.group, self.book, self._send_packet)
         self.departed: Callable[[NodeId], None] = lambda _: None  # Called with each member that is one no more.
+        self._network: NetworkWatch | None = None
         self._rules = plan.settings.rules
         self._enforced: tuple[object, ...] = ()  # What the packet device was last told of them.
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet, allow=self._allow)
@@ -261,6 +263,7 @@ class Node:
         self._enforce()
         self._arm()
         self._spawn(self._keep_house())
+        self._network = NetworkWatch(self._network_changed)
 
     def _recorded(self, control: Control, now_ns: int, wall_ns: int) -> Performer:
         journal = self._open_journal()
@@ -299,6 +302,8 @@ class Node:
             async with asyncio.timeout(STORE_S_MAX):
                 await self._keeper.settled()
                 await self._stamp_writer.settled()
+        if self._network is not None:
+            self._network.close()
         await self.stack.close()
         await asyncio.sleep(0)  # The orders of the last streams leave in this turn.
         if self._timer is not None:
@@ -463,6 +468,13 @@ class Node:
 
     def _own_member(self) -> Member:
         return own_member(self._plan.identity, self._plan.settings, self._listen)
+
+    def _network_changed(self) -> None:
+        """This machine moved: say where it is now, by all ways."""
+        self.feed(NetworkChanged())
+        member = self._own_member()
+        if member.endpoints:  # Else there is no network, and who hears nothing need not hear that.
+            self.feed(ProfileChanged(member))
 
     def _order(self, order: Order) -> None:
         if isinstance(order, ExpelPeer):

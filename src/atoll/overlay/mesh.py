@@ -43,6 +43,7 @@ from atoll.overlay.reports import (
     EndpointSeen,
     FlowSeen,
     MembersChanged,
+    NetworkChanged,
     NicRestarted,
     OverlayInput,
     PolicyChanged,
@@ -56,6 +57,9 @@ from atoll.overlay.sizes import Sizes
 __all__ = ["KIND", "Mesh"]
 
 STALL_NS: Final = 60 * MILLISECOND_NS  # A Tick later than this means that we were not running.
+ASLEEP_NS: Final = 5 * SECOND_NS  # Later still: the machine slept, and may have woken elsewhere.
+MOVED_ASKS: Final = 10  # Questions to each member after we may have moved: three prove the new place (relay.md, 5).
+MOVED_GAP_NS: Final = 50 * MILLISECOND_NS
 REPORT_NS: Final = 5 * SECOND_NS  # How often numbers of our links are compared with what was told.
 HEARSAY_NS: Final = SECOND_NS  # What a relay says of its links is looked at after this; our own probes are faster.
 DEVIATION_US_MAX: Final = 0xFFFF  # Told at most: a link then has 28 bytes at most, and 40 of them fit a message.
@@ -137,6 +141,8 @@ class Mesh:
             for node, pair in self._pairs.items():
                 pair.forgive(now_ns)
                 self._due[node] = pair.deadline_ns
+            if now_ns - deadline_ns > ASLEEP_NS:
+                self._ask_all(now_ns)
         state.now_ns = now_ns
         match event:
             case ControlReceived():
@@ -153,6 +159,8 @@ class Mesh:
                 self._members(event, now_ns, out)
             case EndpointSeen(node, host, port):
                 self._seen(node, (host, port), out)
+            case NetworkChanged():
+                self._ask_all(now_ns)
             case SizePassed(node, token):
                 out += state.sizes.passed(node, token)
             case PolicyChanged(policy):
@@ -282,6 +290,14 @@ class Mesh:
             self._told_place(message, now_ns, out)
         else:
             self._label(event.node, message, now_ns, out)
+
+    def _ask_all(self, now_ns: int) -> None:
+        """We may be elsewhere: let everybody hear it, and find out at once which direct paths there are."""
+        for node, pair in self._pairs.items():
+            path = pair.paths.get(DIRECT)
+            if path is not None:
+                path.ask(MOVED_ASKS, MOVED_GAP_NS, now_ns)
+                self._due[node] = pair.deadline_ns
 
     def _seen(self, node: bytes, place: tuple[str, int], out: list[OverlayEffect]) -> None:
         """Tell the others where a member is that a NAT has put elsewhere: so two behind NATs can meet."""

@@ -12,6 +12,7 @@ __all__ = [
     "GuestDown",
     "GuestUp",
     "MembersChanged",
+    "NetworkChanged",
     "NicRestarted",
     "OverlayInput",
     "PolicyChanged",
@@ -66,6 +67,10 @@ class EndpointSeen(Tuple, frozen=True):
     node: bytes
     host: str
     port: int
+
+
+class NetworkChanged(Tuple, frozen=True):
+    """Addresses or routes of this machine changed: any direct path may be another one now."""
 
 
 class FlowSeen(Tuple, frozen=True):
@@ -131,4 +136,5 @@ OverlayInput = (
     | PolicyChanged
     | SizePassed
     | EndpointSeen
+    | NetworkChanged
 )

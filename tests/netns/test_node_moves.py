@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine that moves to another network keeps its connections: one of its addresses goes, another one comes."""
+
+import pytest
+
+from tests.netns.lan import PORT, WAIT_S, Host, hosts
+from tests.process.node_world import until
+
+pytestmark = pytest.mark.netns
+
+# Answers each byte, and says how long the longest wait for an answer was, s.
+ECHO = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 4000), family=socket.AF_INET6)
+print("ready", flush=True)
+link, _ = server.accept()
+while (data := link.recv(1)):
+    link.sendall(data)
+"""
+ASK = """
+import socket, sys, threading, time
+link = socket.create_connection((sys.argv[1], 4000), 10)
+link.settimeout(20)
+worst, moved = 0.0, threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), moved.set()), daemon=True).start()
+print("ready", flush=True)
+for _ in range(10_000):
+    began = time.monotonic()
+    link.sendall(b"x")
+    assert link.recv(1) == b"x"
+    worst = max(worst, time.monotonic() - began)
+    if moved.wait(0.02):
+        break
+print(worst)
+"""
+
+# Ends at the second notice.
+WATCH = """
+import asyncio
+from atoll.host.network import NetworkWatch
+async def main():
+    changes = asyncio.Queue()
+    watch = NetworkWatch(lambda: changes.put_nowait(None))
+    print("ready", flush=True)
+    for _ in range(2):
+        await changes.get()
+        print("changed", flush=True)
+    watch.close()
+    watch.close()
+    print("closed")
+asyncio.run(main())
+"""
+
+NEW = "10.77.0.200"
+
+
+def move(host: Host, old: str) -> None:
+    """As a laptop does that is carried to another network."""
+    host.inside("ip", "address", "del", f"{old}/24", "dev", "ee0")
+    host.inside("ip", "address", "add", f"{NEW}/24", "dev", "ee0")
+    host.inside("ip", "route", "replace", "default", "dev", "ee0")
+
+
+def lists(host: Host, name: str) -> str | None:
+    return next((peer.endpoint for peer in host.status().peers if peer.name == name), None)
+
+
+def test_a_machine_that_moves_is_found_at_once_and_keeps_its_connections() -> None:
+    with hosts(3) as (first, second, third):
+        for host in (first, second, third):
+            host.inside("ip", "route", "add", "default", "dev", "ee0")
+        invite = first.up("--tun").invite
+        assert invite is not None
+        second.up("--tun", invite, listen=f"0.0.0.0:{PORT}")
+        third.up("--tun", first.atoll("invite").stdout.split()[-1])
+        until(lambda: all(peer.state == "ok" for peer in first.status().peers), "all paths")
+        with (
+            first.python(ECHO, first.address) as server,
+            second.python(ASK, first.address) as client,
+        ):
+            assert server.stdout is not None
+            assert client.stdout is not None
+            assert client.stdin is not None
+            assert server.stdout.readline() == "ready\n"
+            assert client.stdout.readline() == "ready\n"
+            old = second.ip
+            second.ip = NEW
+            move(second, old)
+            until(lambda: lists(first, "n1") == lists(third, "n1") == f"{NEW}:{PORT}", "the new place")
+            client.stdin.write("moved\n")
+            client.stdin.flush()
+            worst_s = float(client.stdout.readline())
+        assert worst_s < 5
+        # Its own word: it is called there by who begins later, too.
+        until(lambda: NEW.encode() in (third.state / "roster").read_bytes(), "the new place in the rosters")
+
+
+def test_changes_of_addresses_are_noticed_and_told_once() -> None:
+    with hosts(1) as (host,), host.python(WATCH) as watch:
+        assert watch.stdout is not None
+        assert watch.stdout.readline() == "ready\n"
+        move(host, host.ip)
+        assert watch.stdout.readline() == "changed\n"
+        host.inside("ip", "route", "del", "default", "dev", "ee0")
+        assert watch.communicate(timeout=WAIT_S)[0] == "changed\nclosed\n"
