@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from atoll.base.ids import Endpoint
-from atoll.device.nic.whereabouts import MARKS_TO_ASK, MARKS_TO_MOVE, SUGGESTED_MAX, Whereabouts
+from atoll.device.nic.whereabouts import MARKS_TO_ASK, MARKS_TO_MOVE, SILENT_ASKS, SUGGESTED_MAX, Whereabouts
 
 HOME: Endpoint = ("192.0.2.1", 1)
 AWAY: Endpoint = ("192.0.2.2", 2)
@@ -137,4 +137,15 @@ def test_a_suggestion_moves_nothing_by_itself_and_ends_with_the_next_mark() -> N
     where.suggest(AWAY)
     assert (where.endpoint, where.proven, where.asked()) == (HOME, True, (AWAY,))
     where.marked(HOME)
+    assert where.asked() == ()
+
+
+def test_a_proven_place_that_fell_silent_is_not_asked_alone() -> None:
+    """Whoever got himself taken for the direct way must keep bringing marks, or the listed places come into play."""
+    where = Whereabouts()
+    where.list((HOME,), up=False)
+    where.marked(AWAY)
+    assert [where.asked() for _ in range(SILENT_ASKS - 1)] == [()] * (SILENT_ASKS - 1)
+    assert where.asked() == (HOME,)
+    where.marked(AWAY)
     assert where.asked() == ()

@@ -16,10 +16,11 @@ from typing import Final, final
 
 from atoll.base.ids import Endpoint
 
-__all__ = ["MARKS_TO_ASK", "MARKS_TO_MOVE", "SUGGESTED_MAX", "Whereabouts"]
+__all__ = ["MARKS_TO_ASK", "MARKS_TO_MOVE", "SILENT_ASKS", "SUGGESTED_MAX", "Whereabouts"]
 
 MARKS_TO_MOVE: Final = 3  # An on-path thief of one packet moves nothing; a peer under suspicion sends 50 a second.
 MARKS_TO_ASK: Final = 2
+SILENT_ASKS: Final = 32  # After so many questions without a mark, a proven place is asked for like an unproven one.
 SUGGESTED_MAX: Final = 2  # Limit. Whatever members say, we knock at so few places.
 
 
@@ -37,7 +38,7 @@ class Whereabouts:
         rival_marks: How many came from it since the last one from ``endpoint``.
     """
 
-    __slots__ = ("_turn", "endpoint", "good", "listed", "proven", "rival", "rival_marks", "suggested")
+    __slots__ = ("_silent", "_turn", "endpoint", "good", "listed", "proven", "rival", "rival_marks", "suggested")
 
     def __init__(self) -> None:
         self.endpoint: Endpoint | None = None
@@ -45,7 +46,7 @@ class Whereabouts:
         self.rival: Endpoint | None = None
         self.listed: tuple[Endpoint, ...] = ()
         self.suggested: tuple[Endpoint, ...] = ()
-        self.proven, self.rival_marks, self._turn = False, 0, 0
+        self.proven, self.rival_marks, self._turn, self._silent = False, 0, 0, 0
 
     def list(self, listed: tuple[Endpoint, ...], *, up: bool) -> bool:
         """Take what the peer now says about where it is; return whether that is news. A live session stays put."""
@@ -93,6 +94,7 @@ class Whereabouts:
                 return False
         self.endpoint = self.good = source
         self.proven, self.rival, self.rival_marks, self.suggested = True, None, 0, ()
+        self._silent = 0
         return news
 
     def suggest(self, place: Endpoint) -> None:
@@ -100,14 +102,16 @@ class Whereabouts:
         self.suggested = (place, *(one for one in self.suggested if one != place))[:SUGGESTED_MAX]
 
     def asked(self) -> tuple[Endpoint, ...]:
-        """Return where direct control messages go as well.
+        """Return where a direct control message goes as well.
 
-        That is the rival, and what others suggest. While no place is proven, it is in turn one of those listed as well.
+        That is the rival, and what others suggest. While no place is proven, or the proven one is silent, it is in turn
+        one of those listed as well.
         """
+        self._silent = min(self._silent + 1, SILENT_ASKS)
         places = list(self.suggested)
         if self.rival is not None and self.rival_marks >= MARKS_TO_ASK:
             places.insert(0, self.rival)
-        if not self.proven and self.listed:
+        if self.listed and (not self.proven or self._silent == SILENT_ASKS):
             self._turn += 1
             places.append(self.listed[self._turn % len(self.listed)])
         return tuple(place for place in dict.fromkeys(places) if place != self.endpoint)
