@@ -32,7 +32,7 @@ from atoll.core.journal import Provenance, Recorder, read
 from atoll.core.machine import MachineKind
 from atoll.device.nic import messages as nic
 from atoll.device.nic.engine import Engine
-from atoll.device.nic.frame import Heading, inner_of, label_of
+from atoll.device.nic.frame import LABEL_END, Heading, inner_of, label_of
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.plaintext import pad_control, take_packet, unpad_control
 from atoll.group import messages as group
@@ -309,7 +309,7 @@ def _batches(items: Sequence[nic.Order | nic.Report]) -> tuple[bytes, ...]:
 
 def _frame(data: bytes) -> bool:
     label = label_of(data)
-    return label is not None and Heading(label, _LABEL_KEY).is_on(data) and bool(inner_of(data))
+    return label is not None and label < LABEL_END and Heading(label, _LABEL_KEY).is_on(data) and bool(inner_of(data))
 
 
 def _plaintext(data: bytes) -> bytes:

@@ -96,24 +96,25 @@ def pair() -> Generator[tuple[Host, Host]]:
 @contextmanager
 def talking(one: Host, two: Host) -> Generator[Callable[[int], None]]:
     """Keep a connection between the two; what it yields sends and checks so many pieces."""
-    with two.python(SERVE, two.address) as server, one.python(TALK, two.address) as talk:
+    with two.python(SERVE, two.address) as server:
         try:
             assert server.stdout is not None
-            assert talk.stdin is not None
-            assert talk.stdout is not None
             assert server.stdout.readline() == "ready\n"
+            with one.python(TALK, two.address) as talk:
 
-            def exchange(count: int) -> None:
-                assert talk.stdin is not None
-                assert talk.stdout is not None
-                talk.stdin.write(f"{count}\n")
-                talk.stdin.flush()
-                assert talk.stdout.readline() == "same\n"
+                def exchange(count: int) -> None:
+                    assert talk.stdin is not None
+                    assert talk.stdout is not None
+                    talk.stdin.write(f"{count}\n")
+                    talk.stdin.flush()
+                    assert talk.stdout.readline() == "same\n"
 
-            yield exchange
+                try:
+                    yield exchange
+                finally:
+                    talk.terminate()
         finally:
             server.terminate()
-            talk.terminate()
 
 
 def narrow(host: Host) -> None:

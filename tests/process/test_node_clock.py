@@ -11,8 +11,9 @@ from atoll.base.units import SECOND_NS
 from atoll.group.identity import founding_roster
 from atoll.group.roster import Roster
 from atoll.host.clock import SystemClock
+from atoll.node.addresses import own_member
 from atoll.node.methods import Methods
-from atoll.node.service import Node, Plan, own_member
+from atoll.node.service import Node, Plan
 from atoll.node.state import Settings, StateDirectory
 
 pytestmark = pytest.mark.process

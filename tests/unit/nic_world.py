@@ -50,6 +50,8 @@ class World:
         self.lost: Callable[[Datagram], bool] = lambda _: False
         self.kernel: list[list[bytes]] = [[] for _ in self.engines]  # Writes to the TUN device, virtio header first.
         self.bursts = 0
+        # Over TCP: (from, endpoint there) to (to, endpoint as it is seen there).
+        self.connections: dict[tuple[int, Endpoint], tuple[int, Endpoint]] = {}
 
     @property
     def wall_ns(self) -> int:
@@ -77,6 +79,11 @@ class World:
                 self.take_bursts(index)
                 for datagram in out:
                     moving = True
+                    connected = self.connections.get((index, datagram[1]))
+                    if connected is not None:
+                        there, source = connected
+                        self.engines[there].receive(datagram[2], source, self.now_ns, self.wall_ns)
+                        continue
                     self.sent.append(datagram)
                     if not self.lost(datagram) and datagram[1] in self.at:
                         there = self.at.index(datagram[1])

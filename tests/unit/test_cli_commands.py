@@ -343,10 +343,11 @@ def test_config_show_prints_origins(tmp_path: Path, capsys: Captured, monkeypatc
     file.write_text('relay = "metered"\n')
     monkeypatch.setenv("ATOLL_NAME", "fra-1")
     assert run(["config", "show", "--origin", "--config", str(file), "--state", "/s"]) == 0
-    assert capsys.readouterr().out.splitlines()[:5] == [
+    assert capsys.readouterr().out.splitlines()[:6] == [
         "state\t/s\tflag --state",
         "name\tfra-1\tenvironment ATOLL_NAME",
         "listen\t-\tdefault",
+        "tcp\t-\tdefault",
         "advertise\t-\tdefault",
         f"relay\tmetered\tfile {file}",
     ]
@@ -356,7 +357,13 @@ def test_config_show_knows_what_an_earlier_up_was_told(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATOLL_RELAY", "never")
-    kept = Settings(name="fra-1", group_name="g", listen="0.0.0.0:7", relay=RelayWill.METERED, relay_bytes_s=1_250_000)
+    kept = Settings(
+        name="fra-1",
+        group_name="g",
+        listen="0.0.0.0:7,tcp/0.0.0.0:443",
+        relay=RelayWill.METERED,
+        relay_bytes_s=1_250_000,
+    )
     (tmp_path / "settings.json").write_bytes(msgspec.json.encode(kept))
     assert run(["config", "show", "--json", "--state", str(tmp_path)]) == 0
     shown = msgspec.json.decode(capsys.readouterr().out)
@@ -365,7 +372,8 @@ def test_config_show_knows_what_an_earlier_up_was_told(
     assert {setting["key"]: (setting["value"], setting["origin"]) for setting in shown["settings"]} == {
         "state": (str(tmp_path), "flag --state"),
         "name": ("fra-1", told),
-        "listen": ("0.0.0.0:7", told),
+        "listen": ("0.0.0.0:7,tcp/0.0.0.0:443", told),
+        "tcp": ("443", told),
         "advertise": (None, "default"),
         "relay": ("never", "environment ATOLL_RELAY"),
         "relay-budget": ("10", told),

@@ -24,6 +24,7 @@ def test_the_nearer_source_wins(tmp_path: Path) -> None:
         "state": ("/s", "flag --state"),
         "name": ("from-flag", "flag --name"),
         "listen": ("from-env", "environment ATOLL_LISTEN"),
+        "tcp": (None, "default"),
         "advertise": (None, "default"),
         "relay": ("never", f"file {path}"),
         "relay-budget": ("20", f"file {path}"),

@@ -149,3 +149,81 @@ def test_a_proven_place_that_fell_silent_is_not_asked_alone() -> None:
     assert where.asked() == (HOME,)
     where.marked(AWAY)
     assert where.asked() == ()
+
+
+# TCP, the last resort.
+
+OVER: Endpoint = ("tcp/192.0.2.1", 443)
+OVER_TOO: Endpoint = ("tcp/192.0.2.1", 7747)
+CALLER: Endpoint = ("tcp/192.0.2.1", 50_000)
+
+
+def carried() -> Whereabouts:
+    where = Whereabouts()
+    where.list((HOME, AWAY, OVER), up=False)
+    assert where.marked(CALLER)
+    return where
+
+
+def test_what_is_listed_over_tcp_is_no_guess() -> None:
+    where = Whereabouts()
+    assert where.list((OVER, HOME), up=False)
+    assert not where.list((HOME, OVER), up=False), "the order of the two kinds says nothing"
+    assert (where.endpoint, where.listed, where.listed_tcp, where.known()) == (HOME, (HOME,), (OVER,), (HOME,))
+    where = Whereabouts()
+    where.list((OVER,), up=False)
+    assert where.endpoint is None
+
+
+def test_tcp_is_asked_only_after_a_long_silence_each_place_in_turn() -> None:
+    where = Whereabouts()
+    where.list((HOME, OVER, OVER_TOO), up=False)
+    before = [where.asked() for _ in range(SILENT_ASKS - 1)]
+    assert not any(OVER in places or OVER_TOO in places for places in before)
+    assert {place for _ in range(4) for place in where.asked()} == {OVER, OVER_TOO}
+    where.marked(HOME)
+    assert where.asked() == ()
+
+
+def test_an_answer_over_tcp_is_a_place() -> None:
+    where = Whereabouts()
+    where.list((HOME, OVER), up=False)
+    assert where.answered(OVER)
+    assert where.is_carried
+    assert not where.proven
+
+
+def test_while_tcp_is_in_use_each_place_over_udp_is_tried_and_the_first_that_answers_wins() -> None:
+    where = carried()
+    assert {where.trial() for _ in range(4)} == {HOME, AWAY}
+    assert not where.passed(OVER), "another stream is no better"
+    assert where.passed(AWAY)
+    assert (where.endpoint, where.proven, where.is_carried) == (AWAY, True, False)
+    assert not where.passed(HOME), "nothing is asked while UDP is in use"
+
+
+def test_a_connection_that_ended_is_forgotten() -> None:
+    where = carried()
+    where.lost(OVER)
+    assert where.endpoint == CALLER, "that was another one"
+    where.lost(CALLER)
+    assert (where.endpoint, where.proven, where.good) == (HOME, False, None)
+    where = proven(OVER_TOO)
+    for _ in range(MARKS_TO_ASK):
+        where.marked(CALLER)
+    assert where.asked() == (CALLER,)
+    where.list((HOME,), up=True)
+    where.lost(CALLER)
+    assert (where.endpoint, where.rival) == (OVER_TOO, None)
+    where.lost(OVER_TOO)
+    assert (where.endpoint, where.proven) == (HOME, False)
+
+
+def test_marks_over_tcp_move_nothing_while_udp_is_heard() -> None:
+    where = proven()
+    assert not any(where.marked(CALLER) for _ in range(10 * MARKS_TO_MOVE))
+    assert where.asked() == ()
+    for _ in range(SILENT_ASKS):
+        where.asked()
+    assert [where.marked(CALLER) for _ in range(MARKS_TO_MOVE)] == [False] * (MARKS_TO_MOVE - 1) + [True]
+    assert where.is_carried

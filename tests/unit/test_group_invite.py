@@ -3,6 +3,7 @@
 
 from hashlib import blake2s
 
+import msgspec
 import pytest
 
 from atoll.base.errors import UsageError, UserError
@@ -155,3 +156,9 @@ def test_what_cannot_work_is_refused_at_once() -> None:
     assert check(now_s=end_s + 3_600, group=None) == "A203 this invitation expired 1 hour ago"
     assert check(now_s=end_s + 200_000, group=None) == "A203 this invitation expired 2 days ago"
     assert check(now_s=end_s - 1, group=GroupId(bytes(32))) == "A202 this node is a member of another group"
+
+
+def test_an_address_over_tcp_is_written_with_a_kind_of_its_own() -> None:
+    both = (("192.0.2.7", 7747), ("tcp/192.0.2.7", 443), ("tcp/2001:db8::7", 443))
+    written_down = encode_invitation(msgspec.structs.replace(GOOD, endpoints=both))
+    assert decode_invitation(written_down).endpoints == both

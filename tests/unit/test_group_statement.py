@@ -100,7 +100,7 @@ def test_a_name_is_matched_as_a_whole(name: str) -> None:
 @pytest.mark.parametrize("host", ["example.org", "1.2.3", "fe80::1%eth0", "127.0.0.1\n", "0x7f000001"])
 def test_a_host_is_a_numeric_address(host: str) -> None:
     assert not member_is_sound(record(OTHER, "gpu", host))
-    assert member_is_sound(record(OTHER, "gpu", "192.0.2.1", "2001:db8::1"))
+    assert member_is_sound(record(OTHER, "gpu", "192.0.2.1", "2001:db8::1", "tcp/192.0.2.1"))
 
 
 def test_soundness_of_each_kind() -> None:

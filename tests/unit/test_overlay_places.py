@@ -8,9 +8,18 @@ from atoll.base.ids import DIRECT
 from atoll.base.units import SECOND_NS
 from atoll.overlay.mesh import ASLEEP_NS, MOVED_ASKS, PLACES_NS, PUNCHES
 from atoll.overlay.messages import Place, Probe, decode, encode
-from atoll.overlay.orders import SendControl, SuggestEndpoint
+from atoll.overlay.orders import ProbeSize, SendControl, SetSize, SuggestEndpoint
 from atoll.overlay.path import ASK
-from atoll.overlay.reports import ControlReceived, EndpointSeen, MembersChanged, NetworkChanged, SessionUp
+from atoll.overlay.reports import (
+    ControlReceived,
+    EndpointSeen,
+    FlowSeen,
+    MembersChanged,
+    NetworkChanged,
+    SessionUp,
+    SizePassed,
+)
+from atoll.overlay.sizes import BASE_BYTES
 from tests.unit.mesh_world import World, member, square
 
 
@@ -105,3 +114,27 @@ def test_after_a_sleep_everybody_is_asked_at_once(slept_ns: int, asks: int) -> N
     made.run(slept_ns / SECOND_NS + 0.9)
     assert min(asked(made, 0).count(node) for node in made.ids[1:]) >= asks
     assert asks or not asked(made, 0)
+
+
+def test_a_connection_over_tcp_is_no_place_for_others() -> None:
+    made = world(3)
+    made.run(4)
+    made.trace = []
+    made.feed(0, EndpointSeen(made.ids[1], "tcp/192.0.2.9", 50_000))
+    made.run(PLACES_NS // SECOND_NS + 5)
+    assert places(made, 0) == []
+
+
+def test_what_passed_over_tcp_is_found_again_when_datagrams_take_over() -> None:
+    made = world(2)
+    made.run(4)
+    made.feed(0, EndpointSeen(made.ids[1], "tcp/192.0.2.9", 443))
+    made.trace = []
+    made.feed(0, FlowSeen(made.ids[1], 10, 10))
+    made.run(1)
+    probe = next(effect for _, _, effect in made.trace if isinstance(effect, ProbeSize))
+    made.feed(0, SizePassed(made.ids[1], probe.token))
+    made.trace.clear()
+    made.feed(0, EndpointSeen(made.ids[1], "192.0.2.9", 7_747))
+    said = [effect for _, _, effect in made.trace if isinstance(effect, SetSize)]
+    assert said == [SetSize(made.ids[1], DIRECT, BASE_BYTES)]

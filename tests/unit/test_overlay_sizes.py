@@ -130,3 +130,20 @@ def test_members_that_go_are_forgotten_and_ways_are_bounded() -> None:
     for number in range(WAYS_MAX + 1):
         sizes.use(number.to_bytes(10, "big"), (DIRECT,), 0)
     assert len(sizes.ways) == WAYS_MAX
+
+
+def test_a_way_that_began_anew_carries_the_base_until_more_is_found() -> None:
+    link = Link(9000)
+    link.run(2 * SECOND_NS)
+    link.width = 1400
+    link.set.clear()
+    link.perform(link.sizes.began_anew(NODE, DIRECT, link.now_ns))
+    assert link.set == [BASE_BYTES]
+    link.run(2 * SECOND_NS)
+    assert link.set[-1] == 1376
+    assert link.sizes.began_anew(NODE, RELAY, link.now_ns) == []
+    link.sizes.use(NODE, (), link.now_ns)
+    link.perform(link.sizes.began_anew(NODE, DIRECT, link.now_ns))
+    link.sent.clear()
+    link.run(RAISE_NS)
+    assert link.sent == [], "nobody uses it"

@@ -17,12 +17,14 @@ __all__ = [
     "ENDPOINT_HOST_CHARS_MAX",
     "KEY_BYTES",
     "NODE_ID_BYTES",
+    "TCP_PREFIX",
     "Endpoint",
     "GroupId",
     "NodeId",
     "PublicKey",
     "Via",
     "address_of",
+    "is_tcp",
     "node_id_of",
     "packed_address_of",
     "resolver_address",
@@ -30,7 +32,8 @@ __all__ = [
 
 KEY_BYTES: Final = 32
 NODE_ID_BYTES: Final = 10
-ENDPOINT_HOST_CHARS_MAX: Final = 45  # The longest textual IPv6 address.
+ENDPOINT_HOST_CHARS_MAX: Final = 45  # The longest textual IPv6 address; TCP_PREFIX fits before what is written today.
+TCP_PREFIX: Final = "tcp/"  # Spec. Begins the host of an endpoint that is reached over TCP.
 
 PublicKey = NewType("PublicKey", bytes)  # X25519, 32 bytes.
 NodeId = NewType("NodeId", bytes)  # 10 bytes.
@@ -41,7 +44,12 @@ DIRECT: Final = Via(b"")
 
 _RESOLVER_ID: Final = NodeId(b"\0\0\0\0\0\0\0\0\0\x53")  # Spec. ``::53``; to find a key with this id takes 2^80 tries.
 
-Endpoint = tuple[str, int]  # Numeric host and UDP port of the underlay.
+Endpoint = tuple[str, int]  # Numeric host and UDP port of the underlay; with TCP_PREFIX before the host: TCP port.
+
+
+def is_tcp(endpoint: Endpoint) -> bool:
+    """Return whether an endpoint is reached over TCP."""
+    return endpoint[0].startswith(TCP_PREFIX)
 
 
 def node_id_of(public_key: PublicKey) -> NodeId:

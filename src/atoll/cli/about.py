@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from atoll.base.errors import CorruptError, DivergenceError, UserError
+from atoll.base.ids import TCP_PREFIX
 from atoll.base.problems import PROBLEMS
 from atoll.cli import render
 from atoll.cli.api import Api
@@ -90,6 +91,7 @@ def _kept(found: dict[str, Setting]) -> dict[str, Setting]:
     values = {
         "name": kept.name,
         "listen": kept.listen,
+        "tcp": next((one.rpartition(":")[2] for one in kept.listen.split(",") if one.startswith(TCP_PREFIX)), "0"),
         "advertise": ",".join(kept.advertise),
         "relay": kept.relay.value,
         "relay-budget": f"{kept.relay_bytes_s / BYTES_PER_MBIT:g}",

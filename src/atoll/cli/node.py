@@ -45,7 +45,8 @@ ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back wha
 @click.command(short_help="Start the node: found a group, join one, or go on.")
 @click.argument("invitation", metavar="[INVITE]", required=False)
 @click.option("--name", help="Name of this machine in the group.")
-@click.option("--listen", metavar="HOST:PORT", help="Address of the UDP socket.")
+@click.option("--listen", metavar="HOST:PORT", help="Address of the UDP socket; several with commas.")
+@click.option("--tcp", metavar="PORT", help="Take calls over TCP at this port too, say 443; 0: none.")
 @click.option(
     "--advertise",
     metavar="HOST:PORT",
@@ -64,6 +65,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     invitation: str | None,
     name: str | None,
     listen: str | None,
+    tcp: str | None,
     advertise: tuple[str, ...],
     relay: str | None,
     relay_budget: float | None,
@@ -88,6 +90,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         "state": state,
         "name": name,
         "listen": listen,
+        "tcp": tcp,
         "advertise": ",".join(advertise) if advertise else None,
         "relay": relay,
         "relay-budget": relay_budget,
@@ -101,6 +104,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         invite=invitation,
         name=chosen["name"].value,
         listen=_listen(chosen["listen"]),
+        tcp=_tcp(chosen["tcp"]),
         advertise=advertised_of(chosen["advertise"]),
         relay=None if will is None else RelayWill(will),
         relay_bytes_s=_budget(chosen["relay-budget"]),
@@ -339,6 +343,14 @@ def _listen(setting: Setting) -> str | None:
     if setting.value is not None and not all(parts):
         raise _wrong(setting, "HOST:PORT, or several with commas")
     return ",".join(parts) or None
+
+
+def _tcp(setting: Setting) -> int | None:
+    if setting.value is None:
+        return None
+    if not setting.value.isascii() or not setting.value.isdigit() or int(setting.value[:6]) > PORT_MAX:
+        raise _wrong(setting, f"a port, 1 to {PORT_MAX}, or 0 for none")
+    return int(setting.value)
 
 
 def advertised_of(setting: Setting) -> tuple[str, ...] | None:

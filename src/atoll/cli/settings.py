@@ -26,6 +26,7 @@ DEFAULTS: Final[dict[str, str | None]] = {
     "state": None,  # platformdirs decides; only asked for when needed, because it costs an import.
     "name": None,
     "listen": None,
+    "tcp": None,
     "advertise": None,  # Several are joined by commas.
     "relay": None,
     "relay-budget": None,

@@ -16,7 +16,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from atoll.base.errors import UsageError, UserError
-from atoll.base.ids import KEY_BYTES, Endpoint, GroupId, PublicKey
+from atoll.base.ids import KEY_BYTES, TCP_PREFIX, Endpoint, GroupId, PublicKey, is_tcp
 from atoll.group.limits import INVITE_VALID_S, JOIN_CLOCK_SKEW_S
 
 __all__ = [
@@ -38,6 +38,7 @@ TEXT_PREFIX: Final = "ATOLL1"  # Spec. The digit is the version of the form.
 TEXT_CHARS_MAX: Final = 400  # Longest good text: 252 digits and their dashes; more is not even looked at.
 GROUP_CHARS: Final = 4
 CHECKSUM_BYTES: Final = 4
+_TCP: Final = 0x10  # Spec. Added to the version of an address that is reached over TCP.
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: no I, L, O, U.
 _VALUES: Final = {digit: value for value, digit in enumerate(_ALPHABET)} | {"O": 0, "I": 1, "L": 1}
@@ -178,18 +179,20 @@ def _checksum(body: bytes) -> bytes:
 
 
 def _packed(endpoint: Endpoint) -> bytes:
-    address = ipaddress.ip_address(endpoint[0])
-    return bytes([address.version]) + address.packed + struct.pack(">H", endpoint[1])
+    address = ipaddress.ip_address(endpoint[0].removeprefix(TCP_PREFIX))
+    kind = address.version | (_TCP if is_tcp(endpoint) else 0)
+    return bytes([kind]) + address.packed + struct.pack(">H", endpoint[1])
 
 
 def _endpoints(data: bytes) -> tuple[Endpoint, ...]:
     found: list[Endpoint] = []
-    while data and data[0] in (4, 6):  # Each turn takes 7 or 19 bytes.
-        size = 4 if data[0] == 4 else 16
+    while data and data[0] & ~_TCP in (4, 6):  # Each turn takes 7 or 19 bytes.
+        size = 4 if data[0] & ~_TCP == 4 else 16
+        prefix = TCP_PREFIX if data[0] & _TCP else ""
         address, port = data[1 : 1 + size], data[1 + size : 3 + size]
         if len(port) != 2 or port == b"\x00\x00":
             return ()
-        found.append((str(ipaddress.ip_address(address)), int.from_bytes(port, "big")))
+        found.append((prefix + str(ipaddress.ip_address(address)), int.from_bytes(port, "big")))
         data = data[3 + size :]
     return () if data else tuple(found)
 

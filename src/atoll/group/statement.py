@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from atoll.base.errors import WireError
-from atoll.base.ids import KEY_BYTES, NODE_ID_BYTES, GroupId
+from atoll.base.ids import KEY_BYTES, NODE_ID_BYTES, TCP_PREFIX, GroupId
 from atoll.base.member import NAME_CHARS_MAX, NAME_PATTERN, Member
 from atoll.core.machine import Tuple
 from atoll.group.limits import HEADS_MAX, ISSUER_STATEMENTS_MAX, SHARES_MAX, STATEMENT_BYTES_MAX
@@ -217,7 +217,7 @@ def decode_statement(encoded: bytes) -> Statement:
 @lru_cache(maxsize=4096)
 def _is_host(host: str) -> bool:
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(host.removeprefix(TCP_PREFIX))
     except ValueError:
         return False
     return "%" not in host  # A scope id names an interface of one machine only.
@@ -227,7 +227,7 @@ def member_is_sound(member: Member) -> bool:
     """Tell whether a member record keeps the rules that its type cannot express.
 
     Records that were made here, and not decoded, have met no pattern yet, so the name is checked too. Each host must be
-    a numeric address, so that no peer can make us ask a resolver.
+    a numeric address, with TCP_PREFIX or without, so that no peer can make us ask a resolver.
     """
     return _NAME.fullmatch(member.name) is not None and all(_is_host(host) for host, _ in member.endpoints)
 

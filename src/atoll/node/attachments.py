@@ -17,11 +17,12 @@ from atoll.conduit.forward import FarEnd
 from atoll.conduit.names import Missing
 from atoll.conduit.proxy_answer import DENIALS
 from atoll.conduit.stream import BrokenStreamError, Reason
+from atoll.node.addresses import PORT_MAX
 from atoll.node.attached import Upgrade, serve_datagrams, serve_stream
 from atoll.node.limits import ATTACHED_MAX, EVENTS_ALIVE_S, EVENTS_INTERVAL_S
 from atoll.node.parameters import decoded, tag_number
 from atoll.node.reporting import name_of, status_view
-from atoll.node.service import PORT_MAX, Node
+from atoll.node.service import Node
 from atoll.node.views import AttachedView, EventView, PeerView
 from atoll.overlay.policy import TAG_NAMES
 

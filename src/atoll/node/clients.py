@@ -14,7 +14,7 @@ from typing import Any, Final, final
 import msgspec
 
 from atoll.base.errors import UserError
-from atoll.base.ids import KEY_BYTES, PublicKey, address_of, node_id_of, packed_address_of, resolver_address
+from atoll.base.ids import KEY_BYTES, PublicKey, address_of, is_tcp, node_id_of, packed_address_of, resolver_address
 from atoll.base.member import NAME_PATTERN
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.names import TOP
@@ -22,9 +22,10 @@ from atoll.device.nic.limits import GATEWAYS_MAX
 from atoll.group.events import GuestAsked, GuestRemoveAsked
 from atoll.group.guests import Guest
 from atoll.group.limits import GUESTS_MAX
+from atoll.node.addresses import endpoint_text, parse_address
 from atoll.node.parameters import decoded
-from atoll.node.reporting import endpoint_text, name_of
-from atoll.node.service import Node, parse_address
+from atoll.node.reporting import name_of
+from atoll.node.service import Node
 from atoll.node.tunnel import PREFIX_BITS
 from atoll.node.views import ClientConfigView, ClientView
 from atoll.overlay.session import PrivateKey
@@ -99,10 +100,10 @@ class Clients:
             parse_address(asked)
         node = self._node
         group = node.control.group
-        known = [*([asked] if asked else []), *(endpoint_text(e) for e in node.endpoints)]
+        known = [*([asked] if asked else []), *(endpoint_text(e) for e in node.endpoints if not is_tcp(e))]
         for member in group.roster.members():
             if member.node != group.own.node:
-                known += [endpoint_text(endpoint) for endpoint in member.endpoints]
+                known += [endpoint_text(endpoint) for endpoint in member.endpoints if not is_tcp(endpoint)]
         if not known:
             raise UserError(
                 "A213",

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from atoll.base.errors import CorruptError, LinkError, StorageError, UserError
-from atoll.base.ids import Endpoint, address_of
+from atoll.base.ids import address_of
 from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
 from atoll.conduit.limits import CONNECTIONS_MAX, FLOWS_MAX, FORWARD_CONNECTIONS_MAX, STREAMS_MAX
@@ -29,14 +29,13 @@ from atoll.host.clock import SystemClock
 from atoll.host.descriptors import descriptors_allowed
 from atoll.host.files import explain
 from atoll.host.log_files import log_to_stderr, rotate_log
-from atoll.host.udp import UdpSocket
+from atoll.node.addresses import free_default, listening, own_member, parse_address, with_tcp
 from atoll.node.api import check_path, serve
 from atoll.node.joining import join
 from atoll.node.limits import CLIENTS_MAX, DESCRIPTORS_SPARE
 from atoll.node.methods import FORWARDS_MAX, Methods
 from atoll.node.naming import checked_name, group_name
-from atoll.node.reporting import endpoint_text
-from atoll.node.service import Node, Plan, own_member, parse_address
+from atoll.node.service import Node, Plan
 from atoll.node.start import LaunchAnswer, LaunchOptions
 from atoll.node.state import SOCKET_NAME, Settings, StateDirectory
 from atoll.node.supervisor import Supervisor
@@ -46,7 +45,6 @@ __all__ = ["live", "main", "run"]
 
 log: Final = logging.getLogger("atoll.node")
 
-DEFAULT_PORT: Final = 7747
 OPTIONS_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON below 1 KiB.
 # What may be open at once when every limit is reached: the API, forwards, streams and flows that are served, the rest.
 DESCRIPTORS_WANTED: Final = (
@@ -210,14 +208,14 @@ async def _plan(options: LaunchOptions, state: StateDirectory, clock: SystemCloc
             stored = held = None
             settings = msgspec.structs.replace(settings, group_name=options.group_name or "")
         check_usable(invitation, now_s=clock.wall_ns() // SECOND_NS, group=held)
-        listen = tuple(parse_address(text) for text in settings.listen.split(","))
+        listen = listening(settings)
         member = own_member(identity, settings, listen)
         answer = await join(invitation, identity, member, listen, clock)
         stored, joined = _merged(state, answer.roster, stored), True
         _keep(state, stored)
     if stored is None:
         state.check_never_used()
-        listen = tuple(parse_address(text) for text in settings.listen.split(","))
+        listen = listening(settings)
         stored = founding_roster(identity, own_member(identity, settings, listen), settings.group_name).encode()
         _keep(state, stored)
     roster = _decoded(state, stored)
@@ -277,7 +275,7 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
             name=name_from(socket.gethostname()),
             # Empty: ``_plan`` gives it one, when it knows the group.
             group_name=checked_name(options.group_name, "--group-name") if options.group_name else "",
-            listen=options.listen or _free_default(),
+            listen=options.listen or free_default(),
         )
     changed = {
         "name": None if options.name is None else checked_name(options.name),
@@ -291,23 +289,7 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
     for text in (*(options.listen or "").split(","), *(options.advertise or ())):
         if text:
             parse_address(text)
-    return msgspec.structs.replace(kept, **{name: value for name, value in changed.items() if value is not None})
-
-
-def _free_default() -> str:
-    """Return the addresses to listen on when nobody said: both families, the default port, or any if it is in use."""
-    for port in (DEFAULT_PORT, 0, 0):  # A free port of one family may be in use in the other.
-        found: list[Endpoint] = []
-        for host in ("0.0.0.0", "::"):  # noqa: S104 - a node is there to be called by its members.
-            try:
-                probe = UdpSocket((host, found[0][1] if found else port))
-                found.append(probe.endpoint)
-                probe.close()
-            except LinkError as error:
-                if str(error) == "EADDRINUSE":  # Half a node, on the other family alone, would puzzle everybody.
-                    found.clear()
-                    break
-                continue  # This family is not to be had here.
-        if found:
-            return ",".join(endpoint_text(endpoint) for endpoint in found)
-    return endpoint_text(("0.0.0.0", DEFAULT_PORT))  # noqa: S104 - as above; the device will say what is wrong.
+    chosen = msgspec.structs.replace(kept, **{name: value for name, value in changed.items() if value is not None})
+    if options.tcp is None:
+        return chosen
+    return msgspec.structs.replace(chosen, listen=with_tcp(chosen.listen, options.tcp))

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, final
 import msgspec
 
 from atoll.base.errors import UserError
-from atoll.base.ids import DIRECT, NodeId
+from atoll.base.ids import DIRECT, Endpoint, NodeId, is_tcp
 from atoll.base.units import SECOND_NS
 from atoll.conduit.forward import TcpForward
 from atoll.conduit.forward_udp import UdpForward
@@ -32,6 +32,7 @@ from atoll.group.invite import (
     invite_public_key,
 )
 from atoll.group.limits import INVITE_VALID_S
+from atoll.node.addresses import PORT_MAX, parse_address, parse_endpoint
 from atoll.node.api import Answer, Method
 from atoll.node.asking import Answerer, Asked, Failure, ask_can, ask_why, pathless
 from atoll.node.attachments import Attachments
@@ -40,7 +41,7 @@ from atoll.node.clockwatch import ClockWatch
 from atoll.node.parameters import decoded, tag_number
 from atoll.node.reporting import name_of, status_view, why_view
 from atoll.node.rules import Rules
-from atoll.node.service import PORT_MAX, Node, parse_address, parse_endpoint
+from atoll.node.service import Node
 from atoll.node.views import CanView, DoorView, ForwardView, InviteView, PingView, StatusView, WhyView
 from atoll.overlay.policy import TAG_NAMES
 
@@ -294,7 +295,7 @@ class Methods:
             UserError: A213, this node has no address that another machine could call.
         """
         node = self._node
-        endpoints = node.endpoints[:INVITE_ENDPOINTS_MAX]
+        endpoints = _shown(node.endpoints)
         if not endpoints:
             raise UserError(
                 "A213",
@@ -403,6 +404,13 @@ class Methods:
         group = self._node.control.group
         names = sorted(member.name for member in group.roster.members() if member.node != group.own.node)
         return f"other members: {', '.join(names) or 'none yet'}"
+
+
+def _shown(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """Return the endpoints that go into an invitation, best first; one over TCP is among them if there is any."""
+    plain = [one for one in endpoints if not is_tcp(one)]
+    carried = [one for one in endpoints if is_tcp(one)]
+    return (*plain[: INVITE_ENDPOINTS_MAX - bool(carried)], *carried[:1])
 
 
 def _check_proxy(asked: _Forward) -> None:

@@ -11,12 +11,13 @@ from atoll.base.ids import DIRECT, Endpoint, NodeId, address_of
 from atoll.base.member import Member
 from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
+from atoll.node.addresses import endpoint_text
 from atoll.node.control import Control
 from atoll.node.views import CandidateView, PeerView, RelayView, StatusView, SwitchView, WhyView
 from atoll.overlay.evidence import CandidateReport, Explanation, PeerReport, Switch
 from atoll.overlay.policy import TAG_NAMES
 
-__all__ = ["Around", "RelayMeter", "endpoint_text", "name_of", "status_view", "why_view"]
+__all__ = ["Around", "RelayMeter", "name_of", "status_view", "why_view"]
 
 SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
 US_PER_MS: Final = 1000
@@ -73,12 +74,6 @@ class Around:
     meter: RelayMeter
     warnings: tuple[str, ...] = ()
     device: str = ""
-
-
-def endpoint_text(endpoint: Endpoint) -> str:
-    """Return ``HOST:PORT``; an IPv6 host stands in brackets."""
-    host, port = endpoint
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def name_of(control: Control, node: bytes) -> str:

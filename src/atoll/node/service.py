@@ -6,9 +6,7 @@ machine must know goes through ``Performer.feed``; everything that it wants done
 """
 
 import asyncio
-import ipaddress
 import logging
-import re
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -18,8 +16,8 @@ from typing import Final, final
 import msgspec
 
 from atoll.base.errors import LinkError, StorageError, UserError
-from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, node_id_of
-from atoll.base.member import ENDPOINTS_MAX, Member
+from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, is_tcp, node_id_of
+from atoll.base.member import Member
 from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
@@ -46,16 +44,16 @@ from atoll.device.nic.messages import (
 from atoll.group.events import DuplicateIdentity, ProfileChanged, Removed, StoreRoster, WallClock
 from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
-from atoll.host.addresses import reachable_endpoints
 from atoll.host.journal_files import JournalFiles
 from atoll.host.network import NetworkWatch
 from atoll.host.writer import NewestWriter
+from atoll.node.addresses import endpoint_text, listed_text, listening, own_member
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.keeping import RosterKeeper
 from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
 from atoll.node.private import Door, Private
-from atoll.node.reporting import Around, RelayMeter, endpoint_text, name_of
+from atoll.node.reporting import Around, RelayMeter, name_of
 from atoll.node.rules import Rules, Verdict, access_order, policy_of, traffic_order, verdict
 from atoll.node.state import Settings, StateDirectory
 from atoll.node.tunnel import Tunnel
@@ -64,7 +62,7 @@ from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
 from atoll.overlay.reports import NetworkChanged, NicRestarted, PolicyChanged, RelayMetered
 
-__all__ = ["PORT_MAX", "Node", "Plan", "own_member", "parse_address", "parse_endpoint", "started"]
+__all__ = ["Node", "Plan", "started"]
 
 log: Final = logging.getLogger("atoll.node")
 
@@ -74,46 +72,7 @@ HOUSEKEEPING_S: Final = 1.0  # The wall clock to the group, the journal to disk.
 NUDGING_CAUSES: Final = frozenset({"silent", "lossy", "relay-gone"})  # Switches away from a way that lost packets.
 BOOT_BITS: Final = 63
 SHARE_S_MAX: Final = 5.0  # For a thousandth of that in work.
-PORT_MAX: Final = 0xFFFF
 NOBODY: Final = 65_534  # What the packet device becomes when it was started as root.
-
-_PORT: Final = re.compile(r"[0-9]{1,5}")
-# What the resolver takes without an exception of its own: labels of 1 to 63, or an IPv6 address with its zone.
-_HOST: Final = re.compile(
-    r"[0-9a-z_-]{1,63}(\.[0-9a-z_-]{1,63}){0,9}|[0-9a-f]{0,4}:[0-9a-f:.]{1,40}(%[0-9a-z_.-]{1,15})?",
-    re.ASCII | re.IGNORECASE,
-)
-
-
-def parse_endpoint(text: str) -> Endpoint:
-    """Return (host, port) of ``HOST:PORT``; an IPv6 host stands in brackets.
-
-    Raises:
-        UserError: A501, it is not that.
-    """
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) > PORT_MAX:
-        raise UserError("A501", f"{text!r} is not HOST:PORT", fix="for example: 0.0.0.0:7747 or [::1]:7747")
-    return host, int(port)
-
-
-def parse_address(text: str) -> Endpoint:
-    """Return (host, port) of ``HOST:PORT`` with a numeric host, as the underlay wants it.
-
-    Raises:
-        UserError: A501, it is not that: a name may lead elsewhere tomorrow, and members would be told it.
-    """
-    host, port = parse_endpoint(text)
-    try:
-        return str(ipaddress.ip_address(host)), port
-    except ValueError as error:
-        raise UserError(
-            "A501",
-            f"{text!r} is not an IP address and a port",
-            where=f"{host!r} is not numeric",
-            fix="give the address itself, for example: 192.0.2.1:7747",
-        ) from error
 
 
 async def started(nic: NicClient, configure: Configure) -> Listening:
@@ -123,21 +82,21 @@ async def started(nic: NicClient, configure: Configure) -> Listening:
         UserError: A105, an address cannot be had.
         LinkError: The process did not come up.
     """
-    listening = await nic.start(configure)
-    if not listening.error:
-        return listening
-    where = ", ".join(f"udp {endpoint_text(endpoint)}" for endpoint in configure.listen)
-    if listening.error == "EADDRINUSE":
+    told = await nic.start(configure)
+    if not told.error:
+        return told
+    where = listed_text(tuple(endpoint for endpoint in configure.listen if not is_tcp(endpoint)))
+    if told.error == "EADDRINUSE":
         raise UserError(
             "A105",
             f"the port is in use: {where}",
-            where=listening.error,
+            where=told.error,
             fix="end the program that has it, or choose another one: --listen HOST:PORT",
         )
     raise UserError(
         "A105",
         f"cannot listen on {where}",
-        where=listening.error,
+        where=told.error,
         fix="choose an address of this machine: --listen HOST:PORT",
     )
 
@@ -145,16 +104,6 @@ async def started(nic: NicClient, configure: Configure) -> Listening:
 def _stamp_ended(refused: StorageError | None) -> None:
     if refused is not None:
         log.warning("the handshake timestamp cannot be kept: %s", refused)
-
-
-def own_member(identity: Identity, settings: Settings, listen: tuple[Endpoint, ...]) -> Member:
-    """Return a node's record as it tells it to the members; ``listen`` counts where nothing is advertised."""
-    listed = tuple(parse_address(text) for text in settings.advertise)
-    listed = listed or tuple(e for bound in listen for e in reachable_endpoints(bound))
-    known = tuple(endpoint for endpoint in listed if endpoint[1])[:ENDPOINTS_MAX]  # Port 0: not bound yet.
-    return Member(
-        identity.public_key, identity.signing_key, settings.name, known, settings.relay, settings.relay_bytes_s
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +180,12 @@ class Node:
         """
         if self._plan.settings.tun:
             self._tunnel = Tunnel(self._plan.group, self._plan.identity.node)
-        listening = await started(self._nic, self._configure(self._wanted_listen()))
-        self._listen, self._device = tuple(listening.endpoints), listening
+        wanted = listening(self._plan.settings)
+        self._device = await started(self._nic, self._configure(wanted))
+        self._listen = tuple(self._device.endpoints)
         self._attach_tun()
-        bound = ",".join(endpoint_text(endpoint) for endpoint in self._listen)
-        if bound != self._plan.settings.listen:  # Port 0: the next life must be found where this one was.
+        if any(not port for _, port in wanted):  # The next life must be found where this one was.
+            bound = ",".join(endpoint_text(endpoint) for endpoint in self._listen)
             self._plan.state.keep_settings(msgspec.structs.replace(self._plan.settings, listen=bound))
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         member = self._own_member()
@@ -387,13 +337,14 @@ class Node:
             now_ns=self._clock.monotonic_ns(),
             started_ns=self._started_ns,
             group_name=self._plan.settings.group_name,
-            listen=", ".join(f"udp/{endpoint_text(e)}" for e in self._listen),
+            listen=listed_text(self._listen),
             device=self.device,
             endpoints=self._endpoints,
             meter=self._meter,
             warnings=(
                 *(() if performer is None else performer.warnings),
                 *((self._tun_warning,) if self._tun_warning else ()),
+                *self._unheard(),
             ),
         )
 
@@ -463,8 +414,10 @@ class Node:
             run_as_uid=NOBODY,
         )
 
-    def _wanted_listen(self) -> tuple[Endpoint, ...]:
-        return tuple(parse_address(text) for text in self._plan.settings.listen.split(","))
+    def _unheard(self) -> tuple[str, ...]:
+        missing = listed_text(tuple(self._device.missing))
+        text = f"{missing} cannot be had: members whose networks let only TCP through cannot call this machine there"
+        return (text,) if missing else ()
 
     def _own_member(self) -> Member:
         return own_member(self._plan.identity, self._plan.settings, self._listen)
@@ -559,7 +512,7 @@ class Node:
 
     async def _restart_nic(self) -> None:
         try:
-            self._device = await started(self._nic, self._configure(self._listen))
+            self._device = await started(self._nic, self._configure((*self._listen, *self._device.missing)))
         except UserError as error:
             self._end(error)
         except (LinkError, OSError) as error:  # OSError: no more file descriptors, say. Without a device it is no node.

@@ -17,7 +17,9 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
         state: The node's state directory.
         invite: Invitation to join a group with; None: start, or found a group where there is none yet.
         name: Name of this node, a DNS label; None: the kept one, or the host's.
-        listen: ``HOST:PORT`` of the underlay socket; None: the kept one, or all addresses on the default port.
+        listen: ``HOST:PORT`` of the underlay sockets, with commas, TCP as ``tcp/HOST:PORT``; None: the kept ones, or
+            all addresses on the default port.
+        tcp: Port at which TCP connections are taken as well; 0: none; None: as kept, or as ``listen`` says.
         advertise: ``HOST:PORT`` addresses to tell the members instead of the detected ones (port forwarding, labs);
             empty: the detected ones; None: the kept choice.
         relay: Whether to forward for others; None: the kept one, or yes.
@@ -32,6 +34,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     invite: str | None = None
     name: str | None = None
     listen: str | None = None
+    tcp: int | None = None
     advertise: tuple[str, ...] | None = None
     relay: RelayWill | None = None
     relay_bytes_s: int | None = None

@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         format: Version of the whole state directory.
         name: Node name.
         group_name: Name of the group, for people.
-        listen: ``HOST:PORT`` of the underlay socket.
+        listen: ``HOST:PORT`` of the underlay sockets, with commas; TCP as ``tcp/HOST:PORT``.
         advertise: Addresses told to the members instead of the detected ones.
         relay: Whether to forward for others.
         relay_bytes_s: Budget for forwarding, bytes per second.

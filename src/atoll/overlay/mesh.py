@@ -13,7 +13,7 @@ from typing import Final, final
 import msgspec
 
 from atoll.base.errors import CorruptError, UsageError, WireError
-from atoll.base.ids import DIRECT
+from atoll.base.ids import DIRECT, is_tcp
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
 from atoll.core.entropy import Draws
 from atoll.core.machine import MachineKind, Tick
@@ -85,6 +85,7 @@ class _State(msgspec.Struct):
     jitters: bytes = b""
     listed: dict[bytes, tuple[tuple[str, int], ...]] = {}  # Where members say that they are.
     places: dict[bytes, tuple[str, int]] = {}  # Where we see those that are elsewhere.
+    over_tcp: set[bytes] = set()  # Members that the packet device reaches over TCP now.
     places_ns: int = 0
     sizes: Sizes = msgspec.field(default_factory=Sizes)
 
@@ -158,7 +159,7 @@ class Mesh:
             case MembersChanged():
                 self._members(event, now_ns, out)
             case EndpointSeen(node, host, port):
-                self._seen(node, (host, port), out)
+                self._seen(node, (host, port), now_ns, out)
             case NetworkChanged():
                 self._ask_all(now_ns)
             case SizePassed(node, token):
@@ -299,11 +300,17 @@ class Mesh:
                 path.ask(MOVED_ASKS, MOVED_GAP_NS, now_ns)
                 self._due[node] = pair.deadline_ns
 
-    def _seen(self, node: bytes, place: tuple[str, int], out: list[OverlayEffect]) -> None:
+    def _seen(self, node: bytes, place: tuple[str, int], now_ns: int, out: list[OverlayEffect]) -> None:
         """Tell the others where a member is that a NAT has put elsewhere: so two behind NATs can meet."""
         state = self._state
         if node not in self._pairs:
             return
+        if is_tcp(place):  # Nobody else can use our connection.
+            state.over_tcp.add(node)
+            return
+        if node in state.over_tcp:  # What a stream carried says nothing of what datagrams may be.
+            state.over_tcp.discard(node)
+            out += state.sizes.began_anew(node, DIRECT, now_ns)
         if place in state.listed.get(node, ()):
             state.places.pop(node, None)
         elif state.places.get(node) != place:
@@ -402,6 +409,7 @@ class Mesh:
             state.table.forget(node)
             state.sizes.forget(node)
             state.places.pop(node, None)
+            state.over_tcp.discard(node)
         self._perform(state.labels.set_members(nodes), out)
         for node in nodes:
             if node not in self._pairs:

@@ -96,6 +96,16 @@ class Sizes(msgspec.Struct):
         """A member is gone, or began anew: nothing is known of the ways to it."""
         self.ways = {key: way for key, way in self.ways.items() if way.node != node}
 
+    def began_anew(self, node: bytes, via: bytes, now_ns: int) -> list[SizesEffect]:
+        """A way leads through other networks from now on: what it carries is to be found again."""
+        way = self.ways.get(node + via)
+        if way is None:
+            return []
+        in_use = way.due_ns != NEVER_NS
+        held = way.held
+        self.ways[node + via] = Way(node, via, due_ns=now_ns if in_use else NEVER_NS)
+        return [] if held == BASE_BYTES else [SetSize(node, via, BASE_BYTES)]
+
     def restate(self) -> list[SizesEffect]:
         """Return what the packet device must be told that has lost its tables."""
         return [SetSize(way.node, way.via, way.held) for way in self.ways.values() if way.held != BASE_BYTES]

@@ -30,6 +30,9 @@ DROP_REASONS: Final = (
     "relay-rate",  # A frame beyond its label's rate.
     "relay-budget",  # A frame beyond the budget for all forwarding.
     "report-overflow",  # A received packet that control did not take in time.
+    "tcp-ended",  # A connection that a peer used has ended.
+    "tcp-overflow",  # A caller over TCP beyond the limit of connections.
+    "tcp-stranger",  # A caller over TCP that had said nothing authentic, displaced by a newer one.
     "tun-foreign",  # A packet of the kernel that is not from our overlay address, or to a multicast group.
     "tun-malformed",  # A packet of the kernel that is no IPv6, or a large one that contradicts its header.
     "tun-too-big",  # A packet of the kernel that its way does not carry; the kernel was told how much it does.

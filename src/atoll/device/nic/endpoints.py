@@ -7,7 +7,7 @@ server, and a multicast address would make one packet many.
 
 from ipaddress import IPv6Address, ip_address
 
-from atoll.base.ids import Endpoint
+from atoll.base.ids import TCP_PREFIX, Endpoint, is_tcp
 
 __all__ = ["numeric_endpoint", "packed_endpoint"]
 
@@ -16,14 +16,14 @@ def numeric_endpoint(endpoint: Endpoint) -> Endpoint | None:
     """Return the endpoint in the one spelling that sockets report; None: it is no unicast address."""
     host, port = endpoint
     try:
-        address = ip_address(host)
+        address = ip_address(host.removeprefix(TCP_PREFIX))
     except ValueError:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255" or not 0 < port < 1 << 16:
         return None
-    return (str(address), port)
+    return (TCP_PREFIX * is_tcp(endpoint) + str(address), port)
 
 
 def packed_endpoint(endpoint: Endpoint) -> bytes:

@@ -59,23 +59,22 @@ from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import (
     CONTROL_NIBBLE,
     IPV6_NIBBLE,
-    SIZE_NIBBLE,
+    QUESTION_NIBBLE,
     is_control,
     is_packet,
     pad_control,
     pad_copied,
-    size_answer,
-    size_probe,
     take_packet,
     unpad_control,
 )
+from atoll.device.nic.questions import Questions
 from atoll.device.nic.relay import Arrival, Forward, Relay, source_of
 from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked, single_bulk
 from atoll.device.nic.tables import Peers, Tables
 from atoll.overlay.orders import ProbeSize, SendControl
-from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp, SizePassed
+from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
 from atoll.overlay.session import Established, Sessions
-from atoll.overlay.sizes import BASE_BYTES, LARGEST_BYTES
+from atoll.overlay.sizes import BASE_BYTES
 
 __all__ = ["Engine", "EngineConfig"]
 
@@ -141,6 +140,7 @@ class Engine:
         "_now_ns",
         "_outlet",
         "_peers",
+        "_questions",
         "_refusals",
         "_relay",
         "_resolver",
@@ -186,6 +186,7 @@ class Engine:
         self._by_key: Final[dict[bytes, Peer]] = {}
         self._relay: Final = Relay(self._peers, self.counters, limits.relay_bytes_s)
         self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
+        self._questions: Final = Questions(self._by_key, self._seal, self._outlet, self.counters, self.reports)
         self._address: Final = packed_address_of(GroupId(group), self.node)
         self._resolver: Final = resolver_address(GroupId(group))
         self._guests: Final = Guests(
@@ -247,6 +248,15 @@ class Engine:
         """Return where the peers are, as far as that is known or guessed."""
         return {peer.node: peer.where.endpoint for peer in self._by_key.values() if peer.where.endpoint is not None}
 
+    def uses(self, endpoint: Endpoint) -> bool:
+        """Return whether a peer is there, or may be."""
+        return any(endpoint in (peer.where.endpoint, peer.where.rival) for peer in self._by_key.values())
+
+    def lost(self, endpoint: Endpoint) -> None:
+        """Note that the connection to this endpoint has ended."""
+        for peer in self._by_key.values():
+            peer.where.lost(endpoint)
+
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due."""
         self._now_ns, self._wall_ns = now_ns, wall_ns
@@ -265,6 +275,7 @@ class Engine:
         if now_ns >= self._counters_ns:
             self._counters_ns = now_ns + COUNTERS_NS
             self._stamp()
+            self._questions.ask_places()
             dropped = self.dropped
             if dropped != self._counted:
                 self._counted = dropped
@@ -280,7 +291,7 @@ class Engine:
         elif type(order) is SendControl:
             self._order_control(order)
         elif type(order) is ProbeSize:
-            self._order_size(order)
+            self._questions.ask_size(self._peers.get(order.node), order)
         elif type(order) is SetAccess:
             self.inlet.access.set(order)
         elif type(order) is SetTraffic:
@@ -313,28 +324,16 @@ class Engine:
             return
         direct = order.via == DIRECT
         plaintext = pad_control(order.payload, peer.data_sent.get(order.via, 0), direct=direct)
-        sealed = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
+        sealed = self._seal(peer, plaintext)
         if sealed is None:
             self.counters.drop("control-unsent")
             return
         self._outlet.send(peer, order.via, sealed)
         for other in peer.where.asked() if direct else ():
             # Sealed anew, or the copy that comes second would die as a replay and prove nothing.
-            again = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
+            again = self._seal(peer, plaintext)
             if again is not None:
                 self._outlet.emit(other, again)
-
-    def _order_size(self, order: ProbeSize) -> None:
-        peer = self._peers.get(order.node)
-        if peer is None or not BASE_BYTES <= order.size <= LARGEST_BYTES or not 0 <= order.token <= 0xFFFF:
-            self.counters.drop("order-refused")
-        else:
-            self._say_size(peer, order.via, size_probe(order.size, order.token))
-
-    def _say_size(self, peer: Peer, via: bytes, plaintext: bytes) -> None:
-        sealed = self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
-        if sealed is not None:
-            self._outlet.send(peer, via, sealed)
 
     # Sending.
 
@@ -545,8 +544,9 @@ class Engine:
         """Take what a data packet held, not empty."""
         if plaintext[0] >> 4 == CONTROL_NIBBLE:
             self._take_control(peer, plaintext, gap_delta, source, arrival)
-        elif plaintext[0] >> 4 == SIZE_NIBBLE:
-            self._take_size(peer, plaintext, DIRECT if arrival is None else arrival.relay)
+        elif plaintext[0] >> 4 == QUESTION_NIBBLE:
+            if self._is_metered(peer):
+                self._questions.take(peer, plaintext, source, arrival, self._now_ns)
         else:
             self._take_packet(peer, plaintext, DIRECT if arrival is None else arrival.relay)
 
@@ -649,24 +649,21 @@ class Engine:
             return
         if direct and gap_delta >= 0:
             self._outlet.note_place(peer, news=peer.where.marked(source), now_ns=self._now_ns)
-        if not peer.control.fits(1, self._now_ns):
-            self.counters.drop("control-rate")
+        if not self._is_metered(peer):
             return
-        peer.control.take(1, self._now_ns)
         via = DIRECT if arrival is None else arrival.relay
         self.reports.append(ControlReceived(peer.node, via, payload, sent, peer.data_seen.get(via, 0)))
 
-    def _take_size(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
-        """Answer a question whether something so long arrives, or tell control that one of ours did."""
+    def _is_metered(self, peer: Peer) -> bool:
+        """Count a control message of a peer; False: they are too many."""
         if not peer.control.fits(1, self._now_ns):
             self.counters.drop("control-rate")
-            return
+            return False
         peer.control.take(1, self._now_ns)
-        answer = size_answer(plaintext)
-        if answer is not None:
-            self._say_size(peer, via if via == DIRECT or via in peer.transmit else peer.route(0)[0], answer)
-        elif len(plaintext) >= 3:
-            self.reports.append(SizePassed(peer.node, int.from_bytes(plaintext[1:3], "big")))
+        return True
+
+    def _seal(self, peer: Peer, plaintext: bytes) -> bytes | None:
+        return self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)
 
     def _established(self, peer: Peer) -> None:
         peer.attempts = 0

@@ -7,13 +7,17 @@ from atoll.base.units import KIB, MILLISECOND_NS, SECOND_NS
 from atoll.overlay.limits import MEMBERS_MAX, RELAYED_LABELS_MAX
 
 __all__ = [
+    "ACCEPTS_PER_TURN_MAX",
     "ACCESS_ENTRIES_MAX",
     "ARRIVAL_LABELS_MAX",
     "BATCHES_PER_TURN_MAX",
+    "CARRIERS_MAX",
     "CONTROL_BURST",
     "CONTROL_PER_S",
     "COUNTERS_NS",
     "DATAGRAMS_PER_TURN_MAX",
+    "DIALS_REMEMBERED_MAX",
+    "DIAL_NS",
     "ENDPOINT_NS",
     "FLOW_NS",
     "FORWARD_LABELS_MAX",
@@ -33,10 +37,13 @@ __all__ = [
     "PACKETS_QUEUED_MAX",
     "PACKETS_WAITING_MAX",
     "PACKET_BYTES_MAX",
+    "REDIAL_NS_MAX",
+    "REDIAL_NS_MIN",
     "SHARES_PER_ORDER_MAX",
     "STAMP_AHEAD_NS",
     "START_S_MAX",
     "STOP_S_MAX",
+    "STRANGERS_MAX",
     "TAGS_MAX",
     "TRAFFIC_ENTRIES_MAX",
     "TRANSMIT_LABELS_MAX",
@@ -46,6 +53,7 @@ __all__ = [
     "TUN_READS_PER_TURN_MAX",
     "UDP_FLOWS_MAX",
     "UDP_FLOW_S",
+    "UNUSED_NS",
     "URGENT_QUEUED_MAX",
     "WAYS_COUNTED_MAX",
 ]
@@ -69,6 +77,16 @@ ACCESS_ENTRIES_MAX: Final = 256
 TRAFFIC_ENTRIES_MAX: Final = 64
 UDP_FLOWS_MAX: Final = 4_096  # Questions of ours whose answers pass, while rules are in force. Oldest goes.
 UDP_FLOW_S: Final = 180  # As connection trackers have it.
+
+# Connections over TCP. Peers are few; whoever else calls has little time, and the next one takes its place.
+CARRIERS_MAX: Final = 2 * MEMBERS_MAX
+STRANGERS_MAX: Final = 32
+ACCEPTS_PER_TURN_MAX: Final = 16
+UNUSED_NS: Final = 10 * SECOND_NS  # Without a peer that uses it, a connection is closed.
+DIAL_NS: Final = 5 * SECOND_NS  # For a connection to come about.
+REDIAL_NS_MIN: Final = 2 * SECOND_NS  # Between two tries; doubled until a peer used one, up to ...
+REDIAL_NS_MAX: Final = 300 * SECOND_NS
+DIALS_REMEMBERED_MAX: Final = 4 * MEMBERS_MAX
 
 # Guests. A telephone's radio does a tenth of the rate; more is a flood. Beyond: dropped and counted.
 GUESTS_MAX: Final = 32  # As many as a group has.

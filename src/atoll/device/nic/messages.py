@@ -231,6 +231,7 @@ class Listening(Tuple, frozen=True):
 
     Attributes:
         endpoints: As bound.
+        missing: TCP endpoints that could not be had; it works without them.
         error: Empty, or the name of the operating system's error such as ``EADDRINUSE``; the process ends then.
         bursts: Whether the kernel cuts and joins datagrams for us, as a self-test found.
         aes: Whether it seals with AES between nodes that both want it.
@@ -242,6 +243,7 @@ class Listening(Tuple, frozen=True):
     bursts: bool = False
     aes: bool = False
     compiled: bool = False
+    missing: tuple[tuple[str, int], ...] = ()
 
 
 class PacketReceived(Tuple, frozen=True):

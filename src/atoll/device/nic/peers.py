@@ -49,6 +49,7 @@ class Peer:
         routes: By policy tag.
         sizes: The longest inner packet, by way; what is not here carries BASE_BYTES.
         transmit: Labels by relay.
+        tried: The place over UDP that was asked last while TCP is in use, and the token; None: none.
         waiting: (tag, packet) without a session, oldest first.
         data_sent: Data packets sent by each way, those not that went by two at once; modulo 2^32, as all that is told.
         data_seen: Data packets that came by each way.
@@ -75,6 +76,7 @@ class Peer:
         "routes",
         "sizes",
         "transmit",
+        "tried",
         "up",
         "waiting",
         "where",
@@ -92,6 +94,7 @@ class Peer:
         self.routes: Final[dict[int, Route]] = {}
         self.sizes: Final[dict[bytes, int]] = {}
         self.transmit: Final[dict[bytes, Heading]] = {}
+        self.tried: tuple[Endpoint, int] | None = None
         self.waiting: Final[deque[tuple[int, bytes]]] = deque(maxlen=PACKETS_WAITING_MAX)
         self.control: Final = Meter(per_s=CONTROL_PER_S, burst=CONTROL_BURST)
         self.flow_sent = self.flow_received = 0
@@ -145,17 +148,23 @@ class Peer:
 
     def is_reachable(self) -> bool:
         """Return whether there is any way at all to try."""
-        return self.where.endpoint is not None or bool(self.transmit)
+        return self.where.endpoint is not None or bool(self.transmit) or bool(self.where.listed_tcp)
 
     def next_ways(self) -> tuple[tuple[bytes, Endpoint | None], ...]:
         """Return where the next handshake of ours goes, as (via, endpoint if direct), and count it.
 
         The first goes by the route of tag 0, with its copy. If that is not answered, relays and direct endpoints take
-        turns, each in its order, because the route may have died together with the session.
+        turns, each in its order, because the route may have died together with the session; and from then on one place
+        over TCP as well.
         """
         attempt = self.attempts
         self.attempts += 1
         directs = self.where.known()
+        tcp = self.where.tcp() if attempt or not directs else None
+        ways = self._ways(attempt, directs)
+        return (*ways, (DIRECT, tcp)) if tcp is not None or not ways else ways
+
+    def _ways(self, attempt: int, directs: tuple[Endpoint, ...]) -> tuple[tuple[bytes, Endpoint | None], ...]:
         via, also, _ = self.route(DEFAULT_TAG)
         if attempt == 0 and (directs if via == DIRECT else via in self.transmit):
             first = (via, self.where.endpoint if via == DIRECT else None)
@@ -167,7 +176,7 @@ class Peer:
             return ((relays[attempt // 2 % len(relays)], None),)
         if directs:
             return ((DIRECT, directs[(attempt // 2 if relays else attempt) % len(directs)]),)
-        return ((DIRECT, None),)
+        return ()
 
 
 def _count(counts: dict[bytes, int], via: bytes, count: int) -> None:

@@ -2,7 +2,7 @@
 """What is inside a data packet: an IPv6 packet or a control message, and how each is padded.
 
 Normative text: docs/spec/relay.md, section 4. The first nibble tells them apart: 6 is IPv6, 9 is the MessagePack array
-of a control message, 8 asks whether something so long arrives. IPv6 knows its own length, so WireGuard's zero padding
+of a control message, 8 asks whether something arrives. IPv6 knows its own length, so WireGuard's zero padding
 does; a control message carries its count, and says by which kind of way it was sent and how many data packets went that
 way before it.
 """
@@ -17,24 +17,30 @@ __all__ = [
     "CONTROL_NIBBLE",
     "IPV6_HEADER_BYTES",
     "IPV6_NIBBLE",
-    "SIZE_NIBBLE",
+    "QUESTION_NIBBLE",
+    "answer_to",
     "is_control",
     "is_packet",
     "pad_control",
     "pad_copied",
-    "size_answer",
+    "place_probe",
     "size_probe",
     "take_packet",
+    "token_of",
     "unpad_control",
 ]
 
 CONTROL_NIBBLE: Final = 9
 IPV6_NIBBLE: Final = 6
-SIZE_NIBBLE: Final = 8
+QUESTION_NIBBLE: Final = 8
 IPV6_HEADER_BYTES: Final = 40
 
 _BLOCK_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
+_SIZE: Final = 0x80  # Spec. First byte of a question about a size ...
+_PLACE: Final = 0x82  # Spec. ... and about a place.
+_ANSWER: Final = 1  # Spec. Added to it in the answer.
+_QUESTION_BYTES: Final = 3
 _DIRECT: Final = 0x80  # Spec. Added to the last byte of what is sent directly.
 _PADS: Final = tuple(
     tuple(bytes(size - 1) + bytes((size | mark,)) if size else b"" for size in range(_BLOCK_BYTES + 1))
@@ -94,13 +100,28 @@ def pad_copied(packet: bytes) -> bytes:
 
 
 def size_probe(size: int, token: int) -> bytes:
-    """Return a plaintext as long as an inner packet of ``size`` bytes, which asks for ``size_answer``."""
-    return (b"\x80" + token.to_bytes(2, "big")).ljust(size, b"\0")
+    """Return a plaintext as long as an inner packet of ``size`` bytes, which asks for an answer by the same way."""
+    return (bytes((_SIZE,)) + token.to_bytes(2, "big")).ljust(size, b"\0")
 
 
-def size_answer(probe: bytes) -> bytes | None:
-    """Return the answer to a plaintext whose first nibble is 8; None: it is an answer itself, or nothing."""
-    return b"\x81" + probe[1:3] if probe[0] == 0x80 and len(probe) >= 3 else None
+def place_probe(token: int) -> bytes:
+    """Return a plaintext that asks for an answer to where it came from."""
+    return bytes((_PLACE,)) + token.to_bytes(2, "big")
+
+
+def token_of(plaintext: bytes) -> int | None:
+    """Return the token of a plaintext whose first nibble is 8; None: it is no question and no answer."""
+    if len(plaintext) < _QUESTION_BYTES or plaintext[0] & ~_ANSWER not in (_SIZE, _PLACE):
+        return None
+    return plaintext[1] << 8 | plaintext[2]
+
+
+def answer_to(plaintext: bytes) -> tuple[bytes | None, bool]:
+    """Return the answer to a plaintext with a token, None if it is one itself; and whether a place was asked for."""
+    is_place = plaintext[0] & ~_ANSWER == _PLACE
+    if plaintext[0] & _ANSWER:
+        return None, is_place
+    return bytes((plaintext[0] | _ANSWER,)) + plaintext[1:_QUESTION_BYTES], is_place
 
 
 def take_packet(plaintext: bytes) -> tuple[bytes, bool]:

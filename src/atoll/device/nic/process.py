@@ -20,8 +20,10 @@ from random import SystemRandom
 from typing import Final, final
 
 from atoll.base.errors import LinkError, UsageError, WireError
+from atoll.base.ids import Endpoint, is_tcp
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.backlog import Backlog
+from atoll.device.nic.carriers import Carriers
 from atoll.device.nic.confine import confine
 from atoll.device.nic.engine import Engine, EngineConfig
 from atoll.device.nic.limits import (
@@ -48,6 +50,7 @@ from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
 from atoll.host.cpu import prefers_aes
+from atoll.host.tcp import TcpListener, TcpStream
 from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket, bursts_work
 from atoll.overlay.session import is_compiled
 
@@ -71,16 +74,24 @@ class NicProcess:
     Args:
         control: Socket to control: SOCK_SEQPACKET, or SOCK_DGRAM where that does not exist.
         sockets: Open UDP sockets. The first of each family sends.
+        listeners: For connections over TCP; closed with them.
         engine: Fresh.
     """
 
-    def __init__(self, control: socket.socket, sockets: Sequence[UdpSocket], engine: Engine) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        sockets: Sequence[UdpSocket],
+        listeners: Sequence[TcpListener],
+        engine: Engine,
+    ) -> None:
         self._control, self._sockets, self._engine = control, sockets, engine
         self._clock: Final = SystemClock()
         self._backlog: Final = Backlog()
         self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
         self._selector: Final = selectors.DefaultSelector()
+        self._carriers: Final = Carriers(listeners, self._selector, engine)
         self._buffer: Final = bytearray(DATAGRAM_BYTES_MAX)
         self._tun: TunPort | None = None
         self._reading = self._blocked = False
@@ -99,24 +110,33 @@ class NicProcess:
             ready = self._selector.select(self._timeout_s())
             if any(key.fileobj is control and mask & selectors.EVENT_READ for key, mask in ready):
                 self._take_orders()
-            for key, _ in ready:
+            for key, mask in ready:
                 if isinstance(key.fileobj, UdpSocket):
                     self._take_datagrams(key.fileobj)
-                elif isinstance(key.fileobj, TunPort) and key.fileobj is self._tun:
-                    self._take_tun(key.fileobj)
+                elif isinstance(key.fileobj, TunPort):
+                    if key.fileobj is self._tun:
+                        self._take_tun(key.fileobj)
+                elif isinstance(key.fileobj, TcpStream):
+                    self._carriers.serve(key.fileobj, mask, self._clock.monotonic_ns(), self._clock.wall_ns())
+                    self._send()
+                elif isinstance(key.fileobj, TcpListener):
+                    self._carriers.accept(key.fileobj, self._clock.monotonic_ns())
             now_ns = self._clock.monotonic_ns()
+            self._carriers.tick(now_ns)
             if now_ns >= self._engine.deadline_ns:
                 self._engine.tick(now_ns, self._clock.wall_ns())
                 self._send()
             self._report()
             if not self._tells_end and os.getppid() != self._parent:
                 self._running = False
+        self._carriers.close()
         self._selector.close()
         if self._tun is not None:
             self._tun.close()
 
     def _timeout_s(self) -> float:
-        left_s = max(self._engine.deadline_ns - self._clock.monotonic_ns(), 0) / SECOND_NS
+        due_ns = min(self._engine.deadline_ns, self._carriers.deadline_ns)
+        left_s = max(due_ns - self._clock.monotonic_ns(), 0) / SECOND_NS
         return left_s if self._tells_end else min(left_s, ORPHAN_CHECK_S)
 
     def _read_network(self, *, wanted: bool) -> None:
@@ -129,6 +149,7 @@ class NicProcess:
                 self._selector.register(udp, selectors.EVENT_READ)
             else:
                 self._selector.unregister(udp)
+        self._carriers.read(wanted=wanted)
 
     def _take_orders(self) -> None:
         for _ in range(BATCHES_PER_TURN_MAX):
@@ -220,14 +241,20 @@ class NicProcess:
     def _send(self) -> None:
         outbox, counters = self._engine.outbox, self._engine.counters
         for endpoint, datagram in outbox:
-            udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
-            sent = Sent.REFUSED if udp is None else udp.send(endpoint, datagram)
+            if is_tcp(endpoint):
+                sent = self._carriers.send(endpoint, datagram, len(datagram), self._clock.monotonic_ns())
+            else:
+                udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
+                sent = Sent.REFUSED if udp is None else udp.send(endpoint, datagram)
             if sent is not Sent.OK:
                 counters.drop(_DROPS[sent])
         outbox.clear()
         for endpoint, data, size in self._engine.bursts:
-            udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
-            sent = Sent.REFUSED if udp is None else udp.send_burst(endpoint, data, size)
+            if is_tcp(endpoint):
+                sent = self._carriers.send(endpoint, data, size, self._clock.monotonic_ns())
+            else:
+                udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
+                sent = Sent.REFUSED if udp is None else udp.send_burst(endpoint, data, size)
             if sent is not Sent.OK:
                 counters.drop(_DROPS[sent], -(-len(data) // size))
         self._engine.bursts.clear()
@@ -280,9 +307,11 @@ def main(arguments: Sequence[str]) -> int:
         if configure is None:
             return EXIT_NOT_CONFIGURED
         sockets: list[UdpSocket] = []
+        listeners: list[TcpListener] = []
         try:
             bursts = bursts_work()
-            sockets.extend(UdpSocket(endpoint, bursts=bursts) for endpoint in configure.listen)
+            sockets.extend(UdpSocket(endpoint, bursts=bursts) for endpoint in configure.listen if not is_tcp(endpoint))
+            missing = _listen_tcp(configure, listeners)
             for udp in sockets:
                 udp.sends_bursts = udp.sends_bursts and bursts
             limits = _limits(configure)
@@ -292,14 +321,15 @@ def main(arguments: Sequence[str]) -> int:
             _say(control, Listening((), str(error) or "EIO"))
             return EXIT_NOT_LISTENING
         listening = Listening(
-            tuple(udp.endpoint for udp in sockets),
+            (*(udp.endpoint for udp in sockets), *(listener.endpoint for listener in listeners)),
             bursts=bursts,
             aes=limits.prefers_aes,
             compiled=limits.compiled and is_compiled(),
+            missing=missing,
         )
         _say(control, listening, *engine.reports)  # Reserved before it is used.
         engine.reports.clear()
-        NicProcess(control, sockets, engine).run()
+        NicProcess(control, sockets, listeners, engine).run()
         for udp in sockets:
             udp.close()
     return EXIT_OK
@@ -313,6 +343,18 @@ def _first_order(control: socket.socket) -> Configure | None:
     except (OSError, WireError):
         return None
     return orders[0] if len(orders) == 1 and isinstance(orders[0], Configure) else None
+
+
+def _listen_tcp(configure: Configure, listeners: list[TcpListener]) -> tuple[Endpoint, ...]:
+    """Open what can be had of the wanted TCP endpoints; return the others: a node without them is one all the same."""
+    missing: list[Endpoint] = []
+    for endpoint in configure.listen:
+        if is_tcp(endpoint):
+            try:
+                listeners.append(TcpListener(endpoint))
+            except LinkError:
+                missing.append(endpoint)
+    return tuple(missing)
 
 
 def _limits(configure: Configure) -> EngineConfig:

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a running node is made from: addresses as people write them, and its own record."""
 
+import socket
+
 import pytest
 
 from atoll.base.errors import UserError
 from atoll.base.member import ENDPOINTS_MAX, RelayWill
 from atoll.lab.groups import identity_of
-from atoll.node.reporting import endpoint_text
-from atoll.node.service import own_member, parse_address, parse_endpoint
+from atoll.node.addresses import (
+    endpoint_text,
+    free_default,
+    listed_text,
+    own_member,
+    parse_address,
+    parse_endpoint,
+    with_tcp,
+)
 from atoll.node.state import Settings
 
 
@@ -59,14 +68,18 @@ def test_what_is_no_endpoint_is_told(text: str) -> None:
     assert refused.value.fix
 
 
-@pytest.mark.parametrize("text", ["localhost:80", "example.org:7747", "1.2.3:80", "256.1.1.1:80", "::g:80"])
+@pytest.mark.parametrize(
+    "text", ["localhost:80", "example.org:7747", "1.2.3:80", "256.1.1.1:80", "::g:80", "tcp/a:1", "tcp/tcp/1.2.3.4:1"]
+)
 def test_the_underlay_wants_numbers(text: str) -> None:
     with pytest.raises(UserError) as refused:
         parse_address(text)
     assert refused.value.code == "A501"
 
 
-@pytest.mark.parametrize("endpoint", [("127.0.0.1", 7747), ("::1", 1), ("fd00::1", 65535)])
+@pytest.mark.parametrize(
+    "endpoint", [("127.0.0.1", 7747), ("::1", 1), ("fd00::1", 65535), ("tcp/1.2.3.4", 443), ("tcp/::1", 443)]
+)
 def test_what_is_written_is_read_again(endpoint: tuple[str, int]) -> None:
     assert parse_address(endpoint_text(endpoint)) == endpoint
 
@@ -93,3 +106,30 @@ def test_a_port_that_is_not_bound_yet_is_told_to_nobody() -> None:
 def test_no_more_addresses_are_told_than_a_record_holds() -> None:
     many = [f"192.0.2.{number}:1" for number in range(1, 20)]
     assert len(own_member(identity_of(1, 0), settings(*many), ()).endpoints) == ENDPOINTS_MAX
+
+
+def test_people_see_the_transport() -> None:
+    assert listed_text((("1.2.3.4", 5), ("tcp/::1", 443))) == "udp/1.2.3.4:5, tcp/[::1]:443"
+
+
+def test_tcp_is_heard_at_each_host() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError) as refused:
+            with_tcp("127.0.0.1:7747", port)
+        assert (refused.value.code, refused.value.where) == ("A105", "EADDRINUSE")
+    assert with_tcp("127.0.0.1:1,127.0.0.1:2,[::1]:1,tcp/127.0.0.1:9", port) == (
+        f"127.0.0.1:1,127.0.0.1:2,[::1]:1,tcp/127.0.0.1:{port},tcp/[::1]:{port}"
+    )
+    assert with_tcp("127.0.0.1:1,tcp/127.0.0.1:9", 0) == "127.0.0.1:1"
+
+
+def test_without_a_word_both_transports_are_heard() -> None:
+    found = [parse_address(text) for text in free_default().split(",")]
+    assert {host.startswith("tcp/") for host, _ in found} == {True, False}
+    assert len({port for _, port in found}) == 1
+
+
+def test_an_own_record_says_where_tcp_is_heard() -> None:
+    bound = (("127.0.0.1", 7747), ("tcp/127.0.0.1", 443))
+    assert own_member(identity_of(1, 0), settings(), bound).endpoints == bound
