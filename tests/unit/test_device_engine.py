@@ -602,3 +602,15 @@ def test_packets_carry_what_was_sent_in_order() -> None:
         world.send(0, 1, number.to_bytes(2, "big"))
     assert world.packets(1) == [number.to_bytes(2, "big") for number in range(200)]
     assert all(isinstance(report, PacketReceived) for report in world.reports[1][-200:])
+
+
+def test_of_the_answers_to_echoes_control_sees_its_own() -> None:
+    world = World(2)
+    world.introduce()
+    world.engines[0].inlet.is_open, world.engines[0].inlet.echo = True, 7
+    for identifier in (7, 8):
+        reply = bytearray(world.packet(1, 0, b"\x81\0\0\0\0" + bytes((identifier, 0, 1))))
+        reply[6] = 58
+        world.order(1, SendPacket(world.node(0), 0, bytes(reply)))
+    assert [packet[5] for packet in world.packets(0)] == [7]
+    assert len(world.kernel[0]) == 2

@@ -5,7 +5,6 @@ Decides nothing else. The node feeds it what the nic hands up and calls ``nudge`
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, final
@@ -21,8 +20,9 @@ from atoll.conduit.proxy import Proxy
 from atoll.conduit.stream import Kind, Reason, Service, Stream
 from atoll.conduit.streams import SendPacket, Serve, StreamHost
 
-__all__ = ["Stack", "allow_all"]
+__all__ = ["ECHO_IDENTIFIER", "Stack", "allow_all"]
 
+ECHO_IDENTIFIER: Final = 0xA701  # Tells our echoes from those of other programs that ping.
 _ECHO_PAYLOAD: Final = b"atoll ping"
 
 
@@ -59,7 +59,6 @@ class Stack:
         self.streams: Final = StreamHost(group=group, own=own, send=send, serve=self._serve, clock=clock)
         self.flows: Final = Flows(group=group, own=own, send=send, allow=allow, clock=clock)
         self._echoes: dict[tuple[NodeId, int, int], asyncio.Future[float]] = {}
-        self._identifier = secrets.randbits(16)
         self._sequence = 0
         self.dropped = 0  # Packets that do not parse, or are meant for nobody here.
 
@@ -139,7 +138,7 @@ class Stack:
         if len(self._echoes) >= ECHO_WAITERS_MAX:
             raise LimitError("ECHO_WAITERS_MAX", ECHO_WAITERS_MAX)
         self._sequence = (self._sequence + 1) & 0xFFFF
-        key = (node, self._identifier, self._sequence)
+        key = (node, ECHO_IDENTIFIER, self._sequence)
         waiter: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._echoes[key] = waiter
         target = packed_address_of(self._group, node)
@@ -148,7 +147,7 @@ class Stack:
             target,
             tag,
             is_reply=False,
-            identifier=self._identifier,
+            identifier=ECHO_IDENTIFIER,
             sequence=self._sequence,
             payload=_ECHO_PAYLOAD,
         )

@@ -12,6 +12,7 @@ from typing import Final, final
 from atoll.base.errors import LinkError, UserError
 from atoll.base.ids import GroupId, NodeId, packed_address_of, resolver_address
 from atoll.conduit.names import TOP
+from atoll.conduit.stack import ECHO_IDENTIFIER
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.namespaces import make
@@ -80,7 +81,7 @@ class Private:
         Raises:
             LinkError: It does not take it.
         """
-        nic.attach(AttachTun(CONTROL_PORTS), self._network.tun)
+        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER), self._network.tun)
 
     def close(self) -> None:
         """Let go of it; programs in it go on, without a network."""

@@ -11,6 +11,7 @@ from typing import Final, final
 from atoll.base.errors import LinkError, UserError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
 from atoll.conduit.forward_udp import FLOW_PORT
+from atoll.conduit.stack import ECHO_IDENTIFIER
 from atoll.conduit.streams import STREAM_PORT
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
@@ -71,7 +72,7 @@ class Tunnel:
         Raises:
             LinkError: It does not take it.
         """
-        nic.attach(AttachTun(CONTROL_PORTS), self._device.fd)
+        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER), self._device.fd)
 
     def renew(self) -> None:
         """Open another one, because this one is gone.

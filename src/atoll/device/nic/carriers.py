@@ -9,10 +9,12 @@ connection that no peer uses any more is closed.
 
 import selectors
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, final
 
 from atoll.base.errors import LinkError
 from atoll.base.ids import Endpoint
+from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.engine import Engine
 from atoll.device.nic.limits import (
@@ -61,13 +63,16 @@ class Carriers:
         listeners: For callers; closed with the rest.
         selector: Told what to watch.
         engine: Takes what comes.
+        clock: Time.
 
     Attributes:
         deadline_ns: When ``tick`` is owed.
     """
 
-    def __init__(self, listeners: Sequence[TcpListener], selector: selectors.BaseSelector, engine: Engine) -> None:
-        self._listeners, self._selector, self._engine = listeners, selector, engine
+    def __init__(
+        self, listeners: Sequence[TcpListener], selector: selectors.BaseSelector, engine: Engine, clock: Clock
+    ) -> None:
+        self._listeners, self._selector, self._engine, self._clock = listeners, selector, engine, clock
         self._carriers: Final[dict[Endpoint, _Carrier]] = {}
         self._redial: Final[dict[Endpoint, tuple[int, int]]] = {}  # (when it may be dialled again, the pause then).
         self._reading = False
@@ -78,7 +83,7 @@ class Carriers:
         self._reading = wanted
         for listener in self._listeners:
             if wanted:
-                self._selector.register(listener, selectors.EVENT_READ)
+                self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
             else:
                 self._selector.unregister(listener)
         for carrier in self._carriers.values():
@@ -93,8 +98,8 @@ class Carriers:
         self._watch(carrier)
         return sent
 
-    def accept(self, listener: TcpListener, now_ns: int) -> None:
-        """Take the callers that wait."""
+    def _accept(self, listener: TcpListener, _: int) -> None:
+        now_ns = self._clock.monotonic_ns()
         for _ in range(ACCEPTS_PER_TURN_MAX):
             stream = listener.accept()
             if stream is None:
@@ -109,11 +114,11 @@ class Carriers:
                 continue
             self._add(_Carrier(stream, now_ns), now_ns)
 
-    def serve(self, stream: TcpStream, mask: int, now_ns: int, wall_ns: int) -> None:
-        """Read and write what a connection has."""
-        carrier = self._carriers.get(stream.endpoint)
-        if carrier is None or carrier.stream is not stream:  # It ended in this turn.
+    def _serve(self, carrier: _Carrier, mask: int) -> None:
+        stream = carrier.stream
+        if self._carriers.get(stream.endpoint) is not carrier:  # It ended in this turn.
             return
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         try:
             if mask & selectors.EVENT_WRITE:
                 stream.flush()
@@ -179,9 +184,9 @@ class Carriers:
         if events == carrier.events:
             return
         if not carrier.events:
-            self._selector.register(carrier.stream, events)
+            self._selector.register(carrier.stream, events, partial(self._serve, carrier))
         elif events:
-            self._selector.modify(carrier.stream, events)
+            self._selector.modify(carrier.stream, events, partial(self._serve, carrier))
         else:
             self._selector.unregister(carrier.stream)
         carrier.events = events

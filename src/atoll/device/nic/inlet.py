@@ -27,6 +27,7 @@ __all__ = ["ADMINISTRATIVE", "NO_ROUTE", "Inlet", "too_big", "unreachable"]
 
 _PORTS: Final = Struct(">HH")
 _ICMP_ERROR: Final = Struct(">BBHI")
+_ECHO: Final = Struct(">B3xH")  # Type and identifier.
 _IP: Final = Struct(">IHBB")
 _UDP: Final = 17
 _ICMP6: Final = 58
@@ -57,6 +58,7 @@ class Inlet:
         access: The rules about what comes in from the group.
         is_open: Whether there is a TUN device. Without one every packet is control's.
         ports: Inner UDP ports that are control's, whichever side has them.
+        echo: Identifier of control's echo requests; -1: none.
         outbox: For the kernel, in order: packets, and pieces of one write that begin with a virtio header; good until
             the next call of the engine, whose caller writes and clears them.
     """
@@ -69,6 +71,7 @@ class Inlet:
         "_peers",
         "_resolver",
         "access",
+        "echo",
         "is_open",
         "outbox",
         "ports",
@@ -86,6 +89,7 @@ class Inlet:
         self.access: Final = Access()
         self.is_open = False
         self.ports: frozenset[int] = frozenset()
+        self.echo = -1
         self.outbox: Final[list[bytes | list[bytes | memoryview]]] = []
 
     def takes(self, packet: bytes) -> bool:
@@ -99,8 +103,11 @@ class Inlet:
         return True
 
     def is_shared(self, packet: bytes) -> bool:
-        """Return whether control wants to see a packet that ``takes`` gives to the kernel: it may have asked."""
-        return packet[6] == _ICMP6 and len(packet) > IPV6_HEADER_BYTES and packet[IPV6_HEADER_BYTES] == _ECHO_REPLY
+        """Return whether control wants to see a packet that ``takes`` gives to the kernel: an answer to its echo."""
+        if packet[6] != _ICMP6 or len(packet) < IPV6_HEADER_BYTES + _ECHO.size:
+            return False
+        kind, identifier = _ECHO.unpack_from(packet, IPV6_HEADER_BYTES)
+        return bool(kind == _ECHO_REPLY and identifier == self.echo)
 
     def is_query(self, packet: bytes | memoryview) -> bool:
         """Return whether a packet of the kernel is from us, and for the one who answers for names: control."""

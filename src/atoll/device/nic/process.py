@@ -2,8 +2,10 @@
 """The packet device as a live process: one loop between a control socket, UDP sockets and the engine.
 
 Order of each turn: orders first, so that bulk never starves control; then a bounded number of datagrams from each
-socket; then time; then everything that came of it goes out. The process ends with its control socket, because without
-control nobody admits, expels or routes any more. It is started by ``NicClient``; the first order is ``Configure``.
+socket, or just one if nothing waited there: then the whole turn is what its packet waits for; then time; then reports.
+
+The process ends with its control socket, because without control nobody admits, expels or routes any more. It is
+started by ``NicClient``; the first order is ``Configure``.
 
 Signals that end a node are for control alone. A service manager or a terminal sends them to every process of the node
 at once, and control still has to say goodbye over this one; so they are ignored here (``NicClient`` holds them back
@@ -16,6 +18,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from random import SystemRandom
 from typing import Final, final
 
@@ -32,6 +35,7 @@ from atoll.device.nic.limits import (
     IPC_BYTES_MAX,
     IPC_SOCKET_BYTES,
     START_S_MAX,
+    TUN_READS_PER_TURN_MAX,
 )
 from atoll.device.nic.messages import (
     AttachTun,
@@ -50,7 +54,7 @@ from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
 from atoll.host.cpu import prefers_aes
-from atoll.host.tcp import TcpListener, TcpStream
+from atoll.host.tcp import TcpListener
 from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket, bursts_work
 from atoll.overlay.session import is_compiled
 
@@ -63,6 +67,7 @@ EXIT_NOT_CONFIGURED: Final = 4
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # What terminals and service managers send.
 
 COMPILED_VARIABLE: Final = "ATOLL_COMPILED"  # "no": bursts go through Python though ``atoll-fast`` is installed.
+BUSY_NS: Final = 20_000  # Who waits for less than this found something there: then there is more, and worth a loop.
 ORPHAN_CHECK_S: Final = 1.0  # Only where the control socket cannot tell that its other end is gone.
 _DROPS: Final = {Sent.FULL: "send-full", Sent.TOO_LONG: "send-too-long", Sent.REFUSED: "send-refused"}
 
@@ -91,52 +96,48 @@ class NicProcess:
         self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
         self._selector: Final = selectors.DefaultSelector()
-        self._carriers: Final = Carriers(listeners, self._selector, engine)
+        self._carriers: Final = Carriers(listeners, self._selector, engine, self._clock)
         self._buffer: Final = bytearray(DATAGRAM_BYTES_MAX)
         self._tun: TunPort | None = None
-        self._reading = self._blocked = False
+        self._reading = self._blocked = self._is_busy = False
+        self._now_ns, self._wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()  # Of this turn.
         self._running = True
         self._tells_end = control.type != socket.SOCK_DGRAM
         self._parent = os.getppid()
 
     def run(self) -> None:
         """Work until control says ``Stop`` or is gone."""
-        control = self._control
+        control, engine, carriers, clock = self._control, self._engine, self._carriers, self._clock
         control.settimeout(0)
-        self._selector.register(control, selectors.EVENT_READ)
+        self._selector.register(control, selectors.EVENT_READ, self._take_orders)
         self._report()
         while self._running:
-            self._read_network(wanted=self._backlog.is_relieved if not self._reading else not self._backlog.is_full)
-            ready = self._selector.select(self._timeout_s())
-            if any(key.fileobj is control and mask & selectors.EVENT_READ for key, mask in ready):
-                self._take_orders()
+            due_ns = min(engine.deadline_ns, carriers.deadline_ns)
+            before_ns = clock.monotonic_ns()
+            ready = self._selector.select(self._timeout_s(due_ns - before_ns))
+            now_ns = self._now_ns = clock.monotonic_ns()
+            self._wall_ns = clock.wall_ns()
+            self._is_busy = now_ns - before_ns < BUSY_NS
+            if len(ready) > 1:
+                ready.sort(key=lambda one: one[0].fileobj is not control)  # Orders first.
             for key, mask in ready:
-                if isinstance(key.fileobj, UdpSocket):
-                    self._take_datagrams(key.fileobj)
-                elif isinstance(key.fileobj, TunPort):
-                    if key.fileobj is self._tun:
-                        self._take_tun(key.fileobj)
-                elif isinstance(key.fileobj, TcpStream):
-                    self._carriers.serve(key.fileobj, mask, self._clock.monotonic_ns(), self._clock.wall_ns())
-                    self._send()
-                elif isinstance(key.fileobj, TcpListener):
-                    self._carriers.accept(key.fileobj, self._clock.monotonic_ns())
-            now_ns = self._clock.monotonic_ns()
-            self._carriers.tick(now_ns)
-            if now_ns >= self._engine.deadline_ns:
-                self._engine.tick(now_ns, self._clock.wall_ns())
+                key.data(mask)
                 self._send()
-            self._report()
+            if now_ns >= due_ns:
+                carriers.tick(now_ns)
+                engine.tick(now_ns, self._wall_ns)
+                self._send()
+            if engine.reports or self._blocked:
+                self._report()
             if not self._tells_end and os.getppid() != self._parent:
                 self._running = False
-        self._carriers.close()
+        carriers.close()
         self._selector.close()
         if self._tun is not None:
             self._tun.close()
 
-    def _timeout_s(self) -> float:
-        due_ns = min(self._engine.deadline_ns, self._carriers.deadline_ns)
-        left_s = max(due_ns - self._clock.monotonic_ns(), 0) / SECOND_NS
+    def _timeout_s(self, left_ns: int) -> float:
+        left_s = max(left_ns, 0) / SECOND_NS
         return left_s if self._tells_end else min(left_s, ORPHAN_CHECK_S)
 
     def _read_network(self, *, wanted: bool) -> None:
@@ -146,12 +147,12 @@ class NicProcess:
         self._reading = wanted
         for udp in self._sockets:
             if wanted:
-                self._selector.register(udp, selectors.EVENT_READ)
+                self._selector.register(udp, selectors.EVENT_READ, partial(self._take_datagrams, udp))
             else:
                 self._selector.unregister(udp)
         self._carriers.read(wanted=wanted)
 
-    def _take_orders(self) -> None:
+    def _take_orders(self, _: int) -> None:
         for _ in range(BATCHES_PER_TURN_MAX):
             files: list[int] = []
             try:
@@ -177,7 +178,7 @@ class NicProcess:
             self._send()
 
     def _obey(self, orders: Sequence[Order]) -> None:
-        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        now_ns, wall_ns = self._now_ns, self._wall_ns
         for order in orders:
             match order:
                 case Stop():
@@ -191,8 +192,9 @@ class NicProcess:
         """Serve another TUN device from now on."""
         self._detach()
         self._tun = TunPort(fd, self._engine.counters)
-        self._selector.register(self._tun, selectors.EVENT_READ)
-        self._engine.inlet.is_open, self._engine.inlet.ports = True, frozenset(order.ports)
+        self._selector.register(self._tun, selectors.EVENT_READ, partial(self._take_tun, self._tun))
+        inlet = self._engine.inlet
+        inlet.is_open, inlet.ports, inlet.echo = True, frozenset(order.ports), order.echo
 
     def _detach(self) -> None:
         if self._tun is not None:
@@ -201,11 +203,12 @@ class NicProcess:
             self._tun = None
         self._engine.inlet.is_open = False
 
-    def _take_tun(self, tun: TunPort) -> None:
-        engine = self._engine
-        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+    def _take_tun(self, tun: TunPort, _: int = 0) -> None:
+        if tun is not self._tun:  # Another one took its place in this turn.
+            return
+        engine, now_ns, wall_ns = self._engine, self._now_ns, self._wall_ns
         try:
-            for item in tun.packets():
+            for item in tun.packets(TUN_READS_PER_TURN_MAX if self._is_busy else 1):
                 if isinstance(item, Bulk):
                     engine.take_bulk(item, now_ns, wall_ns)
                 else:
@@ -219,10 +222,9 @@ class NicProcess:
         self._detach()
         self._engine.reports.append(TunLost(str(error)))
 
-    def _take_datagrams(self, udp: UdpSocket) -> None:
-        engine = self._engine
-        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
-        for _ in range(DATAGRAMS_PER_TURN_MAX):
+    def _take_datagrams(self, udp: UdpSocket, _: int) -> None:
+        engine, now_ns, wall_ns = self._engine, self._now_ns, self._wall_ns
+        for _ in range(DATAGRAMS_PER_TURN_MAX if self._is_busy else 1):
             try:
                 received = udp.receive_burst(self._buffer)
             except LinkError:
@@ -233,39 +235,44 @@ class NicProcess:
             read, size, source = received
             if size < read:
                 engine.receive_burst(memoryview(self._buffer)[:read], size, source, now_ns, wall_ns)
-                self._send()  # What came of it stands in buffers that the next burst needs.
             else:
                 engine.receive(bytes(self._buffer[:read]), source, now_ns, wall_ns)
-        self._send()
+            if self._send() and self._tun is not None and not self._is_busy:
+                self._take_tun(self._tun)  # The kernel's answer is often there already.
 
-    def _send(self) -> None:
-        outbox, counters = self._engine.outbox, self._engine.counters
+    def _send(self) -> bool:
+        """Send what came of the last call of the engine, which the next one may overwrite; True: some to the kernel."""
+        engine = self._engine
+        outbox, counters, packets = engine.outbox, engine.counters, engine.inlet.outbox
+        if not (outbox or engine.bursts or packets):
+            return False
         for endpoint, datagram in outbox:
             if is_tcp(endpoint):
-                sent = self._carriers.send(endpoint, datagram, len(datagram), self._clock.monotonic_ns())
+                sent = self._carriers.send(endpoint, datagram, len(datagram), self._now_ns)
             else:
                 udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
                 sent = Sent.REFUSED if udp is None else udp.send(endpoint, datagram)
             if sent is not Sent.OK:
                 counters.drop(_DROPS[sent])
         outbox.clear()
-        for endpoint, data, size in self._engine.bursts:
+        for endpoint, data, size in engine.bursts:
             if is_tcp(endpoint):
-                sent = self._carriers.send(endpoint, data, size, self._clock.monotonic_ns())
+                sent = self._carriers.send(endpoint, data, size, self._now_ns)
             else:
                 udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
                 sent = Sent.REFUSED if udp is None else udp.send_burst(endpoint, data, size)
             if sent is not Sent.OK:
                 counters.drop(_DROPS[sent], -(-len(data) // size))
-        self._engine.bursts.clear()
-        packets = self._engine.inlet.outbox
-        if packets:
-            if self._tun is not None:
-                try:
-                    self._tun.write(packets)
-                except LinkError as error:
-                    self._lose(error)
-            packets.clear()
+        engine.bursts.clear()
+        if not packets:
+            return False
+        if self._tun is not None:
+            try:
+                self._tun.write(packets)
+            except LinkError as error:
+                self._lose(error)
+        packets.clear()
+        return True
 
     def _report(self) -> None:
         """Hand reports over, as far as control takes them now."""
@@ -276,6 +283,7 @@ class NicProcess:
             elif backlog.put_packet(encode_item(report)):
                 self._engine.counters.drop("report-overflow")
         reports.clear()
+        self._read_network(wanted=backlog.is_relieved if not self._reading else not backlog.is_full)
         blocked = False
         while (batch := backlog.batch()) is not None:
             try:
@@ -290,7 +298,7 @@ class NicProcess:
         if blocked != self._blocked:
             self._blocked = blocked
             events = selectors.EVENT_READ | selectors.EVENT_WRITE if blocked else selectors.EVENT_READ
-            self._selector.modify(self._control, events)
+            self._selector.modify(self._control, events, self._take_orders)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,6 @@ from typing import Final, final
 
 from atoll.base.errors import LinkError, WireError
 from atoll.device.nic.counters import Counters
-from atoll.device.nic.limits import TUN_READS_PER_TURN_MAX
 from atoll.device.nic.segments import (
     FLAG_NEEDS_SUM,
     HEADER,
@@ -50,8 +49,8 @@ class TunPort:
         """Return the file descriptor, for a selector."""
         return self._fd
 
-    def packets(self) -> Iterator[Bulk | tuple[bytes, bool]]:
-        """Yield what the kernel has for us now, at most TUN_READS_PER_TURN_MAX reads of it.
+    def packets(self, reads: int) -> Iterator[Bulk | tuple[bytes, bool]]:
+        """Yield what the kernel has for us now, at most so many reads of it.
 
         Either a large packet, good until the next one is asked for, or (packet, whether its checksum is undone).
 
@@ -59,7 +58,7 @@ class TunPort:
             LinkError: The device is gone; the text is the name of the operating system's error.
         """
         buffer = self._buffer
-        for _ in range(TUN_READS_PER_TURN_MAX):
+        for _ in range(reads):
             try:
                 end = os.readv(self._fd, (buffer,))
             except (BlockingIOError, InterruptedError):
