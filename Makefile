@@ -40,7 +40,7 @@ $(VENV)/.check: $(VENV)/.test
 	@touch $@
 
 # The compiled part is optional: where a C compiler, Python's headers and OpenSSL's are not all there, Python does the same.
-$(VENV)/.fast: $(VENV)/.run native/pyproject.toml native/setup.py native/src/batch.c
+$(VENV)/.fast: $(VENV)/.run native/pyproject.toml native/setup.py $(wildcard native/src/*)
 	@mkdir -p $(VENV)/native && cp -r native/. $(VENV)/native
 	@if $(PIP) --build-constraint constraints.txt --force-reinstall --no-deps $(VENV)/native >$(VENV)/native.log 2>&1; then \
 		echo "the compiled part is installed"; \

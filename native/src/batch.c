@@ -5,9 +5,8 @@
  * protocol, no tables, no time. The ciphers are OpenSSL's. Every length is checked before the first byte is touched.
  */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "atoll_fast.h"
+
 #include <openssl/evp.h>
 #include <string.h>
 
@@ -22,6 +21,9 @@ enum {
     PROTOCOL_UDP = 17,
     FIN_PSH = 0x09,
     CWR = 0x80,
+    ACK = 0x10,
+    ECE = 0x40,
+    TCP_MIN = 20,
     UNFINISHED = 0x50, /* First nibbles of our plaintexts, see docs/spec/relay.md. */
     CONTINUED = 0x70
 };
@@ -203,40 +205,78 @@ done:
     return result;
 }
 
+/* Return how many bytes of headers a plaintext has that segments of the same stream may continue; 0: none may. */
+static Py_ssize_t continuable(const unsigned char *plain, Py_ssize_t size) {
+    if (size <= IPV6 + TCP_MIN || plain[6] != PROTOCOL_TCP || ((Py_ssize_t)plain[4] << 8 | plain[5]) + IPV6 != size ||
+        ((plain[0] & 0xF0) != UNFINISHED && (plain[0] & 0xF0) != CONTINUED))
+        return 0;
+    Py_ssize_t head_bytes = IPV6 + (plain[IPV6 + 12] >> 4) * 4;
+    if (head_bytes < IPV6 + TCP_MIN || head_bytes >= size || (plain[IPV6 + 13] & ~(CWR | ACK | ECE)))
+        return 0;
+    return head_bytes;
+}
+
 PyDoc_STRVAR(open_doc,
-             "open(kind, index, counter, data, size, head, count, last, out) -> int\n\n"
+             "open(kind, index, counter, data, size, head, count, last, out) -> (int, int)\n\n"
              "Open datagrams that stand back to back, size bytes apart, the last of count ending at last, each behind\n"
-             "head bytes, as long as their headers have the next counter and they are authentic; write each plaintext\n"
-             "to out, as far from the beginning as its datagram; return how many there were.");
+             "head bytes, as long as their headers have the next counter and they are authentic. Return how many there\n"
+             "were, and how many right behind the first one say that they continue it and are as long: of these only\n"
+             "the payload is written to out, back to back behind the first plaintext. The other plaintexts are each as\n"
+             "far from the beginning of out as its datagram is from that of data.");
 
 static PyObject *batch_open(PyObject *object, PyObject *args) {
     Batch *self = (Batch *)object;
     unsigned kind, index;
     unsigned long long counter;
     Py_buffer source, target;
-    Py_ssize_t size, head, count, last, opened = 0;
+    Py_ssize_t size, head, count, last, opened = 0, followed = 0;
     if (!PyArg_ParseTuple(args, "IIKy*nnnnw*", &kind, &index, &counter, &source, &size, &head, &count, &last, &target))
         return NULL;
     const unsigned char *data = source.buf;
-    unsigned char *out = target.buf, expected[HEADER];
+    unsigned char *out = target.buf, expected[HEADER], kept[HEAD_MAX];
+    Py_ssize_t overhead = head + HEADER + TAG;
     if (size <= 0 || head < 0 || count <= 0 || count > 0xFFFF || last > source.len || last <= size * (count - 1) ||
-        last > size * count || last - size * (count - 1) < head + HEADER + TAG || size < head + HEADER + TAG ||
-        target.len < last - head - HEADER - TAG) {
+        last > size * count || last - size * (count - 1) < overhead || size < overhead ||
+        target.len < last - overhead) {
         PyBuffer_Release(&source);
         PyBuffer_Release(&target);
         PyErr_SetString(PyExc_ValueError, "datagrams that cannot stand so");
         return NULL;
     }
+    Py_ssize_t whole = size - overhead, joins = 0, tail = whole;
     for (; opened < count; opened++, counter++) {
-        Py_ssize_t at = opened * size, end = opened == count - 1 ? last : at + size, body = at + head + HEADER;
+        Py_ssize_t at = opened * size, end = opened == count - 1 ? last : at + size, length = end - at - overhead;
+        const unsigned char *sealed = data + at + head + HEADER;
         put_header(expected, kind, index, counter);
-        if (memcmp(data + at + head, expected, HEADER) != 0 ||
-            !open_one(self->opener, expected, data + body, end - body - TAG, out + at))
+        if (memcmp(sealed - HEADER, expected, HEADER) != 0)
             break;
+        if (joins && length == whole && tail + whole - joins <= 0xFFFF) {
+            /* The header goes over the end of the payload before it, which is put back. */
+            unsigned char *place = out + tail - joins;
+            memcpy(kept, place, (size_t)joins);
+            int is_good = open_one(self->opener, expected, sealed, length, place);
+            int follows = is_good && (place[0] & 0xF0) == CONTINUED;
+            if (is_good && !follows)
+                memmove(out + at, place, (size_t)length);
+            memcpy(place, kept, (size_t)joins);
+            if (!is_good)
+                break;
+            if (follows) {
+                tail += whole - joins;
+                followed++;
+            } else
+                joins = 0;
+            continue;
+        }
+        joins = 0;
+        if (!open_one(self->opener, expected, sealed, length, out + at))
+            break;
+        if (opened == 0 && length == whole)
+            joins = continuable(out, length);
     }
     PyBuffer_Release(&source);
     PyBuffer_Release(&target);
-    return PyLong_FromSsize_t(opened);
+    return Py_BuildValue("nn", opened, followed);
 }
 
 static PyMethodDef methods[] = {
@@ -255,16 +295,20 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"atoll_fast.Batch", sizeof(Batch), 0, Py_TPFLAGS_DEFAULT, slots};
 
-static PyModuleDef module = {PyModuleDef_HEAD_INIT, "atoll_fast", "Seals and opens packets by the dozen.", -1, NULL,
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "atoll_fast", "Packets by the dozen.", -1, NULL,
                              NULL, NULL, NULL, NULL};
 
+static int add(PyObject *made, const char *name, PyType_Spec *from) {
+    PyObject *type = PyType_FromSpec(from);
+    int added = type && PyModule_AddObjectRef(made, name, type) == 0;
+    Py_XDECREF(type);
+    return added;
+}
+
 PyMODINIT_FUNC PyInit_atoll_fast(void) {
-    PyObject *made = PyModule_Create(&module), *type = PyType_FromSpec(&spec);
-    if (!made || !type || PyModule_AddObjectRef(made, "Batch", type) < 0) {
-        Py_XDECREF(made);
-        Py_XDECREF(type);
-        return NULL;
-    }
-    Py_DECREF(type);
-    return made;
+    PyObject *made = PyModule_Create(&module);
+    if (made && add(made, "Batch", &spec) && add(made, "Label", &label_spec))
+        return made;
+    Py_XDECREF(made);
+    return NULL;
 }

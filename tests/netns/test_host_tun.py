@@ -19,3 +19,18 @@ print("bound")
 def test_an_address_can_be_bound_at_once() -> None:
     with hosts(1) as (one,), one.python(BIND) as program:
         assert program.communicate(timeout=60)[0] == "bound\n"
+
+
+LARGE = """
+import json, socket, subprocess
+from atoll.host.tun import LARGE_BYTES_MAX, TunDevice
+device = TunDevice("tried0")
+device.bring_up(socket.inet_pton(socket.AF_INET6, "fd00::1"), 64, 1408)
+(told,) = json.loads(subprocess.run(("ip", "-j", "-d", "link", "show", "tried0"), capture_output=True).stdout)
+print(told["gso_max_size"] == LARGE_BYTES_MAX)
+"""
+
+
+def test_the_kernel_hands_over_no_more_than_one_burst_takes() -> None:
+    with hosts(1) as (one,), one.python(LARGE) as program:
+        assert program.communicate(timeout=60)[0] == "True\n"

@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll.base.compiled import is_compiled
 from atoll.device.nic.segments import Bulk
 from atoll.overlay.session import Burst, Run, Sessions
-from atoll.overlay.session.batch import batch_of, is_compiled
+from atoll.overlay.session.batch import batch_of
 from atoll.overlay.session.keypair import Keypair
 from atoll.overlay.session.session import Session
 from atoll.overlay.session.sessions import _opened  # pyright: ignore[reportPrivateUsage] - the loop that is compared.
@@ -128,13 +129,84 @@ def test_both_open_the_same_and_stop_at_the_same_one(
         if compiled:
             batch = keys.aes_batch_opener if aes else keys.batch_opener
             assert batch is not None
-            opened = batch.open(keys.kind, INDEX, FIRST, data, whole, head, count, ends[-1], out)
+            opened, joined = batch.open(keys.kind, INDEX, FIRST, data, whole, head, count, ends[-1], out)
+            assert joined == 0  # No TCP.
         else:
             opened = _opened(keys, run, keys.kind, INDEX, FIRST)
         texts = [bytes(out[whole * number :][: len(plain[number])]) for number in range(opened)]
         found.append((opened, texts))
     assert found[0] == found[1]
     assert found[0] == (min(broken, count), plain[: min(broken, count)])
+
+
+def segment(nibble: int, flags: int, options: int, payload: bytes, wrong: int) -> bytes:
+    """A TCP segment as one of ours seals it; ``wrong``: its length says that much more."""
+    head = bytearray(head_of(6, flags, options, 3))
+    head[0] = nibble << 4 | 3
+    head[4:6] = pack(">H", len(head) - 40 + len(payload) + wrong)
+    return bytes(head) + payload
+
+
+@given(
+    first=st.tuples(
+        st.sampled_from((5, 5, 5, 7, 6, 9)),
+        st.sampled_from((0x10, 0x10, 0x90, 0x50, 0x18, 0x11, 0x02)),
+        st.integers(0, 1),
+    ),
+    options=st.integers(0, 10),
+    others=st.lists(st.sampled_from((7, 7, 7, 7, 5, 6)), max_size=8),
+    payloads=st.integers(101, 160),
+    last=st.integers(0, 160),
+    head=st.sampled_from((0, 20)),
+    aes=st.booleans(),
+    broken=st.integers(0, 20),
+)
+def test_only_payload_is_left_of_those_that_continue_the_first_one(
+    first: tuple[int, int, int],
+    options: int,
+    others: list[int],
+    payloads: int,
+    last: int,
+    head: int,
+    aes: bool,
+    broken: int,
+) -> None:
+    nibble, flags, wrong = first
+    made = keypair(is_compiled=True, aes=aes)
+    texts = [segment(nibble, flags, options, bytes((1,)) * payloads, wrong)]
+    texts += [segment(other, 0x10, options, bytes((number,)) * payloads, 0) for number, other in enumerate(others, 2)]
+    if others:
+        texts[-1] = texts[-1][: max(len(texts[-1]) - last, 1)]
+    sealed_texts = [
+        bytearray(
+            bytes(head)
+            + pack("<IIQ", made.kind, INDEX, FIRST + number)
+            + made.sealer.encrypt(bytes(4) + pack("<Q", FIRST + number), text, None)
+        )
+        for number, text in enumerate(texts)
+    ]
+    if broken < len(texts):
+        sealed_texts[broken][-1] ^= 1
+    data, whole = memoryview(b"".join(sealed_texts)), len(sealed_texts[0])
+    out = bytearray(len(data))
+    batch = made.aes_batch_opener if aes else made.batch_opener
+    assert batch is not None
+    opened, joined = batch.open(made.kind, INDEX, FIRST, data, whole, head, len(texts), len(data), memoryview(out))
+    assert opened == min(broken, len(texts))
+    head_bytes = 60 + 4 * options
+    may_continue = nibble in {5, 7} and not flags & ~0xD0 and not wrong
+    alike = 0
+    for text in texts[1:opened] if may_continue else ():
+        if text[0] >> 4 != 7 or len(text) != len(texts[0]):
+            break
+        alike += 1
+    assert joined == alike
+    if not opened:
+        return
+    expected = texts[0] + b"".join(text[head_bytes:] for text in texts[1 : 1 + joined])
+    assert out[: len(expected)] == expected
+    for number in range(joined + 1, opened):
+        assert out[number * whole :][: len(texts[number])] == texts[number]
 
 
 GOOD = (4, 1, 1, bytearray(200), 0, 200, 60, 50, bytearray(800), 0, 150)
@@ -165,7 +237,7 @@ def test_impossible_places_open_nothing(at: int, value: object) -> None:
     batch = batch_of(KEY, aes=False)
     assert batch is not None
     arguments: list[object] = [4, 1, 1, bytes(200), 50, 0, 3, 150, bytearray(200)]
-    assert batch.open(*arguments) == 0
+    assert batch.open(*arguments) == (0, 0)
     arguments[at] = value
     with pytest.raises(ValueError, match="datagrams"):
         batch.open(*arguments)

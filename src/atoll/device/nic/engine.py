@@ -184,7 +184,7 @@ class Engine:
         self._evidence: Final = Evidence(self.reports)
         self._peers: Final[dict[bytes, Peer]] = {}
         self._by_key: Final[dict[bytes, Peer]] = {}
-        self._relay: Final = Relay(self._peers, self.counters, limits.relay_bytes_s)
+        self._relay: Final = Relay(self._peers, self.counters, limits.relay_bytes_s, compiled=limits.compiled)
         self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
         self._questions: Final = Questions(self._by_key, self._seal, self._outlet, self.counters, self.reports)
         self._address: Final = packed_address_of(GroupId(group), self.node)

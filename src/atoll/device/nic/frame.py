@@ -6,8 +6,9 @@ The kind continues WireGuard's 1 to 4, so that one socket carries both and the f
 
 from hashlib import blake2s
 from hmac import compare_digest
-from typing import Final, final
+from typing import Any, Final, Protocol, final
 
+from atoll.base.compiled import COMPILED
 from atoll.base.errors import UsageError
 
 __all__ = [
@@ -47,6 +48,18 @@ def pack_label(label: int) -> bytes:
     return label.to_bytes(8, "little")
 
 
+class _Label(Protocol):
+    """The compiled form of a heading. What the arguments are stands in ``native/src/label.c``."""
+
+    def head(self, *arguments: Any) -> None:
+        """Do ``Heading.head_all``."""
+        ...
+
+    def run(self, *arguments: Any) -> int:
+        """Do ``Heading.run``."""
+        ...
+
+
 @final
 class Heading:
     """A label and its key, made ready: the keyed hash of the label is done once and not for each frame.
@@ -54,17 +67,21 @@ class Heading:
     Args:
         label: 0 to LABEL_END - 1.
         key: 32 bytes, known to the two ends of this hop.
+        compiled: Whether the compiled loops are used, if they are installed.
 
     Raises:
         UsageError: The label is out of range.
     """
 
-    __slots__ = ("_begins", "_keyed")
+    __slots__ = ("_begins", "_compiled", "_keyed")
 
-    def __init__(self, label: int, key: bytes) -> None:
+    def __init__(self, label: int, key: bytes, *, compiled: bool = True) -> None:
         packed = pack_label(label)
         self._begins: Final = FRAME_KIND + packed
         self._keyed: Final = blake2s(packed, key=key, digest_size=_MAC_BYTES)
+        self._compiled: Final[_Label | None] = (
+            COMPILED.Label(self._begins, key) if compiled and COMPILED is not None else None
+        )
 
     def _header(self, covered: bytes | memoryview) -> bytes:
         mac = self._keyed.copy()
@@ -82,6 +99,39 @@ class Heading:
     def is_on(self, frame: bytes | memoryview) -> bool:
         """Return whether a frame has this label, and the MAC was made with this key. Call ``label_of`` first."""
         return compare_digest(self._header(frame[FRAME_HEADER_BYTES:_COVERED_END]), frame[:FRAME_HEADER_BYTES])
+
+    def head_all(self, frames: memoryview, step: int) -> None:
+        """Write the headers of frames that stand back to back, ``step`` bytes apart, their datagrams in place."""
+        if self._compiled is not None:
+            self._compiled.head(frames, step)
+            return
+        for at in range(0, len(frames), step):
+            self.head(frames[at : at + step])
+
+    def run(self, frames: memoryview, size: int, onward: "Heading | None" = None) -> int:
+        """Return where the frames end that are like the first one; give them the heading that they go on with.
+
+        They have this label, a right MAC, and the first one's kind of datagram.
+
+        Args:
+            frames: Back to back.
+            size: Length of each but the last.
+            onward: None: leave them as they are.
+        """
+        if self._compiled is not None:
+            return self._compiled.run(frames, size, None if onward is None else onward._compiled)
+        kind = bytes(frames[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4])
+        for at in range(0, len(frames), size):
+            frame = frames[at : at + size]
+            if (
+                len(frame) < FRAME_BYTES_MIN
+                or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4].tobytes() != kind
+                or not self.is_on(frame)
+            ):
+                return at
+            if onward is not None:
+                onward.head(frame)
+        return len(frames)
 
 
 def label_of(frame: bytes | memoryview) -> int | None:

@@ -88,8 +88,7 @@ class Outlet:
             endpoint = peer.where.endpoint
         else:
             transmit, endpoint = peer.transmit[via], self._peers[via].where.endpoint
-            for at in range(0, len(data), step):
-                transmit.head(data[at : at + step])
+            transmit.head_all(data, step)
         if endpoint is not None:
             self.bursts.append((endpoint, data, step))
 

@@ -22,6 +22,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Final, final
 
+from atoll.base.compiled import is_compiled
 from atoll.base.errors import LinkError, UsageError, WireError
 from atoll.base.ids import Endpoint, is_tcp
 from atoll.base.units import SECOND_NS
@@ -56,7 +57,6 @@ from atoll.host.clock import SystemClock
 from atoll.host.cpu import prefers_aes
 from atoll.host.tcp import TcpListener
 from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket, bursts_work
-from atoll.overlay.session import is_compiled
 
 __all__ = ["NicProcess", "main"]
 

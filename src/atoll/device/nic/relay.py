@@ -14,8 +14,6 @@ from atoll.base.units import SECOND_NS
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import packed_endpoint
 from atoll.device.nic.frame import (
-    FRAME_BYTES_MIN,
-    FRAME_HEADER_BYTES,
     LABEL_END,
     LABEL_KEY_BYTES,
     Heading,
@@ -63,6 +61,7 @@ class Forward:
     """
 
     __slots__ = (
+        "_is_compiled",
         "dropped",
         "due_ns",
         "forwarded_bytes",
@@ -75,7 +74,8 @@ class Forward:
         "told_ns",
     )
 
-    def __init__(self, order: SetForwardLabel) -> None:
+    def __init__(self, order: SetForwardLabel, *, compiled: bool) -> None:
+        self._is_compiled: Final = compiled
         self.label: Final = order.label
         self.meter: Final = Meter(per_s=order.rate_bytes_s, burst=_burst(order.rate_bytes_s))
         self.forwarded_bytes = self.dropped = self.due_ns = 0
@@ -85,7 +85,8 @@ class Forward:
     def describe(self, order: SetForwardLabel) -> None:
         """Take everything but the rate from an order."""
         self.source, self.target = order.source, order.target
-        self.heading, self.onward = Heading(order.label, order.key), Heading(order.out_label, order.out_key)
+        self.heading = Heading(order.label, order.key, compiled=self._is_compiled)
+        self.onward = Heading(order.out_label, order.out_key, compiled=self._is_compiled)
 
 
 def _burst(rate_bytes_s: int) -> int:
@@ -100,20 +101,28 @@ class Relay:
         peers: All peers by node, kept by the engine.
         counters: Drops are counted here.
         budget_bytes_s: For all forwarding; 0: none.
+        compiled: Whether the compiled loops are used, if they are installed.
 
     Attributes:
         forwards: By label, as the relay.
         arrivals: By label, as the receiver.
     """
 
-    __slots__ = ("_budget", "_counters", "_peers", "arrivals", "forwards")
+    __slots__ = ("_budget", "_counters", "_is_compiled", "_peers", "arrivals", "forwards")
 
-    def __init__(self, peers: dict[bytes, Peer], counters: Counters, budget_bytes_s: int) -> None:
+    def __init__(
+        self, peers: dict[bytes, Peer], counters: Counters, budget_bytes_s: int, *, compiled: bool = True
+    ) -> None:
+        self._is_compiled: Final = compiled
         self._peers: Final = peers
         self._counters: Final = counters
         self._budget: Final = Meter(per_s=budget_bytes_s, burst=_burst(budget_bytes_s))
         self.forwards: Final[dict[int, Forward]] = {}
         self.arrivals: Final[dict[int, Arrival]] = {}
+
+    def heading(self, label: int, key: bytes) -> Heading:
+        """Return the heading of a label for which ``is_label`` holds."""
+        return Heading(label, key, compiled=self._is_compiled)
 
     def set_forward(self, order: SetForwardLabel, now_ns: int) -> bool:
         """Grant a label, or change one and keep what it owes; False: impossible, or too many."""
@@ -130,7 +139,7 @@ class Relay:
         elif len(self.forwards) >= FORWARD_LABELS_MAX:
             return False
         else:
-            self.forwards[order.label] = Forward(order)
+            self.forwards[order.label] = Forward(order, compiled=self._is_compiled)
         return True
 
     def set_arrival(self, order: SetArrivalLabel) -> bool:
@@ -139,7 +148,7 @@ class Relay:
             return False
         if order.label not in self.arrivals and len(self.arrivals) >= ARRIVAL_LABELS_MAX:
             return False
-        self.arrivals[order.label] = Arrival(order.relay, order.origin, Heading(order.label, order.key))
+        self.arrivals[order.label] = Arrival(order.relay, order.origin, self.heading(order.label, order.key))
         return True
 
     def forget(self, node: bytes) -> None:
@@ -208,7 +217,7 @@ class Relay:
             or target.where.endpoint is None
             or not forward.meter.fits(whole, now_ns)
             or not self._budget.fits(whole, now_ns)
-            or not (end := _like_first(frames, size, forward.heading, forward.onward))
+            or not (end := forward.heading.run(frames, size, forward.onward))
         ):
             return min(size, whole), self.pass_in_place(forward, frames[:size], source, now_ns)
         forward.meter.take(end, now_ns)
@@ -220,7 +229,7 @@ class Relay:
         """Return how many bytes of a burst are frames for us like its first one; 0: none, and that is counted."""
         relay = self._peers.get(arrival.relay)
         if relay is not None and relay.where.endpoint == source:
-            end = _like_first(frames, size, arrival.heading)
+            end = arrival.heading.run(frames, size)
             if end:
                 return end
         return min(size, len(frames)) if self.is_from(arrival, frames[:size], source) else 0
@@ -239,22 +248,6 @@ class Relay:
             self._counters.drop("frame-forged")
             return False
         return True
-
-
-def _like_first(frames: memoryview, size: int, heading: Heading, onward: Heading | None = None) -> int:
-    """Return where the authentic frames end that have the inner kind of the first one; give them another heading."""
-    kind = bytes(frames[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4])
-    for at in range(0, len(frames), size):
-        frame = frames[at : at + size]
-        if (
-            len(frame) < FRAME_BYTES_MIN
-            or frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4].tobytes() != kind
-            or not heading.is_on(frame)
-        ):
-            return at
-        if onward is not None:
-            onward.head(frame)
-    return len(frames)
 
 
 def source_of(source: Endpoint, arrival: Arrival | None) -> bytes:

@@ -33,6 +33,7 @@ __all__ = [
     "bulk_of",
     "finish",
     "finished",
+    "head_bytes_of",
     "marked",
     "ones_complement",
     "single",
@@ -102,6 +103,11 @@ def _pseudo(packet: bytes | bytearray | memoryview, length: int, protocol: int) 
 def marked(packet: bytes) -> bytes:
     """Return a packet whose checksum is undone with the nibble that says so."""
     return bytes((UNFINISHED_NIBBLE << 4 | packet[0] & 0x0F,)) + packet[1:]
+
+
+def head_bytes_of(packet: bytes | bytearray | memoryview) -> int:
+    """Return how many bytes of headers a TCP packet says that it has; it has at least those of the shortest."""
+    return IPV6_BYTES + (packet[IPV6_BYTES + 12] >> 4) * 4
 
 
 def is_finishable(packet: bytes | memoryview) -> bool:
@@ -257,7 +263,7 @@ def single_bulk(packet: bytes) -> Bulk | None:
     """Return one TCP packet as what can be cut; None: it is none."""
     if len(packet) < IPV6_BYTES + TCP_BYTES_MIN or packet[6] != PROTOCOL_TCP:
         return None
-    head_bytes = IPV6_BYTES + (packet[52] >> 4) * 4
+    head_bytes = head_bytes_of(packet)
     if not IPV6_BYTES + TCP_BYTES_MIN <= head_bytes < len(packet):
         return None
     return Bulk(bytearray(packet), 0, len(packet), head_bytes, len(packet) - head_bytes)
@@ -318,10 +324,18 @@ class Joint:
         self._total += size
         return True
 
+    def extend(self, payload: memoryview, count: int) -> bool:
+        """Take the payload of so many segments, back to back, each of which ``follow`` would take; False: not here."""
+        if len(payload) != count * self._size or self._total + len(payload) > 0xFFFF - len(self._head):
+            return False
+        self.parts.append(payload)
+        self._total += len(payload)
+        return True
+
     def _begin(self, packet: memoryview) -> bool:
         if len(packet) < IPV6_BYTES + TCP_BYTES_MIN or packet[6] != PROTOCOL_TCP:
             return False
-        head_bytes = IPV6_BYTES + (packet[52] >> 4) * 4
+        head_bytes = head_bytes_of(packet)
         if not IPV6_BYTES + TCP_BYTES_MIN <= head_bytes < len(packet):
             return False
         head = bytes(packet[:head_bytes])

@@ -13,7 +13,6 @@ from atoll.base.ids import GroupId, NodeId, PublicKey
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.endpoints import numeric_endpoint
 from atoll.device.nic.evidence import Evidence
-from atoll.device.nic.frame import Heading
 from atoll.device.nic.guests import Guests
 from atoll.device.nic.limits import KEEPALIVE_S
 from atoll.device.nic.messages import AdmitPeer, EngineOrder, ExpelPeer, SendPacket, SetAccess, SetTraffic
@@ -158,7 +157,7 @@ class Tables:
         peer = self._peers.by_node.get(order.node)
         if peer is None or not is_label(order.label, order.key):
             return False
-        if not peer.set_transmit(order.relay, Heading(order.label, order.key)):
+        if not peer.set_transmit(order.relay, self._relay.heading(order.label, order.key)):
             return False
         if not peer.up:
             self.call(peer, now_ns, wall_ns)

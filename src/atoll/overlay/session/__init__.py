@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides how two nodes keep a secret: WireGuard's handshake and transport, unchanged, as machines without I/O."""
 
-from atoll.overlay.session.batch import is_compiled
 from atoll.overlay.session.box import BOX_BYTES, open_box, seal_box
 from atoll.overlay.session.events import DROP_REASONS, Burst, Counters, Data, Established, Outgoing, Received, Run
 from atoll.overlay.session.limits import BURST_MAX, KEEPALIVE_S_MAX, PEERS_MAX, PLAINTEXT_BYTES_MAX
@@ -24,7 +23,6 @@ __all__ = [
     "Received",
     "Run",
     "Sessions",
-    "is_compiled",
     "open_box",
     "seal_box",
 ]

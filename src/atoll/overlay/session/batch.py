@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled loop over a burst of packets, where it is installed (``atoll-fast``); Python's own does the same.
+"""The compiled form of one direction's key: seals and opens packets by the dozen, as ``Session`` and ``Sessions`` do."""
 
-It holds no rule: the same bytes come out of both, which a property test checks for any packet.
-"""
+from typing import Any, Protocol
 
-from importlib import import_module
-from typing import Any, Final, Protocol
+from atoll.base.compiled import COMPILED
 
-__all__ = ["Batch", "batch_of", "is_compiled"]
+__all__ = ["Batch", "batch_of"]
 
 
 class Batch(Protocol):
@@ -17,31 +15,18 @@ class Batch(Protocol):
         """Cut a large packet, seal the segments, and return where the last datagram ends."""
         ...
 
-    def open(self, *arguments: Any) -> int:
-        """Open datagrams with consecutive counters as far as they are authentic; return how many."""
+    def open(self, *arguments: Any) -> tuple[int, int]:
+        """Open datagrams with consecutive counters as far as they are authentic.
+
+        Returns:
+            How many, and how many of these follow the first one and continue it: their payload stands behind it.
+        """
         ...
-
-
-class _Maker(Protocol):
-    def __call__(self, key: bytes, aes: bool, /) -> Batch: ...  # noqa: FBT001 - a function of C.
-
-
-def _loaded() -> _Maker | None:
-    try:
-        made: _Maker = import_module("atoll_fast").Batch
-    except ImportError:
-        return None
-    return made
-
-
-_MAKER: Final = _loaded()
-
-
-def is_compiled() -> bool:
-    """Return whether there is a compiled loop."""
-    return _MAKER is not None
 
 
 def batch_of(key: bytes, *, aes: bool) -> Batch | None:
     """Return the compiled loop for a key; None: there is none."""
-    return None if _MAKER is None else _MAKER(key, aes)
+    if COMPILED is None:
+        return None
+    made: Batch = COMPILED.Batch(key, aes)
+    return made

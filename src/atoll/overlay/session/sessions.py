@@ -325,15 +325,17 @@ class Sessions:
             session.arm_reply(now_ns)
         return session.public_key, counter, gap_delta, confirms
 
-    def open_run(self, run: Run, now_ns: int, wall_ns: int) -> tuple[bytes, int] | None:
+    def open_run(self, run: Run, now_ns: int, wall_ns: int) -> tuple[bytes, int, int] | None:
         """Open the first packets of a burst, as far as there is nothing special about them; nothing in it can raise.
 
         They are of one keypair, not an outdated one, which is confirmed and needs no successor, and their counters are
         consecutive and above all that came before.
 
         Returns:
-            (public key, how many were opened); None: none, and the first one is for ``open_into``, as is the one that
-            follows those opened.
+            (public key, how many were opened, how many of these were joined to the first one); None: none, and the
+            first one is for ``open_into``, as is the one that follows those opened. Those joined say that they continue
+            the TCP segment in the first one, and are as long: only their payload is in ``run.out``, back to back behind
+            the first plaintext.
         """
         data, size, out, head = run.data, run.size, run.out, run.head
         kind, index, first = DATA_HEADER.unpack_from(data, head)
@@ -354,16 +356,16 @@ class Sessions:
             return None
         batch = keypair.batch_opener if kind == DATA else keypair.aes_batch_opener
         if batch is not None:
-            count = batch.open(kind, index, first, data, size, head, len(run.ends), run.ends[-1], out)
+            count, joined = batch.open(kind, index, first, data, size, head, len(run.ends), run.ends[-1], out)
         else:
-            count = _opened(keypair, run, kind, index, first)
+            count, joined = _opened(keypair, run, kind, index, first), 0
         if not count:
             return None  # ``open_into`` finds out once more why, and counts it.
         window.mark_run(first, count)
         session.traversed_ns, session.renew_ns = now_ns, NEVER_NS
         if session.reply_ns == NEVER_NS:
             session.arm_reply(now_ns)
-        return session.public_key, count
+        return session.public_key, count, joined
 
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due in every session."""
