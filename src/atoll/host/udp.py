@@ -69,7 +69,7 @@ class UdpSocket:
         LinkError: It cannot be bound; the text is the name of the operating system's error, such as ``EADDRINUSE``.
     """
 
-    __slots__ = ("_cuttable", "_socket", "_whole", "endpoint", "is_ipv6", "receives_bursts", "sends_bursts")
+    __slots__ = ("_cuttable", "_is_cut", "_socket", "_whole", "endpoint", "is_ipv6", "receives_bursts", "sends_bursts")
 
     def __init__(self, endpoint: Endpoint, *, bursts: bool = False) -> None:
         self.is_ipv6: Final = ":" in endpoint[0]
@@ -93,6 +93,7 @@ class UdpSocket:
         host, port = self._socket.getsockname()[:2]
         self.endpoint: Final[Endpoint] = (host, port)
         self._cuttable, self._whole = _FRAGMENTS[self.is_ipv6]
+        self._is_cut: bool | None = None  # Not told yet.
         self._fragmenting(allowed=True)
         self.sends_bursts = self._can(_UDP_SEGMENT, 0)
         self.receives_bursts: Final = bursts and self._can(_UDP_GRO, 1)
@@ -106,6 +107,9 @@ class UdpSocket:
 
     def _fragmenting(self, *, allowed: bool) -> None:
         """Let networks cut what is sent from now on, or not; where the system cannot be told, its default holds."""
+        if allowed == self._is_cut:
+            return
+        self._is_cut = allowed
         level, option, value = self._cuttable if allowed else self._whole
         with suppress(OSError):
             self._socket.setsockopt(level, option, value)
@@ -130,16 +134,11 @@ class UdpSocket:
 
     def send(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Sent:
         """Send a datagram to a numeric host of this socket's family; never raises."""
-        is_long = len(datagram) > CUTTABLE_BYTES_MAX
-        if is_long:
-            self._fragmenting(allowed=False)
+        self._fragmenting(allowed=len(datagram) <= CUTTABLE_BYTES_MAX)
         try:
             self._socket.sendto(datagram, endpoint)
         except OSError as error:
             return _SENT.get(error.errno or 0, Sent.REFUSED)
-        finally:
-            if is_long:
-                self._fragmenting(allowed=True)
         return Sent.OK
 
     def receive_burst(self, buffer: bytearray) -> tuple[int, int, Endpoint] | None:
@@ -166,7 +165,7 @@ class UdpSocket:
                 size = _INT.unpack(value)[0] or size
         return read, size, source if len(source) == 2 else (source[0], source[1])
 
-    def send_burst(self, endpoint: Endpoint, data: memoryview, size: int) -> Sent:
+    def send_burst(self, endpoint: Endpoint, data: bytes | memoryview, size: int) -> Sent:
         """Send datagrams that stand back to back; never raises.
 
         Args:
@@ -178,9 +177,7 @@ class UdpSocket:
             What became of them; sent one by one, what became of the first that did not pass.
         """
         if self.sends_bursts and len(data) > size:
-            is_long = size > CUTTABLE_BYTES_MAX
-            if is_long:
-                self._fragmenting(allowed=False)
+            self._fragmenting(allowed=size <= CUTTABLE_BYTES_MAX)
             try:
                 self._socket.sendmsg([data], ((socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size)),), 0, endpoint)
             except OSError as error:
@@ -190,9 +187,6 @@ class UdpSocket:
                     return _SENT.get(error.errno or 0, Sent.REFUSED)
             else:
                 return Sent.OK
-            finally:
-                if is_long:
-                    self._fragmenting(allowed=True)
         for start in range(0, len(data), size):
             sent = self.send(endpoint, data[start : start + size])
             if sent is not Sent.OK:

@@ -15,6 +15,7 @@ __all__ = [
     "CONTROL_BURST",
     "CONTROL_PER_S",
     "COUNTERS_NS",
+    "DATAGRAMS_HELD_MAX",
     "DATAGRAMS_PER_TURN_MAX",
     "DIALS_REMEMBERED_MAX",
     "DIAL_NS",
@@ -126,6 +127,7 @@ IPC_BYTES_MAX: Final = 32 * KIB  # At the limit: the next batch begins.
 IPC_SOCKET_BYTES: Final = 256 * KIB
 PACKETS_QUEUED_MAX: Final = 2_048  # On either side, towards the other. At the limit: the oldest packet goes, counted.
 URGENT_QUEUED_MAX: Final = 8_192  # All but packets. At the limit: see ``queue.py``.
+DATAGRAMS_HELD_MAX: Final = 64  # Until the end of a turn, to leave together: as many as one burst takes.
 DATAGRAMS_PER_TURN_MAX: Final = 64  # From one socket before orders are looked at again: about a millisecond.
 BATCHES_PER_TURN_MAX: Final = 8  # From control before packets are looked at again.
 START_S_MAX: Final = 20  # For the process to say that it listens; a slow machine needs two.

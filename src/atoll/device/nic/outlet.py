@@ -5,7 +5,7 @@ Decides by which way a session's own datagrams go: what answers a datagram goes 
 because that way works; a handshake that we start tries the ways in turn (``Peer.next_ways``); the rest follows tag 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, final
 
 from atoll.base.ids import DIRECT, Endpoint
@@ -15,9 +15,10 @@ from atoll.device.nic.frame import FRAME_HEADER_BYTES
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.peers import DEFAULT_TAG, Peer
 from atoll.device.nic.relay import Arrival
+from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
 from atoll.overlay.session import Outgoing
 
-__all__ = ["Outlet"]
+__all__ = ["Outlet", "gathered"]
 
 _INITIATION: Final = 1
 _RESPONSE: Final = 2
@@ -138,3 +139,19 @@ class Outlet:
         """Report where a peer is, if that is news."""
         if news and not peer.endpoint_due_ns:
             self._evidence.endpoint(peer, now_ns)
+
+
+def gathered(outbox: Sequence[tuple[Endpoint, bytes]]) -> Iterator[tuple[Endpoint, bytes, int]]:
+    """Yield (endpoint, datagrams back to back, length of each) of datagrams that follow each other, in their order.
+
+    Only those of one length to one endpoint are put together, and no more than one burst takes.
+    """
+    at = 0
+    while at < len(outbox):
+        endpoint, first = outbox[at]
+        size, end = len(first), at + 1
+        most = min(len(outbox), at + BURST_DATAGRAMS_MAX, at + BURST_BYTES_MAX // max(size, 1))
+        while end < most and outbox[end][0] == endpoint and len(outbox[end][1]) == size:
+            end += 1
+        yield endpoint, first if end == at + 1 else b"".join(datagram for _, datagram in outbox[at:end]), size
+        at = end

@@ -32,6 +32,7 @@ from atoll.device.nic.confine import confine
 from atoll.device.nic.engine import Engine, EngineConfig
 from atoll.device.nic.limits import (
     BATCHES_PER_TURN_MAX,
+    DATAGRAMS_HELD_MAX,
     DATAGRAMS_PER_TURN_MAX,
     IPC_BYTES_MAX,
     IPC_SOCKET_BYTES,
@@ -51,6 +52,7 @@ from atoll.device.nic.messages import (
     encode_item,
     join_items,
 )
+from atoll.device.nic.outlet import gathered
 from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
@@ -213,7 +215,7 @@ class NicProcess:
                     engine.take_bulk(item, now_ns, wall_ns)
                 else:
                     engine.take_tun(item[0], now_ns, wall_ns, unfinished=item[1])
-                self._send()
+                self._send_what_cannot_wait()
         except LinkError as error:
             self._lose(error)
 
@@ -237,33 +239,36 @@ class NicProcess:
                 engine.receive_burst(memoryview(self._buffer)[:read], size, source, now_ns, wall_ns)
             else:
                 engine.receive(bytes(self._buffer[:read]), source, now_ns, wall_ns)
-            if self._send() and self._tun is not None and not self._is_busy:
+            if self._send_what_cannot_wait() and self._tun is not None and not self._is_busy:
                 self._take_tun(self._tun)  # The kernel's answer is often there already.
 
-    def _send(self) -> bool:
-        """Send what came of the last call of the engine, which the next one may overwrite; True: some to the kernel."""
+    def _send_what_cannot_wait(self) -> bool:
+        """Send what the engine's next call may overwrite, and all that came before it; True: some to the kernel.
+
+        Other datagrams wait for the end of the turn: then those of one length to one peer, such as the acknowledgements
+        of a stream, leave in one call.
+        """
         engine = self._engine
-        outbox, counters, packets = engine.outbox, engine.counters, engine.inlet.outbox
-        if not (outbox or engine.bursts or packets):
-            return False
-        for endpoint, datagram in outbox:
-            if is_tcp(endpoint):
-                sent = self._carriers.send(endpoint, datagram, len(datagram), self._now_ns)
+        if engine.bursts or engine.inlet.outbox or len(engine.outbox) >= DATAGRAMS_HELD_MAX:
+            return self._send()
+        return False
+
+    def _send(self) -> bool:
+        """Send all that came of the calls of the engine; True: some to the kernel."""
+        engine = self._engine
+        outbox, packets = engine.outbox, engine.inlet.outbox
+        if outbox:
+            if len(outbox) == 1:
+                endpoint, datagram = outbox[0]
+                self._emit(endpoint, datagram, len(datagram))
             else:
-                udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
-                sent = Sent.REFUSED if udp is None else udp.send(endpoint, datagram)
-            if sent is not Sent.OK:
-                counters.drop(_DROPS[sent])
-        outbox.clear()
-        for endpoint, data, size in engine.bursts:
-            if is_tcp(endpoint):
-                sent = self._carriers.send(endpoint, data, size, self._now_ns)
-            else:
-                udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
-                sent = Sent.REFUSED if udp is None else udp.send_burst(endpoint, data, size)
-            if sent is not Sent.OK:
-                counters.drop(_DROPS[sent], -(-len(data) // size))
-        engine.bursts.clear()
+                for endpoint, data, size in gathered(outbox):
+                    self._emit(endpoint, data, size)
+            outbox.clear()
+        if engine.bursts:
+            for endpoint, burst, size in engine.bursts:
+                self._emit(endpoint, burst, size)
+            engine.bursts.clear()
         if not packets:
             return False
         if self._tun is not None:
@@ -273,6 +278,21 @@ class NicProcess:
                 self._lose(error)
         packets.clear()
         return True
+
+    def _emit(self, endpoint: Endpoint, data: bytes | memoryview, size: int) -> None:
+        """Send one datagram, or several of this size back to back of which the last may be shorter."""
+        if is_tcp(endpoint):
+            sent = self._carriers.send(endpoint, data, size, self._now_ns)
+        else:
+            udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
+            if udp is None:
+                sent = Sent.REFUSED
+            elif len(data) > size:
+                sent = udp.send_burst(endpoint, data, size)
+            else:
+                sent = udp.send(endpoint, data)
+        if sent is not Sent.OK:
+            self._engine.counters.drop(_DROPS[sent], -(-len(data) // size))
 
     def _report(self) -> None:
         """Hand reports over, as far as control takes them now."""
