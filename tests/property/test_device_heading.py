@@ -93,5 +93,5 @@ def test_frames_that_cannot_stand_so_are_refused_before_a_byte_is_touched(step: 
 
 
 def test_the_two_forms_are_really_two() -> None:
-    assert Heading(1, bytes(32))._compiled is not None  # pyright: ignore[reportPrivateUsage]
-    assert Heading(1, bytes(32), compiled=False)._compiled is None  # pyright: ignore[reportPrivateUsage]
+    assert Heading(1, bytes(32)).compiled is not None
+    assert Heading(1, bytes(32), compiled=False).compiled is None

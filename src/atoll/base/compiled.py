@@ -8,14 +8,17 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final
 
-__all__ = ["COMPILED", "is_compiled"]
+__all__ = ["COMPILED", "FORM", "is_compiled"]
+
+FORM: Final = 2  # Of what the module offers (native/src/atoll_fast.h). One of another form is left alone.
 
 
 def _loaded() -> ModuleType | None:
     try:
-        return import_module("atoll_fast")
+        module = import_module("atoll_fast")
     except ImportError:
         return None
+    return module if getattr(module, "FORM", 1) == FORM else None
 
 
 COMPILED: Final = _loaded()

@@ -46,9 +46,9 @@ _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _SIOCSIFMTU: Final = 0x8922
 
-# Limit. What the kernel hands over at once: 44 segments of a 1,408-byte path, which leave in one burst (host/udp.py). With
-# 64 KiB a second burst of three would follow each full one, and cost as much. The kernel takes off 257 to 321 bytes for
-# headers of its own.
+# Limit. What the kernel hands over at once: 44 segments of a 1,408-byte path, which leave in one burst (host/udp.py).
+# With 64 KiB a second burst of three would follow each full one, and cost as much. The kernel takes some 300 bytes off
+# for headers of its own.
 LARGE_BYTES_MAX: Final = 58 << 10
 
 _RTMGRP_IPV6_IFADDR: Final = 0x100

@@ -17,6 +17,7 @@ from typing import Final, final
 
 from atoll.base.errors import LinkError
 from atoll.base.ids import Endpoint
+from atoll.host.send_queue import SendQueue
 
 __all__ = [
     "BURST_BYTES_MAX",
@@ -64,12 +65,23 @@ class UdpSocket:
         is_ipv6: Its family.
         sends_bursts: Whether the kernel cuts what is sent. Becomes false when it turns out that it cannot after all.
         receives_bursts: Whether the kernel joins what comes.
+        queue: How long what was sent waits in the kernel. Its user notes what is sent.
 
     Raises:
         LinkError: It cannot be bound; the text is the name of the operating system's error, such as ``EADDRINUSE``.
     """
 
-    __slots__ = ("_cuttable", "_is_cut", "_socket", "_whole", "endpoint", "is_ipv6", "receives_bursts", "sends_bursts")
+    __slots__ = (
+        "_cuttable",
+        "_is_cut",
+        "_socket",
+        "_whole",
+        "endpoint",
+        "is_ipv6",
+        "queue",
+        "receives_bursts",
+        "sends_bursts",
+    )
 
     def __init__(self, endpoint: Endpoint, *, bursts: bool = False) -> None:
         self.is_ipv6: Final = ":" in endpoint[0]
@@ -95,6 +107,7 @@ class UdpSocket:
         self._cuttable, self._whole = _FRAGMENTS[self.is_ipv6]
         self._is_cut: bool | None = None  # Not told yet.
         self._fragmenting(allowed=True)
+        self.queue: Final = SendQueue(self._socket.fileno())
         self.sends_bursts = self._can(_UDP_SEGMENT, 0)
         self.receives_bursts: Final = bursts and self._can(_UDP_GRO, 1)
 

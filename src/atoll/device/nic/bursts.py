@@ -19,7 +19,7 @@ from atoll.device.nic.guests import Guests
 from atoll.device.nic.inlet import Inlet
 from atoll.device.nic.outlet import Outlet
 from atoll.device.nic.peers import Peer
-from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
+from atoll.device.nic.plaintext import BLOCK_BYTES, IPV6_HEADER_BYTES, IPV6_NIBBLE
 from atoll.device.nic.relay import Arrival, Forward, Relay
 from atoll.device.nic.segments import CONTINUED_NIBBLE, UNFINISHED, Bulk, Joint, head_bytes_of, single
 from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
@@ -31,7 +31,7 @@ _DATA: Final = frozenset((b"\x04\0\0\0", b"\x06\0\0\0"))
 _HEADER_BYTES: Final = 16
 _OVERHEAD_BYTES: Final = _HEADER_BYTES + 16
 _BUFFER_BYTES: Final = 2 * 65_536 + 128 * (FRAME_HEADER_BYTES + _OVERHEAD_BYTES)
-_PADDING_BYTES_MAX: Final = 31
+_PADDING_BYTES_MAX: Final = 2 * BLOCK_BYTES - 1
 
 
 class Slow(Protocol):
@@ -151,17 +151,23 @@ class Bursts:
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
         at, end = 0, len(data)
+        if not end:
+            self._slow.take_datagram(b"", source)
         while at < end:
-            rest = data[at:]
-            kind = bytes(rest[:4])
-            if kind in _DATA and len(rest) >= _OVERHEAD_BYTES and not self._guests.takes(rest):
+            rest = data[at:] if at else data
+            kind = rest[:4].tobytes()
+            if kind in _DATA and end - at >= _OVERHEAD_BYTES and not self._guests.takes(rest):
+                if end - at <= size:  # The last one, and mostly the only one.
+                    self._open(rest, at, source, None)
+                    break
                 at += self._take_run(rest, size, 0, at, source, None)
             elif kind == FRAME_KIND:
                 at += self._take_frames(rest, size, at, source)
             else:
                 self._slow.take_datagram(bytes(rest[:size]), source)
                 at += size
-        self._flush()
+        if self._joint.parts:
+            self._flush()
 
     def _take_frames(self, frames: memoryview, size: int, place: int, source: Endpoint) -> int:
         """Take the first relay frame, and as many as can be taken with it; return how many bytes these are."""
@@ -275,13 +281,21 @@ class Bursts:
         if self._inlet.access.is_active and not self._inlet.access.admits(peer.node, packet, self._now_ns):
             self._slow.deny(bytes(packet))
             return False
-        if not self._joint.add(packet):
-            self._flush()
-            if not self._joint.add(packet):
-                self._single(packet)
-        peer.count_seen(via)
+        if not self._is_joined(packet):
+            self._single(packet)
+        if size < length + BLOCK_BYTES:  # Else it went by two ways; see ``pad_copied``.
+            peer.count_seen(via)
         self._slow.count_flow(peer, received=1)
         return True
+
+    def _is_joined(self, packet: memoryview) -> bool:
+        joint = self._joint
+        if joint.add(packet):
+            return True
+        if not joint.parts:
+            return False
+        self._flush()
+        return joint.add(packet)
 
     def _single(self, packet: memoryview) -> None:
         parts = single(packet)

@@ -37,6 +37,7 @@ DROP_REASONS: Final = (
     "tun-malformed",  # A packet of the kernel that is no IPv6, or a large one that contradicts its header.
     "tun-too-big",  # A packet of the kernel that its way does not carry; the kernel was told how much it does.
     "tun-stranger",  # A packet of the kernel for an address that no member has; its sender was told.
+    "tun-queue",  # A segment of a stream: the queue of the way out stands, and its sender should know.
     "tun-full",  # The kernel did not take a packet.
     "way-false",  # A control message that came by another kind of way than it was sent: a relay plays tricks.
     "receive-failed",  # The operating system's error on receiving.

@@ -62,6 +62,7 @@ from atoll.device.nic.plaintext import (
     QUESTION_NIBBLE,
     is_control,
     is_packet,
+    is_whole,
     pad_control,
     pad_copied,
     take_packet,
@@ -347,14 +348,16 @@ class Engine:
             unfinished: Its checksum, TCP's or UDP's, is undone.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
-        if self.inlet.is_query(packet):
-            whole = finished(marked(packet)) if unfinished else packet
-            self.reports.append(PacketReceived(self.node, whole))
-            return
-        found = self.inlet.peer_of(packet, now_ns)
+        found: Peer | Guest | None = self.inlet.member_of(packet)
         if found is None:
-            return
-        if not is_packet(packet, packet[8:40]):
+            if self.inlet.is_query(packet):
+                whole = finished(marked(packet)) if unfinished else packet
+                self.reports.append(PacketReceived(self.node, whole))
+                return
+            found = self.inlet.peer_of(packet, now_ns)
+            if found is None:
+                return
+        if not is_whole(packet):
             self.counters.drop("tun-malformed")
             return
         node = packet[30:40]
@@ -383,10 +386,10 @@ class Engine:
             wall_ns: Time since 1970.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
-        found = self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
+        head = bulk.buffer[bulk.start : bulk.start + bulk.head_bytes]
+        found = self.inlet.member_of(head) or self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
         if found is None:
             return
-        head = bulk.buffer[bulk.start : bulk.start + bulk.head_bytes]
         tag = self._tag(bytes(head[30:40]), head, len(head) + bulk.size)
         if self.inlet.access.is_active:
             self.inlet.access.note(bytes(head[30:40]), head, now_ns)

@@ -69,17 +69,20 @@ class Heading:
         key: 32 bytes, known to the two ends of this hop.
         compiled: Whether the compiled loops are used, if they are installed.
 
+    Attributes:
+        compiled: The compiled form; None: there is none.
+
     Raises:
         UsageError: The label is out of range.
     """
 
-    __slots__ = ("_begins", "_compiled", "_keyed")
+    __slots__ = ("_begins", "_keyed", "compiled")
 
     def __init__(self, label: int, key: bytes, *, compiled: bool = True) -> None:
         packed = pack_label(label)
         self._begins: Final = FRAME_KIND + packed
         self._keyed: Final = blake2s(packed, key=key, digest_size=_MAC_BYTES)
-        self._compiled: Final[_Label | None] = (
+        self.compiled: Final[_Label | None] = (
             COMPILED.Label(self._begins, key) if compiled and COMPILED is not None else None
         )
 
@@ -102,8 +105,8 @@ class Heading:
 
     def head_all(self, frames: memoryview, step: int) -> None:
         """Write the headers of frames that stand back to back, ``step`` bytes apart, their datagrams in place."""
-        if self._compiled is not None:
-            self._compiled.head(frames, step)
+        if self.compiled is not None:
+            self.compiled.head(frames, step)
             return
         for at in range(0, len(frames), step):
             self.head(frames[at : at + step])
@@ -118,8 +121,8 @@ class Heading:
             size: Length of each but the last.
             onward: None: leave them as they are.
         """
-        if self._compiled is not None:
-            return self._compiled.run(frames, size, None if onward is None else onward._compiled)
+        if self.compiled is not None:
+            return self.compiled.run(frames, size, None if onward is None else onward.compiled)
         kind = bytes(frames[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4])
         for at in range(0, len(frames), size):
             frame = frames[at : at + size]

@@ -109,6 +109,11 @@ class Inlet:
         kind, identifier = _ECHO.unpack_from(packet, IPV6_HEADER_BYTES)
         return bool(kind == _ECHO_REPLY and identifier == self.echo)
 
+    def member_of(self, packet: bytes | bytearray | memoryview) -> Peer | None:
+        """Return the member that a packet of the kernel is from us for; None: it is anything else, see ``peer_of``."""
+        peer = self._peers.get(bytes(packet[30:IPV6_HEADER_BYTES]))
+        return peer if peer is not None and packet[8:IPV6_HEADER_BYTES] == peer.addresses_out else None
+
     def is_query(self, packet: bytes | memoryview) -> bool:
         """Return whether a packet of the kernel is from us, and for the one who answers for names: control."""
         return bytes(packet[8:40]) == self._own + self._resolver

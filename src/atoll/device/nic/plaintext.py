@@ -14,6 +14,7 @@ from atoll.device.nic.limits import PACKET_BYTES_MAX
 from atoll.overlay.messages import CONTROL_BYTES_MAX
 
 __all__ = [
+    "BLOCK_BYTES",
     "CONTROL_NIBBLE",
     "IPV6_HEADER_BYTES",
     "IPV6_NIBBLE",
@@ -21,6 +22,7 @@ __all__ = [
     "answer_to",
     "is_control",
     "is_packet",
+    "is_whole",
     "pad_control",
     "pad_copied",
     "place_probe",
@@ -35,7 +37,7 @@ IPV6_NIBBLE: Final = 6
 QUESTION_NIBBLE: Final = 8
 IPV6_HEADER_BYTES: Final = 40
 
-_BLOCK_BYTES: Final = 16
+BLOCK_BYTES: Final = 16
 _COUNT_BYTES: Final = 4
 _SIZE: Final = 0x80  # Spec. First byte of a question about a size ...
 _PLACE: Final = 0x82  # Spec. ... and about a place.
@@ -43,7 +45,7 @@ _ANSWER: Final = 1  # Spec. Added to it in the answer.
 _QUESTION_BYTES: Final = 3
 _DIRECT: Final = 0x80  # Spec. Added to the last byte of what is sent directly.
 _PADS: Final = tuple(
-    tuple(bytes(size - 1) + bytes((size | mark,)) if size else b"" for size in range(_BLOCK_BYTES + 1))
+    tuple(bytes(size - 1) + bytes((size | mark,)) if size else b"" for size in range(BLOCK_BYTES + 1))
     for mark in (0, _DIRECT)
 )
 
@@ -53,14 +55,15 @@ def is_control(payload: bytes) -> bool:
     return 1 <= len(payload) <= CONTROL_BYTES_MAX and payload[0] >> 4 == CONTROL_NIBBLE
 
 
+def is_whole(packet: bytes) -> bool:
+    """Return whether this is one IPv6 packet, no longer than any that is passed on; it has a header's bytes."""
+    length = (packet[4] << 8 | packet[5]) + IPV6_HEADER_BYTES
+    return length == len(packet) <= PACKET_BYTES_MAX and packet[0] >> 4 == IPV6_NIBBLE
+
+
 def is_packet(packet: bytes, addresses: bytes) -> bool:
     """Return whether this is one whole IPv6 packet between these two addresses (source and destination, 32 bytes)."""
-    return (
-        IPV6_HEADER_BYTES <= len(packet) <= PACKET_BYTES_MAX
-        and packet[0] >> 4 == IPV6_NIBBLE
-        and packet[8:40] == addresses
-        and (packet[4] << 8 | packet[5]) + IPV6_HEADER_BYTES == len(packet)
-    )
+    return len(packet) >= IPV6_HEADER_BYTES and packet[8:40] == addresses and is_whole(packet)
 
 
 def pad_control(payload: bytes, sent: int, *, direct: bool) -> bytes:
@@ -72,7 +75,7 @@ def pad_control(payload: bytes, sent: int, *, direct: bool) -> bytes:
         direct: Whether it is sent directly, and not by a relay.
     """
     body = payload + sent.to_bytes(_COUNT_BYTES, "little")
-    return body + _PADS[direct][_BLOCK_BYTES - len(body) % _BLOCK_BYTES]
+    return body + _PADS[direct][BLOCK_BYTES - len(body) % BLOCK_BYTES]
 
 
 def unpad_control(plaintext: bytes) -> tuple[bytes, int, bool]:
@@ -83,7 +86,7 @@ def unpad_control(plaintext: bytes) -> tuple[bytes, int, bool]:
     """
     direct = plaintext[-1] >= _DIRECT
     size = plaintext[-1] & ~_DIRECT
-    if len(plaintext) % _BLOCK_BYTES or not 1 <= size <= _BLOCK_BYTES or not plaintext.endswith(_PADS[direct][size]):
+    if len(plaintext) % BLOCK_BYTES or not 1 <= size <= BLOCK_BYTES or not plaintext.endswith(_PADS[direct][size]):
         raise WireError("control padding")
     end = len(plaintext) - size - _COUNT_BYTES
     if not 1 <= end <= CONTROL_BYTES_MAX:
@@ -96,7 +99,7 @@ def pad_copied(packet: bytes) -> bytes:
 
     Its receiver must not count it for a way: which of the two is faster is chance, and the other one is no loss.
     """
-    return packet + bytes(_BLOCK_BYTES + -len(packet) % _BLOCK_BYTES)
+    return packet + bytes(BLOCK_BYTES + -len(packet) % BLOCK_BYTES)
 
 
 def size_probe(size: int, token: int) -> bytes:
@@ -133,6 +136,6 @@ def take_packet(plaintext: bytes) -> tuple[bytes, bool]:
     if len(plaintext) < IPV6_HEADER_BYTES:
         raise WireError("packet length")
     length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES
-    if not length <= len(plaintext) < length + 2 * _BLOCK_BYTES:
+    if not length <= len(plaintext) < length + 2 * BLOCK_BYTES:
         raise WireError("packet length")
-    return plaintext[:length], len(plaintext) >= length + _BLOCK_BYTES
+    return plaintext[:length], len(plaintext) >= length + BLOCK_BYTES

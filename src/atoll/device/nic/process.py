@@ -28,6 +28,7 @@ from atoll.base.ids import Endpoint, is_tcp
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.backlog import Backlog
 from atoll.device.nic.carriers import Carriers
+from atoll.device.nic.codel import CoDel
 from atoll.device.nic.confine import confine
 from atoll.device.nic.engine import Engine, EngineConfig
 from atoll.device.nic.limits import (
@@ -100,6 +101,8 @@ class NicProcess:
         self._selector: Final = selectors.DefaultSelector()
         self._carriers: Final = Carriers(listeners, self._selector, engine, self._clock)
         self._buffer: Final = bytearray(DATAGRAM_BYTES_MAX)
+        self._view: Final = memoryview(self._buffer)
+        self._codel: Final = CoDel()
         self._tun: TunPort | None = None
         self._reading = self._blocked = self._is_busy = False
         self._now_ns, self._wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()  # Of this turn.
@@ -212,12 +215,21 @@ class NicProcess:
         try:
             for item in tun.packets(TUN_READS_PER_TURN_MAX if self._is_busy else 1):
                 if isinstance(item, Bulk):
-                    engine.take_bulk(item, now_ns, wall_ns)
+                    if self._is_passed(item, now_ns):
+                        engine.take_bulk(item, now_ns, wall_ns)
                 else:
                     engine.take_tun(item[0], now_ns, wall_ns, unfinished=item[1])
                 self._send_what_cannot_wait()
         except LinkError as error:
             self._lose(error)
+
+    def _is_passed(self, bulk: Bulk, now_ns: int) -> bool:
+        """Tell the sender of a large packet, by a mark or one lost segment, if the way out has a queue that stands."""
+        sojourn_ns = max((udp.queue.sojourn_ns(now_ns) for udp in self._sockets), default=0)
+        if not self._codel.drops(sojourn_ns, now_ns) or bulk.mark_congestion():
+            return True
+        self._engine.counters.drop("tun-queue")
+        return bulk.drop_last()
 
     def _lose(self, error: LinkError) -> None:
         """The TUN device is gone; control opens another one, or says so."""
@@ -235,10 +247,7 @@ class NicProcess:
             if received is None:
                 break
             read, size, source = received
-            if size < read:
-                engine.receive_burst(memoryview(self._buffer)[:read], size, source, now_ns, wall_ns)
-            else:
-                engine.receive(bytes(self._buffer[:read]), source, now_ns, wall_ns)
+            engine.receive_burst(self._view[:read], size, source, now_ns, wall_ns)
             if self._send_what_cannot_wait() and self._tun is not None and not self._is_busy:
                 self._take_tun(self._tun)  # The kernel's answer is often there already.
 
@@ -289,8 +298,11 @@ class NicProcess:
                 sent = Sent.REFUSED
             elif len(data) > size:
                 sent = udp.send_burst(endpoint, data, size)
+                udp.queue.note(self._now_ns)
             else:
                 sent = udp.send(endpoint, data)
+                if udp.queue.is_standing:
+                    udp.queue.note(self._now_ns)
         if sent is not Sent.OK:
             self._engine.counters.drop(_DROPS[sent], -(-len(data) // size))
 

@@ -64,6 +64,7 @@ FIN_PSH: Final = 0x09
 CWR: Final = 0x80
 _ACK: Final = 0x10
 _ECE: Final = 0x40
+_ECN: Final = 0x30  # Where the two bits stand in the second byte of an IPv6 header.
 _TCP_SEQUENCE_AT: Final = IPV6_BYTES + 4
 _TCP_FLAGS_AT: Final = IPV6_BYTES + 13
 SUM_AT: Final = {PROTOCOL_TCP: TCP_SUM_AT, PROTOCOL_UDP: UDP_SUM_AT}
@@ -179,6 +180,21 @@ class Bulk:
         if self.buffer[self.start + 6] != PROTOCOL_TCP:
             return False
         self.size = most - self.head_bytes
+        return True
+
+    def mark_congestion(self) -> bool:
+        """Mark all segments with "congestion experienced" (RFC 3168); False: its sender does not understand that."""
+        if not self.buffer[self.start + 1] & _ECN:
+            return False
+        self.buffer[self.start + 1] |= _ECN
+        return True
+
+    def drop_last(self) -> bool:
+        """Take the last segment off; False: there is no other."""
+        payload_bytes = self.end - self.start - self.head_bytes
+        if payload_bytes <= self.size:
+            return False
+        self.end -= payload_bytes % self.size or self.size
         return True
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled form of one direction's key: seals and opens packets by the dozen, as ``Session`` and ``Sessions`` do."""
+"""The compiled form of one direction's key: seals and opens packets by the dozen, as sessions do one by one."""
 
 from typing import Any, Protocol
 
