@@ -28,6 +28,7 @@ from atoll.group.statement import Admit, Name, Profile
 from atoll.host.clock import SystemClock
 from atoll.host.descriptors import descriptors_allowed
 from atoll.host.files import explain
+from atoll.host.heap import freeze_heap
 from atoll.host.log_files import log_to_stderr, rotate_log
 from atoll.node.addresses import free_default, listening, own_member, parse_address, with_tcp
 from atoll.node.api import check_path, serve
@@ -152,6 +153,7 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
                 await node.confirm()  # The invitation in it must outlive this process.
                 tell(LaunchAnswer(ok=ready))
                 state.keep_ending(None)
+                freeze_heap()
                 if (error := await node.ended) is not None:
                     state.keep_ending(Problem(error.code, error.sentence, error.where, error.fix))
                     raise error

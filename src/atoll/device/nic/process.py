@@ -58,6 +58,7 @@ from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
 from atoll.host.cpu import prefers_aes
+from atoll.host.heap import freeze_heap
 from atoll.host.tcp import TcpListener
 from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket, bursts_work
 
@@ -369,6 +370,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         _say(control, listening, *engine.reports)  # Reserved before it is used.
         engine.reports.clear()
+        freeze_heap()
         NicProcess(control, sockets, listeners, engine).run()
         for udp in sockets:
             udp.close()
