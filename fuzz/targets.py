@@ -457,6 +457,8 @@ _BATCHES: Final = (
     nic.OpenGateway(b"g" * 32, b"b" * 80),
     nic.ServeGuest(b"p" * 32, b"g" * 32),
     nic.ShareGateway(b"", (b"p" * 32,)),
+    nic.SetTraffic(((_NODE, 6, 1, 2, -1, 200, 1, 1),), asks=True),
+    nic.FlowOwned(6, bytes(20), (1,), 2),
     SetGuest(_NODE, _NODE),
     SendControl(_NODE, DIRECT, b"\x91\x01"),
     SetRoute(_NODE, 0, DIRECT, _NODE),
@@ -476,6 +478,7 @@ _REPORTS: Final = (
     nic.PacketReceived(_NODE, b"\x60" + bytes(39)),
     nic.EndpointSeen(_NODE, "192.0.2.1", 1),
     nic.NicCounters({"forged": 1}),
+    nic.FlowOpened(17, bytes(20)),
     nic.Timestamp(1),
 )
 _REQUESTS: Final = (

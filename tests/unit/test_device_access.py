@@ -9,7 +9,7 @@ from atoll.base.ids import DIRECT, packed_address_of
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.access import Access, Traffic
 from atoll.device.nic.limits import UDP_FLOW_S, UDP_FLOWS_MAX
-from atoll.device.nic.messages import SendPacket, SetAccess, SetTraffic
+from atoll.device.nic.messages import Report, SendPacket, SetAccess, SetTraffic
 from atoll.overlay.orders import SetRoute
 from tests.unit.nic_world import GROUP, World, ipv6, node_of
 
@@ -130,10 +130,12 @@ def test_rules_change_at_once() -> None:
     ],
 )
 def test_the_first_rule_about_a_packet_gives_its_tag(made: bytes, size: int, dscp: int, tag: int) -> None:
-    traffic = Traffic()
-    traffic.set(SetTraffic(((b"", 0, 873, 873, -1, 0, 2), (WEB, UDP, 0, 65535, 46, 200, 3))))
+    reports: list[Report] = []
+    traffic = Traffic(reports)
+    traffic.set(SetTraffic(((b"", 0, 873, 873, -1, 0, 2, 0), (WEB, UDP, 0, 65535, 46, 200, 3, 0))))
     assert traffic.is_active
-    assert traffic.tag(WEB, made, size, dscp) == tag
+    assert traffic.tag(WEB, made, size, dscp, 0) == tag
+    assert not reports  # No rule is about a program, so nobody is asked for one.
 
 
 def test_only_small_packets_of_a_tag_go_twice() -> None:

@@ -9,7 +9,8 @@ from atoll.base.errors import UserError
 from atoll.base.ids import GroupId
 from atoll.base.member import Member
 from atoll.conduit.names import Book
-from atoll.node.rules import Rules, access_order, parse_rules, policy_of, traffic_order, verdict
+from atoll.device.nic.messages import SetTraffic
+from atoll.node.rules import Rules, access_order, parse_rules, policy_of, programs_of, traffic_order, verdict
 from atoll.overlay.policy import DEFAULT_POLICY, TAG_LATENCY, TAG_THROUGHPUT, Metric
 
 WEB, DB, FAR = (Member(bytes([n]) * 32, bytes([n]) * 32, name) for n, name in enumerate(("web", "db", "far"), 1))
@@ -85,7 +86,24 @@ def test_names_are_looked_up() -> None:
         (PHONE, 0, 0, 65535, True),
     )
     assert not order.default
-    assert traffic_order(read(), BOOK).entries == ((b"", 0, 873, 873, -1, 0, 2), (FAR.node, 17, 0, 65535, 46, 200, 3))
+    assert traffic_order(read(), BOOK).entries == (
+        (b"", 0, 873, 873, -1, 0, 2, 0),
+        (FAR.node, 17, 0, 65535, 46, 200, 3, 0),
+    )
+    assert not traffic_order(read(), BOOK).asks
+
+
+def test_programs_are_numbered_by_name_and_asked_for() -> None:
+    text = "".join(
+        f'[[traffic]]\nprogram = "{program}"\nto = "{to}"\ntag = "{tag}"\n'
+        for program, to, tag in (("rsync", "far", "throughput"), ("ssh", "nobody", "direct"), ("rsync", "*", "loss"))
+    )
+    rules = read(text + '[[traffic]]\nport = 873\ntag = "latency"\n')
+    assert programs_of(rules) == ("rsync", "ssh")
+    order = traffic_order(rules, BOOK)
+    assert [(entry[0], *entry[6:]) for entry in order.entries] == [(FAR.node, 2, 1), (b"", 3, 1), (b"", 0, 0)]
+    assert order.asks
+    assert traffic_order(Rules(), BOOK, asks=True) == SetTraffic((), asks=True)
 
 
 def test_tags_change_what_the_overlay_does() -> None:
@@ -106,11 +124,18 @@ def test_tags_change_what_the_overlay_does() -> None:
         ('access = ["allow Web -> db:1"]', "cannot be a name", "atoll.toml:1"),
         ('access = "allow * -> *:1"', "not of the right form", "atoll.toml"),
         ('access-default = "maybe"', "access-default is 'maybe'", "atoll.toml:1"),
-        ('[[traffic]]\nport = 1\ntag = "fast"', "tag is 'fast'", "atoll.toml"),
-        ('[[traffic]]\nport = "9-1"\ntag = "loss"', "port is '9-1'", "atoll.toml"),
-        ('[[traffic]]\nports = 1\ntag = "loss"', "unknown key 'ports'", "atoll.toml"),
-        ('[[traffic]]\ndscp = 64\ntag = "loss"', "traffic: ", "atoll.toml"),
-        ('[[traffic]]\nprotocol = "sctp"\ntag = "loss"', "protocol is 'sctp'", "atoll.toml"),
+        ('[[traffic]]\nport = 1\ntag = "fast"', "tag is 'fast'", "atoll.toml:1"),
+        ('[[traffic]]\nport = "9-1"\ntag = "loss"', "port is '9-1'", "atoll.toml:1"),
+        ('[[traffic]]\nports = 1\ntag = "loss"', "unknown key 'ports'", "atoll.toml:1"),
+        ('[[traffic]]\ndscp = 64\ntag = "loss"', "traffic: ", "atoll.toml:1"),
+        ('[[traffic]]\nprotocol = "sctp"\ntag = "loss"', "protocol is 'sctp'", "atoll.toml:1"),
+        (
+            'name = 1\n[[traffic]]\ntag = "loss"\n\n[[traffic]]\nprogram = 1\ntag = "loss"',
+            "program is 1",
+            "atoll.toml:5",
+        ),
+        ('[[traffic]]\nprogram = ""\ntag = "loss"', "program is ''", "atoll.toml:1"),
+        ('traffic = [{program = "/usr/bin/ssh", tag = "loss"}]', "program is '/usr/bin/ssh'", "atoll.toml"),
         ("[traffic]\nport = 1", "not of the right form", "atoll.toml"),
         ("[tags.fast]\ncopy = 1", "no tag 'fast'", "atoll.toml"),
         ("[tags.loss]\ncopies = 1", "unknown key 'copies'", "atoll.toml"),

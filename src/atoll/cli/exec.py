@@ -9,6 +9,7 @@ import click
 
 from atoll.base.errors import LinkError, UserError
 from atoll.cli.api import Api, view
+from atoll.cli.node import TAGS
 from atoll.cli.options import node_options, state_of
 from atoll.node.views import DoorView
 
@@ -20,16 +21,22 @@ NOT_EXECUTABLE: Final = 126
 
 @click.command("exec", short_help="Run a program whose only network is the overlay.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--tag", type=click.Choice(TAGS), help="What all packets of COMMAND get, whatever the rules say.")
 @node_options
-def execute(*, command: tuple[str, ...], state: str | None, config: Path | None) -> NoReturn:
+def execute(*, command: tuple[str, ...], tag: str | None, state: str | None, config: Path | None) -> NoReturn:
     """Run COMMAND in a private network in which there is the overlay and nothing else. No root needed.
 
     Members are called NODE, NODE.atoll or NODE.GROUP.atoll there. The exit status is COMMAND's. Write `--` before
     COMMAND, so that its options are its own.
     """
     from atoll.host.namespaces import enter, use_resolver  # noqa: PLC0415 -- nothing else here needs them.
+    from atoll.host.owners import MARK_VARIABLE, born_ticks  # noqa: PLC0415 -- as above.
 
-    door = view(Api(state_of(state, config)).call("private"), DoorView)
+    pid = os.getpid()  # It stays the same when this process becomes COMMAND.
+    wanted = {} if tag is None else {"tag": tag, "pid": pid, "born": born_ticks(pid)}
+    door = view(Api(state_of(state, config)).call("private", wanted), DoorView)
+    if door.mark:
+        os.environ[MARK_VARIABLE] = door.mark
     if door.pid:
         try:
             files = [os.open(f"/proc/{door.pid}/fd/{number}", os.O_RDONLY) for number in (door.user, door.net)]

@@ -6,13 +6,17 @@ from typing import Final
 from atoll.base.units import KIB, MIB, SECOND_NS
 
 __all__ = [
+    "ANCESTORS_MAX",
     "FLUSH_BYTES_MAX",
     "FLUSH_NS_MAX",
     "JOURNAL_BYTES_MAX",
+    "LINKS_READ_MAX",
     "LOG_BYTES_MAX",
     "LOG_FILES_MAX",
     "LOG_TAIL_BYTES_MAX",
     "PRIVATE_BYTES_MAX",
+    "PROCESSES_MAX",
+    "PROCESS_BYTES_MAX",
     "RETRY_NS",
     "SEGMENTS_MAX",
 ]
@@ -43,3 +47,15 @@ LOG_FILES_MAX: Final = 4
 
 LOG_TAIL_BYTES_MAX: Final = 256 * KIB
 """Read at a time from a log, and from its end to find the last lines."""
+
+PROCESSES_MAX: Final = 4_096
+"""Processes looked through for the owner of a flow, the youngest; a desktop has 500. Of others nothing is known."""
+
+LINKS_READ_MAX: Final = 65_536
+"""Open files looked at in one such look, 2 us each. Sockets beyond have no owner: the rules without a program hold."""
+
+ANCESTORS_MAX: Final = 64
+"""Generations looked at above a process. A tag given further above does not reach it."""
+
+PROCESS_BYTES_MAX: Final = 256 * KIB
+"""Read of a process's environment or command line: twice what one variable may have. What stands beyond is not seen."""

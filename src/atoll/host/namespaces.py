@@ -24,6 +24,7 @@ from struct import Struct
 from typing import Final
 
 from atoll.base.errors import LinkError
+from atoll.host.owners import sockets_here
 from atoll.host.tun import TunDevice
 from atoll.host.udp import error_name
 
@@ -48,11 +49,13 @@ class PrivateNetwork:
         user: The user namespace.
         net: The network namespace.
         tun: The TUN device in it, with the overlay address.
+        sockets: What tells of the sockets in it, for ``Owners``, which owns it; -1: this system tells nothing.
     """
 
     user: int
     net: int
     tun: int
+    sockets: int = -1
 
     def close(self) -> None:
         """Let go of it."""
@@ -80,11 +83,11 @@ def make(address: bytes, prefix_bits: int, mtu: int) -> PrivateNetwork:
         with subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL) as maker:  # noqa: S603 - ours.
             theirs.close()
             try:
-                said, files, _, _ = socket.recv_fds(ours, _ANSWER_BYTES_MAX, 3)
+                said, files, _, _ = socket.recv_fds(ours, _ANSWER_BYTES_MAX, 4)
             except OSError as error:
                 maker.kill()
                 raise LinkError(f"user namespace: {error_name(error)}") from error
-    if len(files) != 3:
+    if len(files) < 3:
         for fd in files:
             os.close(fd)
         raise LinkError(said.decode("utf-8", "replace") or "user namespace: EIO")
@@ -159,7 +162,8 @@ def _made(control: socket.socket, address: bytes, prefix_bits: int, mtu: int) ->
         reason = error_name(error) if isinstance(error, OSError) else str(error)
         control.send(f"{step}: {reason}".encode())
         return
-    socket.send_fds(control, (b"made",), (*files, tun.fd))
+    sockets = sockets_here()
+    socket.send_fds(control, (b"made",), (*files, tun.fd, *((sockets,) if sockets >= 0 else ())))
 
 
 if __name__ == "__main__":

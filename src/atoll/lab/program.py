@@ -21,6 +21,7 @@ from atoll.core.journal import Provenance, Recorder
 from atoll.core.machine import Tick
 from atoll.device.nic.engine import Engine
 from atoll.device.nic.messages import (
+    FlowOpened,
     GatewayShared,
     Listening,
     NicCounters,
@@ -219,7 +220,7 @@ class SimulatedNode:
                             self.heard(NodeId(node), packet, now_ns, wall_ns)
                     case Timestamp(stamp_ns):
                         self._keep(STAMP, stamp_ns.to_bytes(8, "big"))
-                    case NicCounters() | Listening() | TunLost() | GatewayShared():
+                    case NicCounters() | Listening() | TunLost() | GatewayShared() | FlowOpened():
                         pass
                     case _:
                         self.feed(report, now_ns, wall_ns)

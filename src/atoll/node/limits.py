@@ -14,9 +14,13 @@ __all__ = [
     "DESCRIPTORS_SPARE",
     "EVENTS_ALIVE_S",
     "EVENTS_INTERVAL_S",
+    "FLOWS_ASKED_MAX",
     "FRAME_BYTES_MAX",
+    "LOOK_RESTS",
     "REQUEST_BYTES_MAX",
     "STORE_S_MAX",
+    "TAGGED_KEPT_S",
+    "TAGGED_MAX",
     "TURN_INPUTS_MAX",
     "WITHHELD_MESSAGES_MAX",
 ]
@@ -33,6 +37,12 @@ ATTACHED_UNREAD_BYTES_MAX: Final = MIB  # Answers to datagrams that a program ha
 FRAME_BYTES_MAX: Final = 64 * KIB  # One write of a program, cut by our library. Longer: the connection ends.
 EVENTS_ALIVE_S: Final = 10.0  # Without news a word comes so often that there are none.
 EVENTS_INTERVAL_S: Final = 0.2  # How often is looked for news of the members, for those who want to hear them.
+
+# Programs whose packets get a tag.
+FLOWS_ASKED_MAX: Final = 512  # Flows that wait for one look through the processes. Beyond: the device asks again.
+LOOK_RESTS: Final = 4  # A look is followed by a rest of so many times its length: a fifth of one processor at most.
+TAGGED_MAX: Final = 256  # Programs started with a tag, as long as one of their processes lives. One more: an error.
+TAGGED_KEPT_S: Final = 60.0  # How often is looked for those that have ended; until then their place is taken.
 
 # Deciding and storing.
 TURN_INPUTS_MAX: Final = 1000  # Answers within one turn; more would mean that the machine talks to itself. Rest: lost.

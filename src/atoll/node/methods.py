@@ -91,6 +91,12 @@ class _Forward(msgspec.Struct, forbid_unknown_fields=True):
     anyone: bool = False
 
 
+class _Private(msgspec.Struct, forbid_unknown_fields=True):
+    tag: str | None = None
+    pid: int = 0
+    born: int = 0
+
+
 class _Id(msgspec.Struct, forbid_unknown_fields=True):
     id: int
 
@@ -378,12 +384,16 @@ class Methods:
         return Done()
 
     async def private(self, params: dict[str, Any]) -> DoorView:
-        """Return how a program of this user enters the node's private network."""
-        decoded(params, _Nothing)
+        """Return how a program of this user enters the node's private network; give it a tag if it wants one."""
+        asked = decoded(params, _Private)
+        tag = None if asked.tag is None else tag_number(asked.tag)
         door = self._node.private_door()
+        mark = "" if tag is None else self._node.tag_program((asked.pid, asked.born), tag)
         if door is None:
-            return DoorView(pid=0, user=0, net=0, resolver="", search="")
-        return DoorView(pid=door.pid, user=door.user, net=door.net, resolver=door.resolver, search=door.search)
+            return DoorView(pid=0, user=0, net=0, resolver="", search="", mark=mark)
+        return DoorView(
+            pid=door.pid, user=door.user, net=door.net, resolver=door.resolver, search=door.search, mark=mark
+        )
 
     async def down(self, params: dict[str, Any]) -> Done:
         """End the node; the answer leaves first."""

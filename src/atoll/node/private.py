@@ -16,6 +16,7 @@ from atoll.conduit.stack import ECHO_IDENTIFIER
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.namespaces import make
+from atoll.host.owners import Owners
 from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS
 from atoll.overlay.sizes import LARGEST_BYTES
 
@@ -55,6 +56,9 @@ class Private:
         group: The group.
         own: This node.
 
+    Attributes:
+        owners: Finds the programs in it.
+
     Raises:
         UserError: A112, the system forbids it.
     """
@@ -62,9 +66,10 @@ class Private:
     def __init__(self, group: GroupId, own: NodeId) -> None:
         self._resolver: Final = str(ipaddress.IPv6Address(resolver_address(group)))
         try:
-            self._network: Final = make(packed_address_of(group, own), PREFIX_BITS, LARGEST_BYTES)
+            network = self._network = make(packed_address_of(group, own), PREFIX_BITS, LARGEST_BYTES)
         except LinkError as error:
             raise _forbidden(str(error)) from error
+        self.owners: Final = Owners(network.sockets, network.net, packed_address_of(group, own))
 
     def door(self, group_name: str) -> Door:
         """Return how to enter."""
@@ -85,6 +90,7 @@ class Private:
 
     def close(self) -> None:
         """Let go of it; programs in it go on, without a network."""
+        self.owners.close()
         self._network.close()
 
 

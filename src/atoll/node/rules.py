@@ -30,6 +30,7 @@ __all__ = [
     "access_order",
     "parse_rules",
     "policy_of",
+    "programs_of",
     "traffic_order",
     "verdict",
 ]
@@ -45,7 +46,9 @@ _RULE: Final = re.compile(r"(allow|deny) +(\S+) +-> +(\S+)")
 _TARGET: Final = re.compile(r"([^:/]+):(\*|[0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp))?", re.ASCII)
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 _NAME: Final = re.compile(NAME_PATTERN)
-_TRAFFIC_KEYS: Final = ("tag", "port", "protocol", "to", "dscp", "size")
+_PROGRAM: Final = re.compile(r"[^/\0]{1,255}")  # A name in a directory, as Linux has them.
+_TABLE: Final = re.compile(r"\s*\[\[\s*traffic\s*\]\]")
+_TRAFFIC_KEYS: Final = ("tag", "program", "port", "protocol", "to", "dscp", "size")
 _TAG_KEYS: Final = ("metric", "direct-only", "avoid", "copy")
 
 Made = TypeVar("Made")
@@ -67,7 +70,10 @@ class AccessRule(msgspec.Struct, frozen=True):
 
 
 class TrafficRule(msgspec.Struct, frozen=True):
-    """Which packets get a tag: all that is given must hold. ``dscp`` -1 and ``size`` 0: any; ``size``: at most."""
+    """Which packets get a tag: all that is given must hold. ``dscp`` -1 and ``size`` 0: any; ``size``: at most.
+
+    ``program`` is the name of the program that sends them, as ``host/owners.py`` finds it; empty: any.
+    """
 
     tag: str
     first: Port = 0
@@ -76,6 +82,7 @@ class TrafficRule(msgspec.Struct, frozen=True):
     to: str = ANYBODY
     dscp: Annotated[int, msgspec.Meta(ge=-1, le=DSCP_MAX)] = -1
     size: Annotated[int, msgspec.Meta(ge=0)] = 0
+    program: str = ""
 
 
 class TagRule(msgspec.Struct, frozen=True):
@@ -139,8 +146,11 @@ def parse_rules(table: Mapping[str, Any], text: str, origin: str) -> Rules:
     default = table.get("access-default", "deny" if access else "allow")
     if default not in {"allow", "deny"}:
         raise _wrong(f"access-default is {default!r}", origin, _line(lines, "access-default"), "use allow or deny")
+    entries = _shaped(table, "traffic", list[dict[str, Any]], origin, "[[traffic]]")
+    heads = [number for number, line in enumerate(lines, start=1) if _TABLE.match(line)]
+    heads = heads if len(heads) == len(entries) else [0] * len(entries)  # Written in another way: no lines.
     traffic = tuple(
-        _traffic(entry, origin) for entry in _shaped(table, "traffic", list[dict[str, Any]], origin, "[[traffic]]")
+        _traffic(entry, f"{origin}:{line}" if line else origin) for entry, line in zip(entries, heads, strict=True)
     )
     tags = _shaped(table, "tags", _Tags, origin, "[tags.latency]")
     changed = {name: _tag(name, entry, origin) for name, entry in tags.items()}
@@ -192,12 +202,17 @@ def _traffic(entry: Mapping[str, Any], origin: str) -> TrafficRule:
         raise _wrong(f"traffic: tag is {entry.get('tag')!r}", origin, 0, f"use one of: {', '.join(TAG_NAMES)}")
     if entry.get("protocol", "") not in _NUMBERS:
         raise _wrong(f"traffic: protocol is {entry['protocol']!r}", origin, 0, "use tcp or udp, or leave it out")
+    program = entry.get("program")
+    if program is not None and (not isinstance(program, str) or not _PROGRAM.fullmatch(program)):
+        raise _wrong(
+            f"traffic: program is {program!r}", origin, 0, 'use its name without directories: program = "rsync"'
+        )
     return _converted(
         {
             "tag": entry["tag"],
             "first": first,
             "last": last,
-            **{key: entry[key] for key in ("protocol", "to", "dscp", "size") if key in entry},
+            **{key: entry[key] for key in ("program", "protocol", "to", "dscp", "size") if key in entry},
         },
         TrafficRule,
         "traffic",
@@ -266,15 +281,28 @@ def access_order(rules: Rules, own: str, book: Book) -> SetAccess:
     return SetAccess(tuple(entries), rules.default_allow)
 
 
-def traffic_order(rules: Rules, book: Book) -> SetTraffic:
-    """Return the rules about packets that leave, as the packet device applies them."""
-    entries: list[tuple[bytes, int, int, int, int, int, int]] = []
+def programs_of(rules: Rules) -> tuple[str, ...]:
+    """Return the programs that rules name; the numbers of ``SetTraffic`` count them from 1."""
+    return tuple(dict.fromkeys(rule.program for rule in rules.traffic if rule.program))
+
+
+def traffic_order(rules: Rules, book: Book, *, asks: bool = False) -> SetTraffic:
+    """Return the rules about packets that leave, as the packet device applies them.
+
+    Args:
+        rules: Those of this node.
+        book: Who is who.
+        asks: Whether the programs of packets matter although no rule names one.
+    """
+    programs = programs_of(rules)
+    entries: list[tuple[bytes, int, int, int, int, int, int, int]] = []
     for rule in rules.traffic:
         node = _node(rule.to, book)
         if node is not None:
-            number = TAG_NAMES.index(rule.tag)
-            entries.append((node, _NUMBERS[rule.protocol], rule.first, rule.last, rule.dscp, rule.size, number))
-    return SetTraffic(tuple(entries))
+            number, program = TAG_NAMES.index(rule.tag), programs.index(rule.program) + 1 if rule.program else 0
+            matched = (node, _NUMBERS[rule.protocol], rule.first, rule.last, rule.dscp, rule.size)
+            entries.append((*matched, number, program))
+    return SetTraffic(tuple(entries), asks or bool(programs))
 
 
 def policy_of(rules: Rules, book: Book) -> Policy:

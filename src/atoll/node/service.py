@@ -30,6 +30,7 @@ from atoll.device.nic.messages import (
     Configure,
     EndpointSeen,
     ExpelPeer,
+    FlowOpened,
     GatewayShared,
     Listening,
     NicCounters,
@@ -46,6 +47,7 @@ from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
 from atoll.host.journal_files import JournalFiles
 from atoll.host.network import NetworkWatch
+from atoll.host.owners import Lived, Owners
 from atoll.host.writer import NewestWriter
 from atoll.node.addresses import endpoint_text, listed_text, listening, own_member
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
@@ -53,8 +55,9 @@ from atoll.node.keeping import RosterKeeper
 from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
 from atoll.node.private import Door, Private
+from atoll.node.programs import Programs
 from atoll.node.reporting import Around, RelayMeter, name_of
-from atoll.node.rules import Rules, Verdict, access_order, policy_of, traffic_order, verdict
+from atoll.node.rules import Rules, Verdict, access_order, policy_of, programs_of, traffic_order, verdict
 from atoll.node.state import Settings, StateDirectory
 from atoll.node.tunnel import Tunnel
 from atoll.overlay.config import Config
@@ -166,6 +169,7 @@ class Node:
         self._network: NetworkWatch | None = None
         self._rules = plan.settings.rules
         self._enforced: tuple[object, ...] = ()  # What the packet device was last told of them.
+        self._programs: Final = Programs(self._owners, self._nic.order, self._spawn)
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet, allow=self._allow)
 
     # Life.
@@ -377,7 +381,9 @@ class Node:
     def _enforce(self) -> None:
         """Give the rules to the packet device and to the overlay, if what they mean has changed."""
         book = self.book()
-        orders = (access_order(self._rules, book.own.name, book), traffic_order(self._rules, book))
+        traffic = traffic_order(self._rules, book, asks=self._programs.is_tagging)
+        orders = (access_order(self._rules, book.own.name, book), traffic)
+        self._programs.want(programs_of(self._rules))
         if orders != self._enforced:
             self._enforced = orders
             for order in orders:
@@ -457,6 +463,8 @@ class Node:
                     self._keep_timestamp(wall_ns)
                 case TunLost(error):
                     self._tun_lost(error)
+                case FlowOpened():
+                    self._programs.ask(report)
                 case Listening():
                     pass
                 case _:
@@ -544,6 +552,20 @@ class Node:
                 self._attach_tun()
         return self._private.door(self._plan.settings.group_name)
 
+    def _owners(self) -> Owners | None:
+        network = self._tunnel or self._private
+        return None if network is None else network.owners
+
+    def tag_program(self, root: Lived, tag: int) -> str:
+        """Give a tag to the packets of a process and all below it, from now on; return the mark for its environment.
+
+        Raises:
+            UserError: A499, too many have one.
+        """
+        mark = self._programs.give_tag(root, tag)
+        self._enforce()
+        return mark
+
     def _tun_lost(self, reason: str) -> None:
         """Somebody took the interface away: make it again, or say that it is gone."""
         log.warning("the TUN device is gone (%s); it is made again", reason)
@@ -583,6 +605,7 @@ class Node:
             self.feed(WallClock(self._clock.wall_ns() // SECOND_NS))
             assert self._performer is not None
             self._performer.keep()
+            self._programs.keep(self._loop.time())
             self._enforce()  # A name may mean another machine now.
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

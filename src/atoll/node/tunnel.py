@@ -15,6 +15,7 @@ from atoll.conduit.stack import ECHO_IDENTIFIER
 from atoll.conduit.streams import STREAM_PORT
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
+from atoll.host.owners import Owners, sockets_here
 from atoll.host.tun import TUN_PATH, TunDevice
 from atoll.overlay.sizes import LARGEST_BYTES
 
@@ -36,6 +37,9 @@ class Tunnel:
         group: The group, whose prefix is routed to it, and nothing else.
         own: This node.
 
+    Attributes:
+        owners: Finds the programs that use it.
+
     Raises:
         UserError: A111, it cannot be had.
     """
@@ -43,6 +47,7 @@ class Tunnel:
     def __init__(self, group: GroupId, own: NodeId) -> None:
         self._address: Final = packed_address_of(group, own)
         self._device = self._opened()
+        self.owners: Final = Owners(sockets_here(), "/proc/self/ns/net", self._address)
 
     def _opened(self) -> TunDevice:
         try:
@@ -85,6 +90,7 @@ class Tunnel:
 
     def close(self) -> None:
         """Take the interface away."""
+        self.owners.close()
         self._device.close()
 
 

@@ -75,7 +75,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DoorView(msgspec.Struct, frozen=True, kw_only=True):
-    """How to enter the node's private network; ``pid`` 0: there is none, because the whole machine has the overlay."""
+    """How to enter the node's private network; ``pid`` 0: there is none, because the whole machine has the overlay.
+
+    ``mark`` goes into the environment of a program that asked for a tag, see ``host/owners.py``.
+    """
 
     schema: str = DOOR_SCHEMA
     pid: int
@@ -83,6 +86,7 @@ class DoorView(msgspec.Struct, frozen=True, kw_only=True):
     net: int
     resolver: str
     search: str
+    mark: str = ""
 
 
 class CanView(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,14 @@ answers one of ours. Everything else follows the default. With the tables empty 
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final, final
 
 from atoll.base.units import SECOND_NS
+from atoll.device.nic.flows import Entry, Flows
 from atoll.device.nic.limits import UDP_FLOW_S, UDP_FLOWS_MAX
-from atoll.device.nic.messages import SetAccess, SetTraffic
+from atoll.device.nic.messages import FlowOwned, Report, SetAccess, SetTraffic
 
 __all__ = ["Access", "Traffic", "tag_of"]
 
@@ -91,21 +93,31 @@ class Access:
 class Traffic:
     """The rules about which tag a packet of this machine gets.
 
+    Args:
+        reports: What control is to be asked is put there.
+
     Attributes:
-        is_active: Whether there are any.
+        is_active: Whether there are any, or control wants to know of flows.
     """
 
-    __slots__ = ("_entries", "is_active")
+    __slots__ = ("_entries", "_flows", "is_active")
 
-    def __init__(self) -> None:
-        self._entries: tuple[tuple[bytes, int, int, int, int, int, int], ...] = ()
+    def __init__(self, reports: list[Report]) -> None:
+        self._entries: Sequence[Entry] = ()  # Those that hold for a flow of which no program is known.
+        self._flows: Final = Flows(reports)
         self.is_active = False
 
     def set(self, order: SetTraffic) -> None:
         """Replace the rules."""
-        self._entries, self.is_active = order.entries, bool(order.entries)
+        self._flows.set(order)
+        self._entries = self._flows.entries_of(())
+        self.is_active = bool(order.entries) or order.asks
 
-    def tag(self, node: bytes, packet: bytes | bytearray | memoryview, size: int, dscp: int) -> int:
+    def learn(self, order: FlowOwned) -> None:
+        """Take whose a flow is."""
+        self._flows.learn(order)
+
+    def tag(self, node: bytes, packet: bytes | bytearray | memoryview, size: int, dscp: int, now_ns: int) -> int:
         """Return the tag of a packet.
 
         Args:
@@ -113,10 +125,17 @@ class Traffic:
             packet: Its beginning, headers at least.
             size: Its length, bytes.
             dscp: Of its traffic class; the tag when no rule matches.
+            now_ns: Monotonic time.
         """
-        protocol = packet[6]
+        protocol, entries = packet[6], self._entries
         ports = _PORTS.unpack_from(packet, _PORTS_AT) if protocol in {_TCP, _UDP} and size >= _PORTS_END else (-1, -1)
-        for target, kind, first, last, wanted_dscp, size_max, tag in self._entries:
+        if self._flows.is_active and ports[0] >= 0:
+            flow = self._flows.find(packet, now_ns)
+            if flow is not None:
+                if flow.tag >= 0:
+                    return flow.tag
+                entries = flow.entries
+        for target, kind, first, last, wanted_dscp, size_max, tag in entries:
             if (
                 (not target or target == node)
                 and kind in {0, protocol}

@@ -45,6 +45,7 @@ from atoll.device.nic.limits import (
 )
 from atoll.device.nic.messages import (
     EngineOrder,
+    FlowOwned,
     NicCounters,
     PacketReceived,
     Report,
@@ -209,7 +210,7 @@ class Engine:
             counters=self.counters,
         )
         self.inlet: Final = Inlet(GroupId(group), self.node, self._peers, self._guests, self.counters)
-        self._traffic: Final = Traffic()
+        self._traffic: Final = Traffic(self.reports)
         self._refusals: Final = Meter(per_s=TUN_ERRORS_PER_S, burst=TUN_ERRORS_BURST)
         self._bursts: Final = Bursts(
             self,
@@ -297,6 +298,8 @@ class Engine:
             self.inlet.access.set(order)
         elif type(order) is SetTraffic:
             self._traffic.set(order)
+        elif type(order) is FlowOwned:
+            self._traffic.learn(order)
         elif not self._tables.apply(order, now_ns, wall_ns):
             self.counters.drop("order-refused")
         if self._sessions.outbox:
@@ -610,7 +613,7 @@ class Engine:
 
     def _tag(self, node: bytes, packet: bytes | bytearray, size: int) -> int:
         dscp = tag_of(packet)
-        return self._traffic.tag(node, packet, size, dscp) if self._traffic.is_active else dscp
+        return self._traffic.tag(node, packet, size, dscp, self._now_ns) if self._traffic.is_active else dscp
 
     def _take_in_transit(self, peer: Peer, packet: bytes) -> bool:
         """Take a packet that a member sends for a guest of its own, or to one of ours; False: neither."""

@@ -20,7 +20,12 @@ __all__ = [
     "DIALS_REMEMBERED_MAX",
     "DIAL_NS",
     "ENDPOINT_NS",
+    "FLOWS_MAX",
+    "FLOW_ASK_NS",
+    "FLOW_IDLE_NS",
     "FLOW_NS",
+    "FLOW_QUESTIONS_BURST",
+    "FLOW_QUESTIONS_PER_S",
     "FORWARD_LABELS_MAX",
     "GATEWAYS_MAX",
     "GUESTS_MAX",
@@ -78,6 +83,13 @@ ACCESS_ENTRIES_MAX: Final = 256
 TRAFFIC_ENTRIES_MAX: Final = 64
 UDP_FLOWS_MAX: Final = 4_096  # Questions of ours whose answers pass, while rules are in force. Oldest goes.
 UDP_FLOW_S: Final = 180  # As connection trackers have it.
+
+# Flows of this machine whose programs control is asked for, while a rule or `exec --tag` wants to know.
+FLOWS_MAX: Final = 4_096  # Beyond: the one known longest is forgotten, and asked for again if it still sends.
+FLOW_IDLE_NS: Final = 60 * SECOND_NS  # A port that was silent for so long may be another program's: asked again.
+FLOW_ASK_NS: Final = SECOND_NS  # One flow is asked for at most this often: control looks through all processes.
+FLOW_QUESTIONS_PER_S: Final = 200  # All of them. Beyond: asked for by a later packet; until then the other rules hold.
+FLOW_QUESTIONS_BURST: Final = 100
 
 # Connections over TCP. Peers are few; whoever else calls has little time, and the next one takes its place.
 CARRIERS_MAX: Final = 2 * MEMBERS_MAX

@@ -44,6 +44,8 @@ __all__ = [
     "EndpointSeen",
     "EngineOrder",
     "ExpelPeer",
+    "FlowOpened",
+    "FlowOwned",
     "GatewayShared",
     "Listening",
     "NicCounters",
@@ -72,6 +74,8 @@ AnyNode = Annotated[bytes, msgspec.Meta(max_length=NODE_ID_BYTES)]
 Octet = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Box = Annotated[bytes, msgspec.Meta(min_length=BOX_BYTES, max_length=BOX_BYTES)]
 Ns = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Program = Annotated[int, msgspec.Meta(ge=0, le=TRAFFIC_ENTRIES_MAX)]
+Flow = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
 
 
 class Configure(Tuple, frozen=True):
@@ -171,7 +175,9 @@ class SetTraffic(Tuple, frozen=True):
 
     Attributes:
         entries: (node id or empty for anybody, protocol number or 0 for any, first port, last port, DSCP or -1, largest
-            size or 0, tag); the first that matches counts, and without one the DSCP is the tag.
+            size or 0, tag, number of a program or 0 for any); the first that matches counts, and without one the DSCP
+            is the tag.
+        asks: Whether ``FlowOpened`` is wanted. With this order all answers given before are void.
     """
 
     entries: Annotated[
@@ -184,11 +190,41 @@ class SetTraffic(Tuple, frozen=True):
                 Annotated[int, msgspec.Meta(ge=-1, lt=TAGS_MAX)],
                 ListenPort,
                 Annotated[int, msgspec.Meta(ge=0, lt=TAGS_MAX)],
+                Program,
             ],
             ...,
         ],
         msgspec.Meta(max_length=TRAFFIC_ENTRIES_MAX),
     ] = ()
+    asks: bool = False
+
+
+class FlowOpened(Tuple, frozen=True):
+    """Report: packets of a flow leave this machine's network stack, and we do not know whose; ``FlowOwned`` answers.
+
+    Attributes:
+        protocol: TCP's number or UDP's.
+        flow: The target's address, the source port and the target port, as they stand in the packet.
+    """
+
+    protocol: Octet
+    flow: Flow
+
+
+class FlowOwned(Tuple, frozen=True):
+    """Order: whose a flow is; it holds until the flow is silent for FLOW_IDLE_NS. One that was not reported: nothing.
+
+    Attributes:
+        protocol: As reported.
+        flow: As reported.
+        programs: Numbers of the programs in ``SetTraffic`` that it belongs to.
+        tag: What all its packets get, whatever the rules say; -1: the rules count.
+    """
+
+    protocol: Octet
+    flow: Flow
+    programs: Annotated[tuple[Program, ...], msgspec.Meta(max_length=TRAFFIC_ENTRIES_MAX)] = ()
+    tag: Annotated[int, msgspec.Meta(ge=-1, lt=TAGS_MAX)] = -1
 
 
 class GatewayShared(Tuple, frozen=True):
@@ -282,6 +318,7 @@ EngineOrder = (
     | ShareGateway
     | SetAccess
     | SetTraffic
+    | FlowOwned
 )
 Order = EngineOrder | Configure | AttachTun | Stop
 Report = (
@@ -300,6 +337,7 @@ Report = (
     | GuestDown
     | GatewayShared
     | SizePassed
+    | FlowOpened
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

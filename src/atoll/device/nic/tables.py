@@ -15,7 +15,15 @@ from atoll.device.nic.endpoints import numeric_endpoint
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.guests import Guests
 from atoll.device.nic.limits import KEEPALIVE_S
-from atoll.device.nic.messages import AdmitPeer, EngineOrder, ExpelPeer, SendPacket, SetAccess, SetTraffic
+from atoll.device.nic.messages import (
+    AdmitPeer,
+    EngineOrder,
+    ExpelPeer,
+    FlowOwned,
+    SendPacket,
+    SetAccess,
+    SetTraffic,
+)
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.relay import Relay, is_label
 from atoll.overlay.orders import (
@@ -112,7 +120,7 @@ class Tables:
                 return self._relay.set_arrival(order)
             case DropArrivalLabel(label):
                 self._relay.arrivals.pop(label, None)
-            case SendPacket() | SendControl() | ProbeSize() | SetAccess() | SetTraffic():
+            case SendPacket() | SendControl() | ProbeSize() | SetAccess() | SetTraffic() | FlowOwned():
                 return False  # Not about a table of ours.
             case _:
                 return self._guests.apply(order, now_ns, wall_ns)
