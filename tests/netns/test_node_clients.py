@@ -76,6 +76,15 @@ raw.sendto(struct.pack(">IHBB", 6 << 28, 8, 17, 64) + addresses + udp, (sys.argv
 """
 
 
+CONNECT = """
+import errno, socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=15)
+except OSError as error:
+    print(errno.errorcode.get(error.errno, "timed out"))
+"""
+
+
 class Phone:
     """A machine with wireguard-go and a configuration that ``atoll client add`` printed."""
 
@@ -171,6 +180,23 @@ def test_a_client_reaches_all_members_by_name_and_they_reach_it(lan: tuple[Host,
         assert talk(two, phone.address, 4 * MIB)
     (seen,) = clients(two)
     assert (seen.name, seen.served_by) == ("phone", "n0")
+
+
+def test_a_client_reaches_itself_and_is_told_at_once_who_refuses(lan: tuple[Host, Host, Phone], tmp_path: Path) -> None:
+    one, two, phone = lan
+    until(lambda: pings(phone.host, two.address), "the way in")
+    with serving(phone.host, phone.address):
+        assert talk(phone.host, phone.address)
+    rules = tmp_path / "atoll.toml"
+    rules.write_text('access = ["deny phone -> *:22"]\naccess-default = "allow"\n')
+    for host in (one, two):
+        assert host.atoll("config", "apply", "--config", str(rules)).returncode == 0
+        for port, told in ((8000, "ECONNREFUSED"), (22, "EACCES")):
+            assert phone.host.inside(sys.executable, "-c", CONNECT, host.address, str(port)).strip() == told
+    assert two.atoll("down").returncode == 0
+    assert two.atoll("up", "--no-tun", "--json").returncode == 0
+    until(lambda: pings(phone.host, two.address), "the member without a network stack in the group", wait_s=60)
+    assert phone.host.inside(sys.executable, "-c", CONNECT, two.address, "8000").strip() == "ECONNREFUSED"
 
 
 def test_a_client_moves_between_members_and_its_own_addresses(lan: tuple[Host, Host, Phone]) -> None:

@@ -9,7 +9,7 @@ from atoll.base.ids import DIRECT, packed_address_of
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.access import Access, Traffic
 from atoll.device.nic.limits import UDP_FLOW_S, UDP_FLOWS_MAX
-from atoll.device.nic.messages import Report, SendPacket, SetAccess, SetTraffic
+from atoll.device.nic.messages import PacketReceived, Report, SendPacket, SetAccess, SetTraffic
 from atoll.overlay.orders import SetRoute
 from tests.unit.nic_world import GROUP, World, ipv6, node_of
 
@@ -103,6 +103,21 @@ def test_a_sender_is_told_that_a_rule_forbids_it() -> None:
     (told,) = world.kernel[0]
     assert (told[16], told[50], told[51]) == (ICMP6, 1, 1)  # Unreachable, administratively prohibited.
     assert told[18:34] == packed_address_of(GROUP, DB)
+
+
+def test_who_connects_to_a_machine_without_a_network_stack_is_refused() -> None:
+    world = World(2)
+    world.introduce()
+    world.engines[0].inlet.is_open = True
+    world.reports[1].clear()
+    for made in (packet(TCP, 40_000, 22), packet(TCP, 40_000, 22, ACK), packet(UDP, 40_000, 22)):
+        world.engines[0].take_tun(made, world.now_ns, world.wall_ns, unfinished=False)
+        world.settle()
+    assert world.engines[1].counters.dropped["stack-missing"] == 1
+    (told,) = world.kernel[0]
+    assert (told[16], told[50], told[51]) == (ICMP6, 1, 4)  # Unreachable, port.
+    assert told[18:34] == packed_address_of(GROUP, DB)
+    assert [report.packet[6] for report in world.reports[1] if isinstance(report, PacketReceived)] == [TCP, UDP]
 
 
 def test_rules_change_at_once() -> None:

@@ -30,6 +30,7 @@ DROP_REASONS: Final = (
     "relay-rate",  # A frame beyond its label's rate.
     "relay-budget",  # A frame beyond the budget for all forwarding.
     "report-overflow",  # A received packet that control did not take in time.
+    "stack-missing",  # A connection to a machine whose network stack is not joined to the group; its sender was told.
     "tcp-ended",  # A connection that a peer used has ended.
     "tcp-overflow",  # A caller over TCP beyond the limit of connections.
     "tcp-stranger",  # A caller over TCP that had said nothing authentic, displaced by a newer one.

@@ -35,7 +35,7 @@ from atoll.device.nic.counters import Counters
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
 from atoll.device.nic.guests import Guest, Guests
-from atoll.device.nic.inlet import ADMINISTRATIVE, NO_ROUTE, Inlet, unreachable
+from atoll.device.nic.inlet import ADMINISTRATIVE, NO_PORT, NO_ROUTE, Inlet, unreachable
 from atoll.device.nic.limits import (
     COUNTERS_NS,
     PACKETS_WAITING_MAX,
@@ -600,16 +600,19 @@ class Engine:
             return
         if for_kernel:
             self.inlet.outbox.append(packet)
+        elif self.inlet.is_call(packet):
+            self.deny(packet, NO_PORT)
+            return
         if not for_kernel or self.inlet.is_shared(packet):
             self.reports.append(PacketReceived(node, packet))
 
-    def deny(self, packet: bytes) -> None:
-        """Tell the sender of a packet that a rule forbids it; nothing is more puzzling than silence."""
-        self.counters.drop("access-denied")
+    def deny(self, packet: bytes, code: int = ADMINISTRATIVE) -> None:
+        """Tell the sender of a packet that a rule forbids it, or why else; nothing is more puzzling than silence."""
+        self.counters.drop("access-denied" if code == ADMINISTRATIVE else "stack-missing")
         back = self.inlet.owner(packet[8:24])
         if back is not None and self._refusals.fits(1, self._now_ns):
             self._refusals.take(1, self._now_ns)
-            self._send_on(back, 0, unreachable(self._address, packet, ADMINISTRATIVE))
+            self._send_on(back, 0, unreachable(self._address, packet, code))
 
     def _tag(self, node: bytes, packet: bytes | bytearray, size: int) -> int:
         dscp = tag_of(packet)

@@ -23,12 +23,16 @@ from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
 from atoll.device.nic.segments import ones_complement
 
-__all__ = ["ADMINISTRATIVE", "NO_ROUTE", "Inlet", "too_big", "unreachable"]
+__all__ = ["ADMINISTRATIVE", "NO_PORT", "NO_ROUTE", "Inlet", "too_big", "unreachable"]
 
 _PORTS: Final = Struct(">HH")
 _ICMP_ERROR: Final = Struct(">BBHI")
 _ECHO: Final = Struct(">B3xH")  # Type and identifier.
 _IP: Final = Struct(">IHBB")
+_TCP: Final = 6
+_TCP_FLAGS_AT: Final = 53
+_SYN_ACK: Final = 0x12
+_SYN: Final = 0x02
 _UDP: Final = 17
 _ICMP6: Final = 58
 _ECHO_REPLY: Final = 129
@@ -41,6 +45,7 @@ _QUOTED_BYTES_MAX: Final = 1280 - IPV6_HEADER_BYTES - _ICMP_ERROR.size  # RFC 44
 
 NO_ROUTE: Final = 0  # Code: nobody in the group has this address.
 ADMINISTRATIVE: Final = 1  # Code: a rule forbids it.
+NO_PORT: Final = 4  # Code: nobody listens there; a connection is refused.
 
 
 @final
@@ -101,6 +106,10 @@ class Inlet:
             source, target = _PORTS.unpack_from(packet, IPV6_HEADER_BYTES)
             return source not in self.ports and target not in self.ports
         return True
+
+    def is_call(self, packet: bytes) -> bool:
+        """Return whether a packet that ``takes`` leaves to control opens a connection: there is nobody to take it."""
+        return packet[6] == _TCP and len(packet) > _TCP_FLAGS_AT and packet[_TCP_FLAGS_AT] & _SYN_ACK == _SYN
 
     def is_shared(self, packet: bytes) -> bool:
         """Return whether control wants to see a packet that ``takes`` gives to the kernel: an answer to its echo."""
