@@ -81,10 +81,10 @@ def test_why_names_the_path_its_rivals_and_its_numbers(group: Mapping[str, Box])
         (("why", "nobody"), "A210", 1),
         (("why", "one"), "A212", 2),
         (("ping", "one"), "A212", 2),
-        (("forward", "tcp", "0", "one:80"), "A212", 2),
         (("ping", "nobody"), "A210", 1),
         (("remove", "nobody"), "A210", 1),
         (("forward", "tcp", "0", "nobody:80"), "A210", 1),
+        (("forward", "udp", "0", "[2001:db8::1]:80"), "A210", 1),
         (("forward", "rm", "4711"), "A407", 1),
         (("forward", "tcp", "no port", "two:80"), "A501", 2),
         (("forward", "tcp", "192.0.2.1:0", "two:80"), "A404", 7),
@@ -104,6 +104,23 @@ def test_ping_answers_with_round_trips(group: Mapping[str, Box]) -> None:
     pings = [msgspec.json.decode(line, type=PingView) for line in said.out.splitlines()]
     assert [one.sequence for one in pings] == [1, 2]
     assert all(one.rtt_ms is not None and one.rtt_ms < 2000 for one in pings)
+
+
+def test_a_forward_leads_to_members_and_to_this_one_by_each_name_and_address(group: Mapping[str, Box]) -> None:
+    one, view = group["one"], group["one"].status()
+    addresses = {name: box.status().address for name, box in group.items()}
+    for target in ("one", f"one.{view.group}.atoll", f"[{addresses['one']}]", "two.atoll", f"[{addresses['two']}]"):
+        with greeter() as port:
+            made = msgspec.json.decode(
+                one.run("forward", "tcp", "0", f"{target}:{port}", "--json").out, type=ForwardView
+            )
+            host, _, local = made.local.rpartition(":")
+            with closing(http.client.HTTPConnection(host, int(local), timeout=10)) as connection:
+                connection.request("GET", "/x")
+                assert connection.getresponse().read() == b"you asked for /x\n"
+        with pytest.raises(ConnectionResetError), socket.create_connection((host, int(local)), timeout=10) as refused:
+            refused.recv(1)  # Nobody listens there now.
+        assert one.run("forward", "rm", str(made.id)).status == 0
 
 
 def test_an_unmodified_http_client_works_through_a_forward(group: Mapping[str, Box]) -> None:
@@ -126,7 +143,8 @@ def test_an_unmodified_http_client_works_through_a_forward(group: Mapping[str, B
             pass
 
 
-def test_a_udp_forward_carries_datagrams_and_their_answers(group: Mapping[str, Box]) -> None:
+@pytest.mark.parametrize("target", ["two", "three"])
+def test_a_udp_forward_carries_datagrams_and_their_answers(group: Mapping[str, Box], target: str) -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
@@ -134,7 +152,7 @@ def test_a_udp_forward_carries_datagrams_and_their_answers(group: Mapping[str, B
         for one in (echo, client):
             one.settimeout(10)
         echo.bind(("127.0.0.1", 0))
-        made = group["three"].run("forward", "udp", "0", f"two:{echo.getsockname()[1]}", "--json")
+        made = group["three"].run("forward", "udp", "0", f"{target}:{echo.getsockname()[1]}", "--json")
         view = msgspec.json.decode(made.out, type=ForwardView)
         host, _, port = view.local.rpartition(":")
         client.sendto(b"question", (host, int(port)))

@@ -246,9 +246,14 @@ def test_anything_else_is_no_local_address(text: str) -> None:
         parse_local(text)
 
 
-@pytest.mark.parametrize("text", ["", "sin-1", "sin-1:", ":80", "sin-1:0", "sin-1:65536", "SIN:80", "a:b:80"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "sin-1", "sin-1:", ":80", "sin-1:0", "sin-1:65536", "SIN:80", "a:b:80", "[]:80", "[x]:80", "fd00::1:80"],
+)
 def test_a_target_is_a_node_and_a_port(text: str) -> None:
     assert parse_target("sin-1:443") == ("sin-1", 443)
+    assert parse_target("sin-1.lab.atoll:443") == ("sin-1.lab.atoll", 443)
+    assert parse_target("[fd00:1::2]:443") == ("fd00:1::2", 443)
     with pytest.raises(click.BadParameter):
         parse_target(text)
 

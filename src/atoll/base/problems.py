@@ -213,8 +213,8 @@ PROBLEMS: Final[dict[str, Explanation]] = {
     "A212": Explanation(
         _S.USAGE,
         "another member must be named",
-        "A path, a ping or a forward leads from one member to another one; the name is that of this node, or the same "
-        "was given twice.",
+        "A path or a ping leads from one member to another one; the name is that of this node, or the same was given "
+        "twice.",
         "Name another member; `atoll status` lists them. A program on this machine is reached at 127.0.0.1.",
     ),
     "A213": Explanation(

@@ -33,15 +33,15 @@ def parse_local(text: str) -> str:
 
 
 def parse_target(text: str) -> tuple[str, int]:
-    """Return (node, port) of ``NODE:PORT``.
+    """Return (node, port) of ``NODE:PORT``; an overlay address stands in brackets.
 
     Raises:
         click.BadParameter: It is not that.
     """
-    matched = re.fullmatch(r"([a-z0-9-]{1,64}):([0-9]{1,5})", text, re.ASCII)
-    if matched is None or not 1 <= int(matched[2]) <= _PORT_MAX:
+    matched = re.fullmatch(r"(?:([a-z0-9.-]{1,255})|\[([0-9a-f:]{1,39})\]):([0-9]{1,5})", text, re.ASCII)
+    if matched is None or not 1 <= int(matched[3]) <= _PORT_MAX:
         raise click.BadParameter(f"{text!r} is not NODE:PORT", param_hint="NODE:PORT")
-    return matched[1], int(matched[2])
+    return matched[1] or matched[2], int(matched[3])
 
 
 @click.group(no_args_is_help=False, short_help="Make a port of another machine appear on this one.")

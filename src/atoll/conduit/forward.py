@@ -8,7 +8,7 @@ as a reset; a refusal at the far end as a reset, because the local connection wa
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from struct import pack
 from typing import Final, Protocol, final
@@ -24,6 +24,7 @@ __all__ = [
     "Allow",
     "FarEnd",
     "Listener",
+    "ReachSelf",
     "TcpForward",
     "TcpService",
     "local_port_taken",
@@ -52,6 +53,30 @@ def local_port_taken(protocol: str, local: str, error: OSError) -> UserError:
 
 ServeClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 """Serve one local connection, and close it."""
+
+
+class FarEnd(Protocol):
+    """What ``splice`` needs of the other side; a ``Stream`` is one. Broken: BrokenStreamError or OSError."""
+
+    async def read(self, size_max: int) -> bytes:
+        """Return 1 to ``size_max`` bytes; b"" at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes, once there is room for them."""
+        ...
+
+    def write_end(self) -> None:
+        """Close the sending half."""
+        ...
+
+    def close(self) -> None:
+        """End it; with a reset where a half has not ended."""
+        ...
+
+
+ReachSelf = Callable[[int], Awaitable[FarEnd]]
+"""Connect to a port of this node's own loopback; BrokenStreamError: nobody listens there."""
 
 
 @final
@@ -134,10 +159,14 @@ class TcpForward:
         node: The member.
         port: The port on the member's loopback.
         tag: Policy tag.
+        reach_self: Connects to a port of this node, if that is the member; None: it is another one.
     """
 
-    def __init__(self, streams: StreamHost, node: NodeId, port: int, tag: int) -> None:
+    def __init__(
+        self, streams: StreamHost, node: NodeId, port: int, tag: int, *, reach_self: ReachSelf | None = None
+    ) -> None:
         self._streams, self.node, self.port, self.tag = streams, node, port, tag
+        self._reach_self = reach_self
         self._listener = Listener(self._forward)
 
     @property
@@ -159,11 +188,16 @@ class TcpForward:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            stream = self._streams.open(self.node, self.tag, Service(Kind.TCP, self.port))
-        except LimitError:
-            reset(writer)
-            return
-        await splice(stream, reader, writer)
+            if self._reach_self is not None:
+                with self._listener.hold(1):
+                    await splice(await self._reach_self(self.port), reader, writer)
+            else:
+                await splice(self._streams.open(self.node, self.tag, Service(Kind.TCP, self.port)), reader, writer)
+        except (LimitError, BrokenStreamError):
+            pass
+        finally:
+            if not writer.is_closing():  # It came to no connection.
+                reset(writer)
 
 
 @final
@@ -190,26 +224,6 @@ class TcpService:
             return
         stream.accept()
         await splice(stream, reader, writer)
-
-
-class FarEnd(Protocol):
-    """What ``splice`` needs of the other side; a ``Stream`` is one. Broken: BrokenStreamError or OSError."""
-
-    async def read(self, size_max: int) -> bytes:
-        """Return 1 to ``size_max`` bytes; b"" at the end."""
-        ...
-
-    async def write(self, data: bytes) -> None:
-        """Take bytes, once there is room for them."""
-        ...
-
-    def write_end(self) -> None:
-        """Close the sending half."""
-        ...
-
-    def close(self) -> None:
-        """End it; with a reset where a half has not ended."""
-        ...
 
 
 async def splice(

@@ -87,7 +87,7 @@ class Flows:
     def __init__(
         self, *, group: GroupId, own: NodeId, send: SendPacket, allow: Allow, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._group, self._send, self._allow, self.clock = group, send, allow, clock
+        self._group, self._own, self._send, self._allow, self.clock = group, own, send, allow, clock
         self._own_address = packed_address_of(group, own)
         self.counts: Final = FlowCounts()
         self._forwards: dict[int, FlowOwner] = {}  # By flow.
@@ -145,14 +145,18 @@ class Flows:
         self._forwards.pop(flow, None)
 
     def transmit(self, node: NodeId, tag: int, header: tuple[int, int, int], datagram: bytes) -> None:
-        """Send one datagram; ``header`` is (kind, port, flow)."""
+        """Send one datagram, which comes back at once if it is for this node; ``header`` is (kind, port, flow)."""
         if len(datagram) > PAYLOAD_BYTES_MAX:
             self.counts.too_long += 1
             return
         kind, port, flow = header
         payload = _HEADER.pack(kind, 0, port, flow) + datagram
         target = packed_address_of(self._group, node)
-        self._send(node, tag, build_udp(UdpPacket(self._own_address, target, tag, FLOW_PORT, FLOW_PORT, payload)))
+        packet = UdpPacket(self._own_address, target, tag, FLOW_PORT, FLOW_PORT, payload)
+        if node == self._own:
+            self.receive(node, packet)
+        else:
+            self._send(node, tag, build_udp(packet))
 
     # The serving side.
 
@@ -162,7 +166,7 @@ class Flows:
             self._expire()
             node = key[0]
             is_full = sum(1 for other, _, _ in self._served if other == node) >= FLOWS_PER_PEER_MAX
-            if is_full or not self._allow(node, "udp", port):
+            if is_full or (node != self._own and not self._allow(node, "udp", port)):
                 self.counts.refused += 1
                 return
             if len(self._served) >= FLOWS_MAX:

@@ -11,6 +11,7 @@ from typing import Final, final
 
 from atoll.base.errors import LimitError, WireError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
+from atoll.conduit.dial import dial_self
 from atoll.conduit.forward import Allow, TcpForward, TcpService
 from atoll.conduit.forward_udp import FLOW_PORT, Flows, UdpForward
 from atoll.conduit.limits import ECHO_WAITERS_MAX
@@ -52,7 +53,7 @@ class Stack:
         allow: Allow = allow_all,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._group, self._send, self._clock = group, send, clock
+        self._group, self._own, self._send, self._clock = group, own, send, clock
         self._own_address = packed_address_of(group, own)
         self._tcp = TcpService(allow)
         self._answer: Serve | None = None
@@ -118,11 +119,11 @@ class Stack:
         self.streams.nudge(node)
 
     def tcp_forward(self, node: NodeId, port: int, tag: int) -> TcpForward:
-        """Return a TCP forward; ``start`` it."""
-        return TcpForward(self.streams, node, port, tag)
+        """Return a TCP forward, to this node too; ``start`` it."""
+        return TcpForward(self.streams, node, port, tag, reach_self=dial_self if node == self._own else None)
 
     def udp_forward(self, node: NodeId, port: int, tag: int) -> UdpForward:
-        """Return a UDP forward; ``start`` it."""
+        """Return a UDP forward, to this node too; ``start`` it."""
         return UdpForward(self.flows, node, port, tag)
 
     def proxy(self, book: Callable[[], Book], tag: int) -> Proxy:

@@ -365,7 +365,12 @@ class Methods:
                 f"a {asked.protocol} forward has a node and a port from 1, and no anyone",
                 fix="see docs/reference/api.md",
             )
-        return self._find(asked.node)
+        node = self._node.book().locate(asked.node)
+        if isinstance(node, Missing):
+            raise UserError(
+                "A210", f"the group has no member {asked.node!r}", where=self._others(), fix="see: atoll status"
+            )
+        return node
 
     async def forward_list(self, params: dict[str, Any]) -> Answer:
         """List the forwards, oldest first."""
