@@ -79,6 +79,28 @@ def test_a_program_reaches_one_that_serves_in_the_overlay_by_each_of_its_names(p
         assert [python_in(one, FETCH, name) for name in names] == ["hello from n1\n"] * 4
 
 
+def test_a_program_reaches_its_own_machine_by_its_own_address(pair: tuple[Host, Host]) -> None:
+    one, _ = pair
+    assert one.ready is not None
+    arguments = [
+        sys.executable,
+        "-m",
+        "atoll.cli",
+        "exec",
+        "--state",
+        str(one.state),
+        "--",
+        sys.executable,
+        "-c",
+        SERVE,
+    ]
+    with subprocess.Popen(one.command(*arguments), stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        for name in ("n0", "n0.atoll", one.ready.address, one.ready.address):
+            assert python_in(one, FETCH, name) == "hello from n1\n"
+
+
 def test_there_is_nothing_but_the_overlay(pair: tuple[Host, Host]) -> None:
     one, two = pair
     assert python_in(one, LOOK).split() == ["lo", "atoll0"]

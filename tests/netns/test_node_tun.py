@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.netns.lan import Host, hosts
+from tests.netns.lan import PORT, Host, hosts
 from tests.process.node_world import until
 
 pytestmark = pytest.mark.netns
@@ -81,6 +81,27 @@ def test_only_the_groups_prefix_is_routed(pair: tuple[Host, Host]) -> None:
     ours = [line.split()[0] for line in routes if not line.startswith("fe80")]
     assert ours == [":".join(one.address.split(":")[:3]) + "::/48"]
     assert one.device not in one.inside("ip", "route")
+
+
+def test_another_overlay_on_the_machine_keeps_its_own_prefix(pair: tuple[Host, Host]) -> None:
+    one, _ = pair
+    before = one.inside("ip", "-6", "route"), one.inside("ip", "route")
+    other = Host(one.namespace.rpartition("-")[0], 0, one.state / "other")
+    other.up("--tun", listen=f"{one.ip}:{PORT + 1}")
+    try:
+        routes = [line.split() for line in one.inside("ip", "-6", "route").splitlines() if "fe80" not in line]
+        prefixes = {
+            device: ":".join(host.address.split(":")[:3]) + "::/48"
+            for host in (one, other)
+            for device in (host.device,)
+        }
+        assert {line[line.index("dev") + 1]: line[0] for line in routes if line[0] != "default"} == prefixes
+        assert len(set(prefixes.values())) == 2
+    finally:
+        assert other.atoll("down").returncode == 0
+    until(
+        lambda: (one.inside("ip", "-6", "route"), one.inside("ip", "route")) == before, "nothing left of the other one"
+    )
 
 
 def test_a_connection_carries_every_byte_and_outlives_the_packet_device(pair: tuple[Host, Host]) -> None:
