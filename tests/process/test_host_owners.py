@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.host.limits import OWNERS_LATELY_MAX
 from atoll.host.owners import MARK_VARIABLE, Owners, born_ticks, sockets_here
 
 pytestmark = pytest.mark.process
@@ -23,6 +24,18 @@ if len(sys.argv) > 2:
     sys.exit(subprocess.run([sys.executable, __file__, sys.argv[1]], env={}).returncode)
 connection = socket.create_connection(("::1", int(sys.argv[1])))
 connection.recv(1)
+"""
+
+
+FORK = r"""
+import os, socket, sys
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        endpoint = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        endpoint.bind(("::1", 0))
+        os.write(1, f"{os.getpid()} {endpoint.getsockname()[1]}\n".encode())  # In one piece.
+        break
+sys.stdin.read()
 """
 
 
@@ -114,6 +127,17 @@ def test_a_child_without_an_environment_has_its_ancestors(
     assert "0123456789ab" in marks
     assert owners.living([(parent.pid, born)])[0] == set()
     assert born_ticks(parent.pid) == 0
+
+
+def test_many_programs_are_told_apart_again_and_again(owners: Owners) -> None:
+    command = [sys.executable, "-c", FORK, str(OWNERS_LATELY_MAX + 1)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        said = [program.stdout.readline().split() for _ in range(OWNERS_LATELY_MAX + 1)]
+        for _ in range(2):
+            for pid, port in said:
+                assert holder(owners, UDP, int(port), 9) == int(pid)
+        program.communicate("")
 
 
 def test_without_word_from_the_system_nobody_owns_anything() -> None:

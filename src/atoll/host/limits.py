@@ -14,6 +14,7 @@ __all__ = [
     "LOG_BYTES_MAX",
     "LOG_FILES_MAX",
     "LOG_TAIL_BYTES_MAX",
+    "OWNERS_LATELY_MAX",
     "PRIVATE_BYTES_MAX",
     "PROCESSES_MAX",
     "PROCESS_BYTES_MAX",
@@ -53,6 +54,9 @@ PROCESSES_MAX: Final = 4_096
 
 LINKS_READ_MAX: Final = 65_536
 """Open files looked at in one such look, 2 us each. Sockets beyond have no owner: the rules without a program hold."""
+
+OWNERS_LATELY_MAX: Final = 16
+"""Processes that are looked at first, because they owned a flow lately: the programs that a person uses at once."""
 
 ANCESTORS_MAX: Final = 64
 """Generations looked at above a process. A tag given further above does not reach it."""

@@ -3,7 +3,8 @@
 
 Two steps. The kernel is asked for one socket of a network namespace by a netlink socket of that namespace (sock_diag,
 what ``ss`` uses), which any user may do. Then the open files of the processes in that namespace are looked through for
-it, the youngest process first: those of the same user, or all for root.
+it: those of the same user, or all for root. First come the processes that owned something lately, because a program
+with one connection opens another; then the youngest.
 
 Nothing here raises: a process that ends meanwhile, or that may not be looked into, owns nothing.
 
@@ -19,7 +20,7 @@ from itertools import islice
 from struct import Struct
 from typing import Final, final
 
-from atoll.host.limits import ANCESTORS_MAX, LINKS_READ_MAX, PROCESS_BYTES_MAX, PROCESSES_MAX
+from atoll.host.limits import ANCESTORS_MAX, LINKS_READ_MAX, OWNERS_LATELY_MAX, PROCESS_BYTES_MAX, PROCESSES_MAX
 
 __all__ = ["MARK_VARIABLE", "Lived", "Owner", "Owners", "born_ticks", "sockets_here"]
 
@@ -93,8 +94,9 @@ class Owners:
         self._asker: Final = None if sockets < 0 else socket.socket(fileno=sockets)
         if self._asker is not None:
             self._asker.settimeout(_ANSWER_S_MAX)
-        self._net: Final = os.stat(net).st_ino  # noqa: PTH116 -- Or an open file.
+        self._net: Final = f"net:[{os.stat(net).st_ino}]"  # noqa: PTH116 -- Or an open file.
         self._own: Final = own
+        self._lately: Final[dict[int, None]] = {}  # Processes that owned a flow, the latest last.
 
     def find(self, flows: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], Owner]:
         """Return the owners of flows, as far as they can be found.
@@ -150,11 +152,11 @@ class Owners:
         return int(inode) if kind == _BY_FAMILY else 0
 
     def _holders(self, inodes: set[int]) -> dict[int, int]:
-        """Return for each socket the youngest process that has it open."""
+        """Return for each socket a process that has it open."""
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
         found: dict[int, int] = {}
         left = LINKS_READ_MAX
-        for pid in self._inhabitants():
+        for pid in self._inhabitants(tuple(self._lately)[::-1]):
             if not wanted or left <= 0:
                 break
             for link in _links(pid, left):
@@ -162,16 +164,25 @@ class Owners:
                 inode = wanted.pop(link, None)
                 if inode is not None:
                     found[inode] = pid
+        for pid in found.values():
+            self._lately.pop(pid, None)
+            self._lately[pid] = None
+        while len(self._lately) > OWNERS_LATELY_MAX:
+            del self._lately[next(iter(self._lately))]
         return found
 
-    def _inhabitants(self) -> Iterator[int]:
-        """Yield the processes in the namespace, the youngest first."""
+    def _inhabitants(self, first: Sequence[int] = ()) -> Iterator[int]:
+        """Yield the processes in the namespace: these first, then all, the youngest first."""
+        yield from self._here(first)
         numbers: list[int] = []
         with suppress(OSError), os.scandir("/proc") as entries:  # No more files to be had, say.
             numbers = sorted((int(entry.name) for entry in entries if entry.name.isdigit()), reverse=True)
-        for pid in numbers[:PROCESSES_MAX]:
+        yield from self._here(numbers[:PROCESSES_MAX])
+
+    def _here(self, pids: Iterable[int]) -> Iterator[int]:
+        for pid in pids:
             with suppress(OSError):
-                if os.stat(f"/proc/{pid}/ns/net").st_ino == self._net:  # noqa: PTH116 -- Thousands of them.
+                if os.readlink(f"/proc/{pid}/ns/net") == self._net:  # noqa: PTH115 -- Thousands of them.
                     yield pid
 
 
