@@ -42,6 +42,7 @@ sys.stdin.read()
 @pytest.fixture
 def owners() -> Generator[Owners]:
     made = Owners(sockets_here(), "/proc/self/ns/net", LOOPBACK)
+    assert not made.is_blind
     yield made
     made.close()
     made.close()
@@ -140,8 +141,26 @@ def test_many_programs_are_told_apart_again_and_again(owners: Owners) -> None:
         program.communicate("")
 
 
+@pytest.mark.parametrize("limit", ["PROCESSES_MAX", "LINKS_READ_MAX"])
+def test_beyond_a_limit_nobody_is_found(owners: Owners, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(f"atoll.host.owners.{limit}", 0)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as endpoint:
+        endpoint.bind(("::", 0))
+        assert holder(owners, UDP, port_of(endpoint), 9) is None
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP, -1])
+def test_a_system_that_does_not_tell_of_sockets_is_found_out(monkeypatch: pytest.MonkeyPatch, protocol: int) -> None:
+    if protocol < 0:
+        monkeypatch.setattr("atoll.host.owners.NETLINK_SOCK_DIAG", 31)  # There is no such thing.
+    else:
+        monkeypatch.setattr("atoll.host.owners._TCP" if protocol == TCP else "atoll.host.owners._UDP", 255)
+    assert sockets_here() == -1
+
+
 def test_without_word_from_the_system_nobody_owns_anything() -> None:
     blind = Owners(-1, "/proc/self/ns/net", LOOPBACK)
+    assert blind.is_blind
     assert blind.find([(TCP, flow(1, 2)), (UDP, flow(1, 2))]) == {}
     blind.close()
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as endpoint:

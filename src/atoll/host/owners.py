@@ -28,6 +28,7 @@ MARK_VARIABLE: Final = "ATOLL_EXEC"  # In the environment of what ``exec --tag``
 
 NETLINK_SOCK_DIAG: Final = 4
 _TCP: Final = 6
+_UDP: Final = 17
 _BY_FAMILY: Final = 20  # SOCK_DIAG_BY_FAMILY.
 _REQUEST: Final = Struct("=IHHIIBBBxI")  # struct nlmsghdr; family, protocol, extensions and states wanted.
 _SOCKET: Final = Struct("!HH16s16s")  # struct inet_diag_sockid: local port, remote port, local, remote; ...
@@ -66,11 +67,25 @@ class Owner:
 
 
 def sockets_here() -> int:
-    """Open what tells of the sockets of this process's network namespace; -1: this system tells nothing."""
+    """Open what tells of the sockets of this process's network namespace, and try it; -1: this system tells nothing."""
     try:
         asker = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
     except OSError:
         return -1
+    asker.settimeout(_ANSWER_S_MAX)
+    for kind, protocol in ((socket.SOCK_STREAM, _TCP), (socket.SOCK_DGRAM, _UDP)):
+        try:
+            with socket.socket(socket.AF_INET6, kind | socket.SOCK_CLOEXEC) as known:
+                known.bind(("::", 0))
+                if protocol == _TCP:
+                    known.listen()
+                here = (_NOBODY, int(known.getsockname()[1]))
+                told = _inode(asker, protocol, here, (_NOBODY, 0)) == os.fstat(known.fileno()).st_ino
+        except OSError:
+            told = False
+        if not told:  # The kernel has no sock_diag for this protocol.
+            asker.close()
+            return -1
     return asker.detach()
 
 
@@ -88,6 +103,9 @@ class Owners:
         sockets: As ``sockets_here`` returns it, opened there; owned from now on.
         net: An open file of the namespace, or its path.
         own: The address from which its packets come, IPv6.
+
+    Attributes:
+        is_blind: Whether nobody can be found, because this system tells nothing.
     """
 
     def __init__(self, sockets: int, net: int | str, own: bytes) -> None:
@@ -96,6 +114,7 @@ class Owners:
             self._asker.settimeout(_ANSWER_S_MAX)
         self._net: Final = f"net:[{os.stat(net).st_ino}]"  # noqa: PTH116 -- Or an open file.
         self._own: Final = own
+        self.is_blind: Final = self._asker is None
         self._lately: Final[dict[int, None]] = {}  # Processes that owned a flow, the latest last.
 
     def find(self, flows: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], Owner]:
@@ -104,7 +123,8 @@ class Owners:
         Args:
             flows: (protocol, target's address with source port and target port as they stand in a packet).
         """
-        inodes = {flow: inode for flow in flows if (inode := self._inode(*flow))}
+        asker = self._asker
+        inodes = {} if asker is None else {flow: inode for flow in flows if (inode := self._socket(asker, *flow))}
         holders = self._holders(set(inodes.values())) if inodes else {}
         owners = {pid: owner for pid in set(holders.values()) if (owner := _owner(pid)) is not None}
         return {
@@ -123,7 +143,7 @@ class Owners:
         if self._asker is not None:
             self._asker.close()
 
-    def _inode(self, protocol: int, flow: bytes) -> int:
+    def _socket(self, asker: socket.socket, protocol: int, flow: bytes) -> int:
         """Return the number of the socket that a flow comes from; 0: not known.
 
         A connection that nobody has accepted yet belongs to who listens.
@@ -131,25 +151,8 @@ class Owners:
         target, source_port = flow[:_PORTS_AT], int.from_bytes(flow[_PORTS_AT : _PORTS_AT + 2], "big")
         target_port = int.from_bytes(flow[_PORTS_AT + 2 :], "big")
         ours, theirs = (self._own, source_port), (target, target_port)
-        if protocol != _TCP:
-            return self._ask(protocol, theirs, ours)  # The other way round for UDP, "for historical reasons".
-        return self._ask(protocol, ours, theirs) or self._ask(protocol, ours, (_NOBODY, 0))
-
-    def _ask(self, protocol: int, local: tuple[bytes, int], remote: tuple[bytes, int]) -> int:
-        if self._asker is None:
-            return 0
-        sought = _SOCKET.pack(local[1], remote[1], local[0], remote[0]) + _ANY_COOKIE
-        size = _REQUEST.size + len(sought)
-        request = _REQUEST.pack(size, _BY_FAMILY, 1, 0, 0, socket.AF_INET6, protocol, 0, 0xFFFF_FFFF) + sought
-        try:
-            self._asker.send(request)
-            answer = self._asker.recv(_ANSWER_BYTES_MAX)
-        except OSError:
-            return 0
-        if len(answer) < _ANSWER.size:
-            return 0
-        kind, inode = _ANSWER.unpack_from(answer)
-        return int(inode) if kind == _BY_FAMILY else 0
+        found = _inode(asker, protocol, ours, theirs)
+        return found or (_inode(asker, protocol, ours, (_NOBODY, 0)) if protocol == _TCP else 0)
 
     def _holders(self, inodes: set[int]) -> dict[int, int]:
         """Return for each socket a process that has it open."""
@@ -184,6 +187,24 @@ class Owners:
             with suppress(OSError):
                 if os.readlink(f"/proc/{pid}/ns/net") == self._net:  # noqa: PTH115 -- Thousands of them.
                     yield pid
+
+
+def _inode(asker: socket.socket, protocol: int, local: tuple[bytes, int], remote: tuple[bytes, int]) -> int:
+    """Return the number of the socket with this address and port, and this peer if it has one; 0: there is none."""
+    if protocol != _TCP:  # The other way round for UDP, "for historical reasons" (net/ipv4/udp_diag.c).
+        local, remote = remote, local
+    sought = _SOCKET.pack(local[1], remote[1], local[0], remote[0]) + _ANY_COOKIE
+    size = _REQUEST.size + len(sought)
+    request = _REQUEST.pack(size, _BY_FAMILY, 1, 0, 0, socket.AF_INET6, protocol, 0, 0xFFFF_FFFF) + sought
+    try:
+        asker.send(request)
+        answer = asker.recv(_ANSWER_BYTES_MAX)
+    except OSError:
+        return 0
+    if len(answer) < _ANSWER.size:
+        return 0
+    kind, inode = _ANSWER.unpack_from(answer)
+    return int(inode) if kind == _BY_FAMILY else 0
 
 
 def _links(pid: int, most: int) -> Iterator[str]:

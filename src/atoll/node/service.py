@@ -349,6 +349,7 @@ class Node:
                 *(() if performer is None else performer.warnings),
                 *((self._tun_warning,) if self._tun_warning else ()),
                 *self._unheard(),
+                *self._unknown_programs(),
             ),
         )
 
@@ -424,6 +425,15 @@ class Node:
         missing = listed_text(tuple(self._device.missing))
         text = f"{missing} cannot be had: members whose networks let only TCP through cannot call this machine there"
         return (text,) if missing else ()
+
+    def _unknown_programs(self) -> tuple[str, ...]:
+        owners = self._owners()
+        named = programs_of(self._rules)
+        if owners is None or not owners.is_blind or not named:
+            return ()
+        return (
+            f"rules for {', '.join(named)} do not hold: this kernel does not tell whose sockets are whose (ss -tu)",
+        )
 
     def _own_member(self) -> Member:
         return own_member(self._plan.identity, self._plan.settings, self._listen)
