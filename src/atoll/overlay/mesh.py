@@ -36,7 +36,7 @@ from atoll.overlay.messages import (
 )
 from atoll.overlay.orders import DropTransmitLabel, OverlayEffect, SendControl, SuggestEndpoint
 from atoll.overlay.pair import Pair
-from atoll.overlay.path import TOGETHER_NS, Path, Reason
+from atoll.overlay.path import NEVER_NS, TOGETHER_NS, Path, Reason
 from atoll.overlay.policy import Policy
 from atoll.overlay.reports import (
     ControlReceived,
@@ -64,7 +64,13 @@ REPORT_NS: Final = 5 * SECOND_NS  # How often numbers of our links are compared 
 HEARSAY_NS: Final = SECOND_NS  # What a relay says of its links is looked at after this; our own probes are faster.
 DEVIATION_US_MAX: Final = 0xFFFF  # Told at most: a link then has 28 bytes at most, and 40 of them fit a message.
 JITTERS: Final = 32  # Jitters drawn at a time.
-PLACES_NS: Final = 30 * SECOND_NS  # Where members behind NATs are is said again so often.
+PLACES_NS_MIN: Final = (
+    2 * SECOND_NS
+)  # Where members behind NATs are is said again after this, because who has just been
+PLACES_NS_MAX: Final = (
+    30 * SECOND_NS
+)  # told may not know that member yet, or have no session with it; and doubled to this.
+INTRODUCED_NS: Final = SECOND_NS  # Limit. A life takes longer to begin; who claims to begin more often is not answered.
 PUNCHES: Final = 16  # Questions to a suggested place, so that both NATs open while both ends knock ...
 PUNCH_GAP_NS: Final = 250 * MILLISECOND_NS
 
@@ -86,7 +92,9 @@ class _State(msgspec.Struct):
     listed: dict[bytes, tuple[tuple[str, int], ...]] = {}  # Where members say that they are.
     places: dict[bytes, tuple[str, int]] = {}  # Where we see those that are elsewhere.
     over_tcp: set[bytes] = set()  # Members that the packet device reaches over TCP now.
-    places_ns: int = 0
+    introduced_ns: dict[bytes, int] = {}  # Until then we say nothing to a member that says again that it began anew.
+    places_ns: int = NEVER_NS
+    places_gap_ns: int = PLACES_NS_MIN
     sizes: Sizes = msgspec.field(default_factory=Sizes)
 
 
@@ -123,7 +131,9 @@ class Mesh:
         if not self._due:
             self._deadline_ns = None
             return
-        due_ns = min(*self._due.values(), state.report_ns, state.reporter.due_ns, state.sizes.deadline_ns)
+        due_ns = min(
+            *self._due.values(), state.report_ns, state.reporter.due_ns, state.sizes.deadline_ns, state.places_ns
+        )
         labels_ns = state.labels.deadline_ns
         self._deadline_ns = due_ns if labels_ns is None else min(due_ns, labels_ns)
 
@@ -285,12 +295,30 @@ class Mesh:
                 self._reject(rejected)
             self._settle(event.node, pair, now_ns, out)
         elif isinstance(message, LinkState):
-            if self._state.table.apply(event.node, message, now_ns):
-                self._hurry(event.node, now_ns)
+            self._told_links(event.node, message, now_ns, out)
         elif isinstance(message, Place):
             self._told_place(message, now_ns, out)
         else:
             self._label(event.node, message, now_ns, out)
+
+    def _told_links(self, node: bytes, message: LinkState, now_ns: int, out: list[OverlayEffect]) -> None:
+        table, state = self._state.table, self._state
+        before = table.boot(node)
+        if table.apply(node, message, now_ns):
+            self._hurry(node, now_ns)
+        if table.boot(node) != before and now_ns >= state.introduced_ns.get(node, 0):
+            # Another life of it, which knows nothing; our session with it may be one that its packet device had before.
+            state.introduced_ns[node] = now_ns + INTRODUCED_NS
+            self._introduce(node, out)
+            for other in state.places:
+                self._tell_place(other, node, out)
+            self._tell_places_soon(now_ns)
+
+    def _introduce(self, node: bytes, out: list[OverlayEffect]) -> None:
+        state = self._state
+        load, will = state.labels.load(state.now_ns), will_number(state.config.relay)
+        introduction = state.reporter.introduction(self._own_links(), load, will)
+        out.extend(SendControl(node, self.via(node), encode(message)) for message in introduction)
 
     def _ask_all(self, now_ns: int) -> None:
         """We may be elsewhere: let everybody hear it, and find out at once which direct paths there are."""
@@ -315,6 +343,21 @@ class Mesh:
             state.places.pop(node, None)
         elif state.places.get(node) != place:
             state.places[node] = place
+            self._tell_places_soon(now_ns)
+            for other in self._pairs:
+                self._tell_place(node, other, out)
+
+    def _tell_places_soon(self, now_ns: int) -> None:
+        state = self._state
+        if state.places:
+            state.places_gap_ns, state.places_ns = PLACES_NS_MIN, now_ns + PLACES_NS_MIN
+
+    def _tell_places(self, now_ns: int, out: list[OverlayEffect]) -> None:
+        """Say again where members are: what was told before got lost, or came too early to be of use."""
+        state = self._state
+        state.places_gap_ns = min(2 * state.places_gap_ns, PLACES_NS_MAX)
+        state.places_ns = now_ns + state.places_gap_ns if state.places else NEVER_NS
+        for node in state.places:
             for other in self._pairs:
                 self._tell_place(node, other, out)
 
@@ -377,13 +420,11 @@ class Mesh:
             self._reject("session of a stranger")
             return
         pair.session_up(boot, self, now_ns)
-        state = self._state
-        load, will = state.labels.load(now_ns), will_number(state.config.relay)
-        introduction = state.reporter.introduction(self._own_links(), load, will)
-        out.extend(SendControl(node, self.via(node), encode(message)) for message in introduction)
+        self._introduce(node, out)
         pair.run(self, now_ns, out)
-        for other in state.places:
+        for other in self._state.places:
             self._tell_place(other, node, out)
+        self._tell_places_soon(now_ns)
         self._settle(node, pair, now_ns, out)
 
     def _session_down(self, node: bytes, now_ns: int, out: list[OverlayEffect]) -> None:
@@ -409,6 +450,7 @@ class Mesh:
             state.table.forget(node)
             state.sizes.forget(node)
             state.places.pop(node, None)
+            state.introduced_ns.pop(node, None)
             state.over_tcp.discard(node)
         self._perform(state.labels.set_members(nodes), out)
         for node in nodes:
@@ -417,6 +459,7 @@ class Mesh:
                 pair = self._pairs[node] = Pair(node, key, now_ns)
                 pair.begin(self, now_ns, out)
                 self._due[node] = pair.deadline_ns
+                self._tell_places_soon(now_ns)
         for node, pair in self._pairs.items():
             if any(via not in self._pairs for via in pair.wanted):
                 pair.review(self, now_ns, out)
@@ -448,6 +491,8 @@ class Mesh:
                     pair = self._pairs[effect.node]
                     pair.review(self, now_ns, out)
                     self._settle(effect.node, pair, now_ns, out)
+        if now_ns >= state.places_ns:
+            self._tell_places(now_ns, out)
         if self._pairs and (now_ns >= state.report_ns or now_ns >= state.reporter.due_ns):
             self._report(now_ns, out)
 
@@ -485,11 +530,6 @@ class Mesh:
     def _report(self, now_ns: int, out: list[OverlayEffect]) -> None:
         state = self._state
         state.report_ns = now_ns + REPORT_NS
-        if now_ns >= state.places_ns:  # What got lost is said again.
-            state.places_ns = now_ns + PLACES_NS
-            for node in state.places:
-                for other in self._pairs:
-                    self._tell_place(node, other, out)
         load, will = state.labels.load(now_ns), will_number(state.config.relay)
         for message in state.reporter.messages(self._own_links(), load, will, now_ns):
             payload = encode(message)
