@@ -72,6 +72,20 @@ def test_errors_and_echoes_pass_and_what_has_no_ports_follows_rules_about_everyt
     assert not access().admits(WEB, packet(UDP, 1, 2)[:42], 0)
 
 
+@pytest.mark.parametrize("header", [0, 43, 44, 51, 60, 135, 139, 140])
+def test_what_hides_its_ports_passes_only_where_nothing_is_forbidden(header: int) -> None:
+    """The kernel puts fragments together, and looks behind other headers: there may be any port."""
+    plain = packet(TCP, 40_000, 22)
+    hidden = plain[:6] + bytes((header,)) + plain[7:]
+    no_shell = access((b"", TCP, 22, 22, False), default=True)
+    assert not no_shell.admits(WEB, plain, 0)
+    assert not no_shell.admits(WEB, hidden, 0)
+    assert access((WEB, 0, 0, 0xFFFF, True), (b"", TCP, 22, 22, False), default=True).admits(WEB, hidden, 0)
+    assert access((DB, TCP, 22, 22, False), default=True).admits(WEB, hidden, 0)
+    assert not access((WEB, TCP, 80, 80, True)).admits(WEB, hidden, 0)
+    assert access((WEB, 0, 0, 0xFFFF, True)).admits(WEB, hidden, 0)
+
+
 def test_answers_to_our_own_questions_pass_for_a_while() -> None:
     rules = access()
     rules.note(WEB, packet(UDP, 40_000, 53), 0)

@@ -4,6 +4,9 @@
 Decides by tables that control sets. Only what opens something is looked at: the first packet of a TCP connection, and
 UDP packets. Whatever belongs to a connection passes, and so do errors and echoes; a UDP packet also passes when it
 answers one of ours. Everything else follows the default. With the tables empty nothing is looked at.
+
+Fragments and packets with extension headers may hide anything: the kernel finds behind them what is not looked for
+here. So they pass only where nothing is forbidden to their sender.
 """
 
 from collections import OrderedDict
@@ -27,6 +30,9 @@ _PORTS_END: Final = _PORTS_AT + _PORTS.size
 _TCP_FLAGS_AT: Final = 53
 _SYN_ACK: Final = 0x12
 _SYN: Final = 0x02
+
+# Extension headers: hop-by-hop, routing, fragment, authentication, destination, mobility, host identity, shim6.
+_HIDING: Final = frozenset((0, 43, 44, 51, 60, 135, 139, 140))
 
 _Entry = tuple[bytes, int, int, int, bool]
 
@@ -68,6 +74,8 @@ class Access:
         protocol = packet[6]
         if protocol == _ICMP6:
             return True
+        if protocol in _HIDING:
+            return self._allows_all(node)
         if protocol == _TCP:
             if len(packet) > _TCP_FLAGS_AT and packet[_TCP_FLAGS_AT] & _SYN_ACK != _SYN:
                 return True
@@ -79,6 +87,15 @@ class Access:
         if protocol in {_TCP, _UDP} and len(packet) >= _PORTS_END:
             port = _PORTS.unpack_from(packet, _PORTS_AT)[1]
         return self.allows(node, protocol, port)
+
+    def _allows_all(self, node: bytes) -> bool:
+        for source, kind, first, last, allow in self._entries:
+            if source in {b"", node}:
+                if not allow:
+                    return False
+                if not kind and (first, last) == (0, 0xFFFF):
+                    return True
+        return self._default
 
     def allows(self, node: bytes, protocol: int, port: int) -> bool:
         """Return what the rules say; a port of -1 is none, and only rules about all ports match it."""
