@@ -59,6 +59,29 @@ except OSError as error:
 """
 
 
+# Says how long each datagram is that a program gets.
+HEAR = """
+import socket, sys
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.bind((sys.argv[1], 5000))
+print("ready", flush=True)
+while True:
+    print(len(sock.recv(65_535)), flush=True)
+"""
+# Three datagrams with a wrong checksum, one that is cut into fragments, and one of five bytes.
+WRONG = """
+import socket, struct, sys
+source, target = (socket.inet_pton(socket.AF_INET6, one) for one in sys.argv[1:])
+raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+for size in (3, 700, 1200):
+    udp = struct.pack("!HHHH", 5000, 5000, 8 + size, 0x1234) + bytes(size)
+    raw.sendto(struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + source + target + udp, (sys.argv[2], 0))
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.sendto(bytes(4000), (sys.argv[2], 5000))
+sock.sendto(bytes(5), (sys.argv[2], 5000))
+"""
+
+
 @pytest.fixture(scope="module")
 def pair() -> Generator[tuple[Host, Host]]:
     with hosts(2) as (one, two):
@@ -131,6 +154,19 @@ def test_an_address_that_no_member_has_is_refused_at_once(pair: tuple[Host, Host
     with one.python(CONNECT, nobody) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "OSError 101 True\n"  # ENETUNREACH, and no time-out.
+
+
+def test_what_is_wrong_inside_reaches_no_program_and_what_was_cut_does(pair: tuple[Host, Host]) -> None:
+    """A wrong checksum is the kernel's to find, and must stay one on the way; fragments are the kernel's to join."""
+    one, two = pair
+    with two.python(HEAR, two.address) as heard:
+        assert heard.stdout is not None
+        assert heard.stdout.readline() == "ready\n"
+        one.inside(sys.executable, "-c", WRONG, one.address, two.address)
+        assert [heard.stdout.readline() for _ in range(2)] == ["4000\n", "5\n"]
+        heard.kill()
+    errors = two.inside("grep", "-E", "^(Udp6InCsumErrors|Ip6ReasmOKs)", "/proc/net/snmp6").split()
+    assert dict(zip(errors[::2], map(int, errors[1::2]), strict=True)) == {"Udp6InCsumErrors": 3, "Ip6ReasmOKs": 1}
 
 
 def test_an_interface_that_is_taken_away_comes_back(pair: tuple[Host, Host]) -> None:
