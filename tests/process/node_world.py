@@ -176,13 +176,12 @@ class Box:
         return pid if b"atoll.node" in command and alive(pid) else 0
 
     def kill(self) -> None:
-        """Kill the control process as a power cut would; wait until its packet device has ended as well."""
+        """Kill both processes as a power cut would."""
         pid = self.pid
         devices = children_of(pid) if pid else []
-        if pid:
-            kill(pid)
-        for device in devices:
-            until(partial(gone, device), "the end of an orphaned packet device")
+        for process in (pid, *devices):
+            if process:
+                kill(process)
 
     def is_running(self) -> bool:
         with suppress(UserError):
@@ -257,14 +256,14 @@ class Daemon:
             stdin.write(msgspec.json.encode(options) + b"\n")
 
     def kill(self) -> None:
-        """Kill it now, whatever it is doing, and wait until its packet device has ended too."""
+        """Kill both processes now, whatever they are doing."""
         devices = children_of(self._process.pid)
         self._process.kill()
         self._process.wait(WAIT_S)
         assert self._process.stdout is not None
         self._process.stdout.close()
         for device in devices:
-            until(partial(gone, device), "the end of an orphaned packet device")
+            kill(device)
 
     def ran_for(self, wait_s: float) -> bool:
         """Wait for a time, or less if it ends; return whether it still runs."""

@@ -14,7 +14,7 @@ from atoll.base.errors import UserError
 from atoll.cli.api import Api
 from atoll.group.identity import IDENTITY_BYTES
 from atoll.group.roster import Roster
-from tests.process.node_world import Box, Daemon, Nodes, children_of, gone, kill, nodes, until
+from tests.process.node_world import Box, Daemon, Nodes, alive, children_of, gone, kill, nodes, until
 
 pytestmark = pytest.mark.process
 
@@ -136,15 +136,41 @@ def test_a_member_killed_again_and_again_while_it_starts_stays_a_member(world: N
     until(lambda: one.sees("two") and two.sees("one"), "both see each other")
 
 
-def test_a_killed_control_takes_its_device_along_and_the_port_is_free_at_once(world: Nodes) -> None:
+def test_a_killed_control_leaves_its_device_until_the_next_one_takes_over_at_the_same_port(world: Nodes) -> None:
     one, two = world.group("one", "two")
-    devices = children_of(two.pid)
+    control = two.pid
+    devices = children_of(control)
     assert len(devices) == 1
-    os.kill(two.pid, signal.SIGKILL)
-    ready = two.again()  # Not waiting for the device's end.
+    kill(control)
+    ready = two.again()
     assert ready.listen == f"udp/127.0.0.1:{two.port}"
-    until(partial(gone, devices[0]), "the end of the old device")
+    assert gone(devices[0])
+    assert "had ended without a word; its packet device, which had gone on, is replaced" in two.log()
     until(lambda: one.sees("two") and two.sees("one"), "both see each other")
+
+
+def test_down_ends_what_a_killed_control_has_left(world: Nodes) -> None:
+    _, two = world.group("one", "two")
+    control = two.pid
+    devices = children_of(control)
+    kill(control)
+    assert alive(devices[0])
+    said = two.down()
+    assert (said.status, said.err) == (
+        0,
+        "the node had ended without a word; its packet device, which had gone on, has ended now\n",
+    )
+    assert gone(devices[0])
+    assert (two.down().code, two.down().status) == ("A401", 3)
+
+
+def test_a_device_that_was_alone_ends_with_its_control(world: Nodes) -> None:
+    one = world.box("one")
+    one.up()
+    control = one.pid
+    devices = children_of(control)
+    kill(control)
+    until(partial(gone, devices[0]), "its end: nobody is there to send to")
 
 
 def test_a_killed_packet_device_is_started_again_and_traffic_goes_on(world: Nodes) -> None:
@@ -231,7 +257,9 @@ def ports_of(box: Box, name: str) -> set[int]:
 def test_of_two_nodes_with_one_key_the_later_is_refused_and_named(world: Nodes) -> None:
     one, two = world.group("one", "two")
     copy = world.box("copy", world.directory / "copy")
-    shutil.copytree(two.state, copy.state, ignore=shutil.ignore_patterns("control.sock", "lock", "journal", "node.log"))
+    shutil.copytree(
+        two.state, copy.state, ignore=shutil.ignore_patterns("control.sock", "nic.sock", "lock", "journal", "node.log")
+    )
     second = int(time.time())
     until(lambda: int(time.time()) > second, "the next second: of two that start in the same one, either may go on")
     copy.run("up", "--listen", f"127.0.0.1:{copy.port}")

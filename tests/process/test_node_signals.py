@@ -105,7 +105,10 @@ def test_a_control_killed_while_its_device_starts_leaves_no_device_behind(world:
     one = world.box("one")
     daemon = Daemon(one)
     until(lambda: children_of(one.pid), "a packet device")
-    daemon.kill()  # Waits until the device has ended as well.
+    (device,) = children_of(one.pid)
+    os.kill(one.pid, signal.SIGKILL)
+    until(partial(gone, device), "the end of its device, which has no sessions yet")
+    daemon.kill()
     one.up()
 
 

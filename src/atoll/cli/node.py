@@ -127,7 +127,13 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
 def down(*, state: str | None, config: Path | None) -> None:
     """End the node of this machine. It stays a member, and `atoll up` brings it back."""
     directory = state_of(state, config)
-    Api(directory).call("down")
+    try:
+        Api(directory).call("down")
+    except UserError as error:
+        if error.code != "A401" or not _ended_orphan(directory):
+            raise
+        click.echo("the node had ended without a word; its packet device, which had gone on, has ended now", err=True)
+        return
     give_up_at = time.monotonic() + DOWN_TIMEOUT_S
     while socket_path(directory).exists():
         if time.monotonic() > give_up_at:
@@ -136,6 +142,12 @@ def down(*, state: str | None, config: Path | None) -> None:
             )
         time.sleep(FOLLOW_INTERVAL_S / 4)
     click.echo("the node has ended", err=True)
+
+
+def _ended_orphan(directory: Path) -> bool:
+    from atoll.node.launch import end_orphaned  # noqa: PLC0415 - hardly ever needed.
+
+    return end_orphaned(directory)
 
 
 @click.command(short_help="Show every other machine, and the path to it.")

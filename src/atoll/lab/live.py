@@ -20,7 +20,7 @@ import msgspec
 from atoll.base.errors import UserError
 from atoll.lab.emulator import EmulatorClient
 from atoll.node.api import call
-from atoll.node.launch import launch
+from atoll.node.launch import end_orphaned, launch
 from atoll.node.start import LaunchOptions
 from atoll.node.views import ForwardView, InviteView, StatusView, WhyView
 from atoll.sim import Topology
@@ -64,9 +64,10 @@ class Process:
         return bool(waiting.poll(0))
 
     def kill(self) -> None:
-        """End it at once; nothing happens if it has ended."""
+        """End it at once, and wait for that; nothing happens if it has ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        select.select([self._handle], [], [], DOWN_TIMEOUT_S)
 
     def close(self) -> None:
         """Give the handle back."""
@@ -135,9 +136,10 @@ class LiveGroup:
         return int(view.local.rpartition(":")[2])
 
     def kill(self, name: str) -> None:
-        """Kill a node's control process as a power cut would; its packet device ends with it."""
+        """Kill both processes of a node as a power cut would."""
         if name in self._processes:
             self._processes[name].kill()
+            end_orphaned(self.state(name))  # It would go on for a while.
 
     def _hold(self, name: str) -> None:
         """Take hold of the process of a node that has just started; it may be gone already."""
@@ -215,6 +217,7 @@ class LiveGroup:
         while not process.has_ended():
             if asyncio.get_running_loop().time() > give_up_at:
                 process.kill()
+                end_orphaned(self.state(name))
                 break
             await asyncio.sleep(POLL_S)
         process.close()

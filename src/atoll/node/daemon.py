@@ -20,6 +20,7 @@ from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
 from atoll.conduit.limits import CONNECTIONS_MAX, FLOWS_MAX, FORWARD_CONNECTIONS_MAX, STREAMS_MAX
 from atoll.core.entropy import Draws
+from atoll.device.nic.orphan import DOOR_NAME, end_orphan
 from atoll.group.form import decode_form
 from atoll.group.identity import Identity, founding_roster, name_from
 from atoll.group.invite import GROUP_PREFIX_BYTES, check_usable, decode_invitation
@@ -129,6 +130,10 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
     state = StateDirectory(Path(options.state))
     try:
         rotate_log(state.log)
+        if end_orphan(state.path / DOOR_NAME):
+            log.warning(
+                "this node's control had ended without a word; its packet device, which had gone on, is replaced"
+            )
         task = asyncio.current_task()
         assert task is not None
         # Until the node has started there is nothing to end in order; what was begun is undone on the way out.

@@ -18,14 +18,15 @@ import msgspec
 
 from atoll.base.errors import StorageError, UserError
 from atoll.base.units import SECOND_NS
+from atoll.device.nic.orphan import DOOR_NAME, end_orphan
 from atoll.group.limits import JOIN_NS_MAX
-from atoll.host.files import explain, make_private_directory, storage_error
+from atoll.host.files import StateLock, explain, make_private_directory, storage_error
 from atoll.host.log_files import log_to_stderr
 from atoll.node.start import LaunchAnswer, LaunchOptions
-from atoll.node.state import LOG_NAME, STATE_SIGNS
+from atoll.node.state import LOCK_NAME, LOG_NAME, STATE_SIGNS
 from atoll.node.views import Ready
 
-__all__ = ["ANSWER_BYTES_MAX", "launch", "stay"]
+__all__ = ["ANSWER_BYTES_MAX", "end_orphaned", "launch", "stay"]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON; a Ready is below 1 KiB.
 # Limit. Longer than any join, so that a join that fails says itself why; and two starts of the packet device.
@@ -93,6 +94,18 @@ def _end(daemon: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
+
+
+def end_orphaned(state: Path) -> bool:
+    """End a packet device that has outlived its control; False: there is none, or a node runs or starts."""
+    door = state / DOOR_NAME
+    if not door.exists():
+        return False
+    try:
+        with StateLock(state / LOCK_NAME):
+            return end_orphan(door)
+    except (UserError, StorageError):
+        return False
 
 
 def _log_of(state: Path) -> IO[bytes]:

@@ -26,6 +26,7 @@ from atoll.conduit.nameserver import NameServer
 from atoll.conduit.stack import Stack
 from atoll.core.journal import Provenance, Recorder, Suspension
 from atoll.device.nic.client import NicClient
+from atoll.device.nic.limits import OUTLIVES_NS
 from atoll.device.nic.messages import (
     Configure,
     EndpointSeen,
@@ -42,6 +43,7 @@ from atoll.device.nic.messages import (
     Timestamp,
     TunLost,
 )
+from atoll.device.nic.orphan import DOOR_NAME
 from atoll.group.events import DuplicateIdentity, ProfileChanged, Removed, StoreRoster, WallClock
 from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
@@ -146,7 +148,7 @@ class Node:
         self._started_ns = plan.clock.monotonic_ns()
         self._loop = asyncio.get_running_loop()
         self.ended: Final[asyncio.Future[UserError | None]] = self._loop.create_future()
-        self._nic = NicClient(self._hear, self._nic_lost)
+        self._nic = NicClient(self._hear, self._nic_lost, plan.state.path / DOOR_NAME)
         self._nic_deaths_ns: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -419,6 +421,7 @@ class Node:
             wall_floor_ns=self._stamp_ns,  # Not from the disk: it may be behind, and this device's elder was not.
             relay_bytes_s=plan.settings.relay_bytes_s,
             run_as_uid=NOBODY,
+            outlives_ns=OUTLIVES_NS,
         )
 
     def _unheard(self) -> tuple[str, ...]:

@@ -28,7 +28,16 @@ from atoll.host.files import (
 from atoll.node.rules import Rules
 from atoll.node.views import ENDED_NAME, Problem
 
-__all__ = ["LOG_NAME", "ROSTER_NAME", "SOCKET_NAME", "STATE_SIGNS", "Settings", "StateDirectory", "peek_settings"]
+__all__ = [
+    "LOCK_NAME",
+    "LOG_NAME",
+    "ROSTER_NAME",
+    "SOCKET_NAME",
+    "STATE_SIGNS",
+    "Settings",
+    "StateDirectory",
+    "peek_settings",
+]
 
 log: Final = logging.getLogger("atoll.node")
 
@@ -38,7 +47,8 @@ LOG_NAME: Final = "node.log"
 SETTINGS_NAME: Final = "settings.json"
 ROSTER_NAME: Final = "roster"
 TIMESTAMP_NAME: Final = "timestamp"
-STATE_SIGNS: Final = ("lock", "identity")  # Files by which a state directory is known.
+LOCK_NAME: Final = "lock"
+STATE_SIGNS: Final = (LOCK_NAME, "identity")  # Files by which a state directory is known.
 SETTINGS_BYTES_MAX: Final = 256 * 1024  # Limit. A settings file is below 1 KiB, with all the rules there may be 64.
 ROSTER_BYTES_MAX: Final = 4 * 1024 * 1024  # Limit. The roster's own limits keep it far below.
 TIMESTAMP_BYTES: Final = 8
@@ -97,9 +107,9 @@ class StateDirectory:
         self.path: Final = path
         try:
             make_private_directory(path, signs=STATE_SIGNS)
-            self._lock = StateLock(path / "lock")
+            self._lock = StateLock(path / LOCK_NAME)
         except StorageError as error:
-            raise explain(error, path / "lock") from error
+            raise explain(error, path / LOCK_NAME) from error
 
     def close(self) -> None:
         """Give the directory back."""

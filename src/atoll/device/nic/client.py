@@ -12,8 +12,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Final, final
+
+import msgspec
 
 from atoll.base.errors import LimitError, LinkError, UsageError, WireError
 from atoll.device.nic.backlog import ITEM_BYTES_MAX, Backlog
@@ -38,6 +41,7 @@ from atoll.device.nic.messages import (
     encode_item,
     join_items,
 )
+from atoll.device.nic.orphan import made_door
 
 __all__ = ["NicClient"]
 
@@ -58,13 +62,21 @@ class NicClient:
         on_reports: Called in the event loop with reports, in order, at least one.
         on_lost: Called once when the process ends though nobody stopped it, with a few words for the log. A device that
             no longer takes orders, or talks nonsense, is killed and then lost as well.
+        door: Where ``end_orphan`` finds a device that has outlived this process; None: it ends with it. The file goes
+            with ``stop``.
 
     Attributes:
         dropped: Packets that the device did not take in time, or that are too long for it.
         pid: Of the process; None: not running.
     """
 
-    def __init__(self, on_reports: Callable[[Sequence[Report]], None], on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        on_reports: Callable[[Sequence[Report]], None],
+        on_lost: Callable[[str], None],
+        door: Path | None = None,
+    ) -> None:
+        self._door: Final = door
         self._on_reports, self._on_lost = on_reports, on_lost
         self._backlog: Final = Backlog()
         self._socket: socket.socket | None = None
@@ -97,7 +109,11 @@ class NicClient:
             ours, theirs = _pair()
         except OSError as error:
             raise LinkError(f"the packet device did not start: {error.strerror}") from error
-        with theirs, _signals_held_back():
+        door = None if self._door is None else made_door(self._door)
+        if door is None:
+            configure = msgspec.structs.replace(configure, outlives_ns=0)
+        passed = [one.fileno() for one in (theirs, door) if one is not None]
+        with theirs, door or nullcontext(), _signals_held_back():
             try:
                 # -P: the current directory is no place to load modules from.
                 process = await asyncio.create_subprocess_exec(
@@ -105,10 +121,10 @@ class NicClient:
                     "-P",
                     "-m",
                     "atoll.device.nic",
-                    str(theirs.fileno()),
+                    *map(str, passed),
                     stdin=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.PIPE,  # Not our own: the file behind it may have been rotated away.
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=passed,
                 )
             except OSError as error:
                 ours.close()
@@ -172,6 +188,9 @@ class NicClient:
         self._put(Stop())
         self._flush()
         await self._end(grace_s=STOP_S_MAX)
+        if self._door is not None:
+            with suppress(OSError):  # A leftover does no harm.
+                self._door.unlink(missing_ok=True)
 
     def _put(self, order: Order) -> None:
         if isinstance(order, SendPacket):

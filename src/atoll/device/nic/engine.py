@@ -246,6 +246,11 @@ class Engine:
         theirs = self._sessions.counters.dropped.items()
         return own | {f"session-{reason}": count for reason, count in theirs if count}
 
+    @property
+    def is_linked(self) -> bool:
+        """Whether there is a session with any peer."""
+        return any(peer.up for peer in self._by_key.values())
+
     def endpoints(self) -> dict[NodeId, Endpoint]:
         """Return where the peers are, as far as that is known or guessed."""
         return {peer.node: peer.where.endpoint for peer in self._by_key.values() if peer.where.endpoint is not None}

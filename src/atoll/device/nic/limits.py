@@ -19,6 +19,7 @@ __all__ = [
     "DATAGRAMS_PER_TURN_MAX",
     "DIALS_REMEMBERED_MAX",
     "DIAL_NS",
+    "DOOR_BACKLOG",
     "ENDPOINT_NS",
     "FLOWS_MAX",
     "FLOW_ASK_NS",
@@ -40,6 +41,7 @@ __all__ = [
     "METER_NS",
     "ORDERS_MAX",
     "OUTBOX_MAX",
+    "OUTLIVES_NS",
     "PACKETS_QUEUED_MAX",
     "PACKETS_WAITING_MAX",
     "PACKET_BYTES_MAX",
@@ -144,5 +146,9 @@ DATAGRAMS_PER_TURN_MAX: Final = 64  # From one socket before orders are looked a
 BATCHES_PER_TURN_MAX: Final = 8  # From control before packets are looked at again.
 START_S_MAX: Final = 20  # For the process to say that it listens; a slow machine needs two.
 STOP_S_MAX: Final = 5  # For the process to end when asked; then it is killed.
+DOOR_BACKLOG: Final = 8  # Who connects ends the process, so one does; see ``orphan.py``.
+# Without control. Who was expelled stays admitted so long; and for so long the timestamp that control has stored is
+# sure to be ahead of every handshake. A service manager starts a node again in a second or two.
+OUTLIVES_NS: Final = STAMP_AHEAD_NS // 2
 ORDERS_MAX: Final = 8192  # Orders that the nic has not taken; beyond it packets are dropped, and then the nic is stuck.
 SOCKET_BUFFER_BYTES: Final = 4 * 1024 * KIB  # Asked for; the system may give less.

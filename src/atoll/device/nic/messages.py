@@ -89,6 +89,8 @@ class Configure(Tuple, frozen=True):
         relay_bytes_s: Budget for forwarding in all, bytes per second; 0: none.
         run_as_uid: Become this user (and the group of the same number) once the sockets are open, when started as
             root; 0: stay.
+        outlives_ns: How long it goes on with the last tables after control has gone without ``Stop``, if there are
+            sessions; 0: it ends.
     """
 
     group: Key
@@ -97,6 +99,7 @@ class Configure(Tuple, frozen=True):
     wall_floor_ns: Ns = 0
     relay_bytes_s: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 2_500_000
     run_as_uid: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFE)] = 0
+    outlives_ns: Ns = 0
 
 
 class AdmitPeer(Tuple, frozen=True):

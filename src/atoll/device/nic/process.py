@@ -4,12 +4,13 @@
 Order of each turn: orders first, so that bulk never starves control; then a bounded number of datagrams from each
 socket, or just one if nothing waited there: then the whole turn is what its packet waits for; then time; then reports.
 
-The process ends with its control socket, because without control nobody admits, expels or routes any more. It is
-started by ``NicClient``; the first order is ``Configure``.
+Control ends it by ``Stop``. When control is gone without a word, nobody admits, expels or routes any more; then it goes
+on with the last tables for the time that ``Configure`` said, if there are sessions, and ends (``orphan.py``, ADR 0029).
+It is started by ``NicClient``; the first order is ``Configure``.
 
 Signals that end a node are for control alone. A service manager or a terminal sends them to every process of the node
-at once, and control still has to say goodbye over this one; so they are ignored here (``NicClient`` holds them back
-until then). Control's end, however it comes, closes the control socket, and SIGKILL always works.
+at once, and control still has to say goodbye over this one; so they are held back here, as ``NicClient`` does until
+then, and let through when control is gone: one that came meanwhile ends it at once. SIGKILL always works.
 """
 
 import os
@@ -17,7 +18,7 @@ import selectors
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from random import SystemRandom
 from typing import Final, final
@@ -31,6 +32,7 @@ from atoll.device.nic.carriers import Carriers
 from atoll.device.nic.codel import CoDel
 from atoll.device.nic.confine import confine
 from atoll.device.nic.engine import Engine, EngineConfig
+from atoll.device.nic.evidence import NEVER_NS
 from atoll.device.nic.limits import (
     BATCHES_PER_TURN_MAX,
     DATAGRAMS_HELD_MAX,
@@ -53,6 +55,7 @@ from atoll.device.nic.messages import (
     encode_item,
     join_items,
 )
+from atoll.device.nic.orphan import listen
 from atoll.device.nic.outlet import gathered
 from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
@@ -85,6 +88,7 @@ class NicProcess:
         sockets: Open UDP sockets. The first of each family sends.
         listeners: For connections over TCP; closed with them.
         engine: Fresh.
+        outlives_ns: How long it goes on without control.
     """
 
     def __init__(
@@ -93,7 +97,9 @@ class NicProcess:
         sockets: Sequence[UdpSocket],
         listeners: Sequence[TcpListener],
         engine: Engine,
+        outlives_ns: int = 0,
     ) -> None:
+        self._outlives_ns, self._ends_ns = outlives_ns, NEVER_NS
         self._control, self._sockets, self._engine = control, sockets, engine
         self._clock: Final = SystemClock()
         self._backlog: Final = Backlog()
@@ -112,13 +118,13 @@ class NicProcess:
         self._parent = os.getppid()
 
     def run(self) -> None:
-        """Work until control says ``Stop`` or is gone."""
+        """Work until control says ``Stop``, or has been gone long enough."""
         control, engine, carriers, clock = self._control, self._engine, self._carriers, self._clock
         control.settimeout(0)
         self._selector.register(control, selectors.EVENT_READ, self._take_orders)
         self._report()
         while self._running:
-            due_ns = min(engine.deadline_ns, carriers.deadline_ns)
+            due_ns = min(engine.deadline_ns, carriers.deadline_ns, self._ends_ns)
             before_ns = clock.monotonic_ns()
             ready = self._selector.select(self._timeout_s(due_ns - before_ns))
             now_ns = self._now_ns = clock.monotonic_ns()
@@ -133,6 +139,7 @@ class NicProcess:
                 carriers.tick(now_ns)
                 engine.tick(now_ns, self._wall_ns)
                 self._send()
+                self._running = self._running and now_ns < self._ends_ns
             if engine.reports or self._blocked:
                 self._report()
             if not self._tells_end and os.getppid() != self._parent:
@@ -168,7 +175,7 @@ class NicProcess:
             except OSError:
                 batch = b""
             if not batch:  # The other end is gone.
-                self._running = False
+                self._orphaned()
                 return
             try:
                 orders = decode_orders(batch)
@@ -182,6 +189,16 @@ class NicProcess:
             for unasked in files:
                 os.close(unasked)
             self._send()
+
+    def _orphaned(self) -> None:
+        """Control is gone without a word: go on without it for a while, if there is anybody to go on with."""
+        self._running = bool(self._outlives_ns) and self._engine.is_linked
+        self._ends_ns = self._now_ns + self._outlives_ns
+        self._selector.unregister(self._control)
+        self._backlog.clear()
+        self._blocked = False
+        self._read_network(wanted=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
     def _obey(self, orders: Sequence[Order]) -> None:
         now_ns, wall_ns = self._now_ns, self._wall_ns
@@ -310,6 +327,9 @@ class NicProcess:
     def _report(self) -> None:
         """Hand reports over, as far as control takes them now."""
         reports, backlog = self._engine.reports, self._backlog
+        if self._ends_ns != NEVER_NS:  # Nobody hears them.
+            reports.clear()
+            return
         for report in reports:
             if type(report) is not PacketReceived:
                 backlog.put_urgent(encode_item(report))
@@ -325,7 +345,7 @@ class NicProcess:
                 blocked = True
                 break
             except OSError:
-                self._running = False
+                self._orphaned()
                 return
             backlog.sent()
         if blocked != self._blocked:
@@ -338,11 +358,16 @@ def main(arguments: Sequence[str]) -> int:
     """Run the process; return its exit status.
 
     Args:
-        arguments: As in ``sys.argv``; the second is the number of the control socket's file descriptor.
+        arguments: As in ``sys.argv``; the second is the number of the control socket's file descriptor, the third, if
+            there is one, that of the door's.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    with socket.socket(fileno=int(arguments[1])) as control:
+        signal.signal(number, signal.SIG_DFL)
+    with ExitStack() as opened:
+        control = opened.enter_context(socket.socket(fileno=int(arguments[1])))
+        for door in arguments[2:]:
+            listen(opened.enter_context(socket.socket(fileno=int(door))))
         control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IPC_SOCKET_BYTES)
         configure = _first_order(control)
         if configure is None:
@@ -371,7 +396,7 @@ def main(arguments: Sequence[str]) -> int:
         _say(control, listening, *engine.reports)  # Reserved before it is used.
         engine.reports.clear()
         freeze_heap()
-        NicProcess(control, sockets, listeners, engine).run()
+        NicProcess(control, sockets, listeners, engine, configure.outlives_ns).run()
         for udp in sockets:
             udp.close()
     return EXIT_OK
