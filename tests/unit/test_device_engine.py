@@ -12,6 +12,7 @@ from atoll.device.nic.engine import Engine
 from atoll.device.nic.frame import FRAME_HEADER_BYTES, Heading
 from atoll.device.nic.limits import (
     CONTROL_BURST,
+    COUNTERS_NS,
     FLOW_NS,
     OUTBOX_MAX,
     PACKETS_WAITING_MAX,
@@ -128,6 +129,9 @@ def test_packets_with_other_addresses_are_not_taken_from_a_peer() -> None:
         assert {name for name, count in counted.items() if count} == ({reason} if reason else set())
     assert world.packets(0) == [b"fine"]
     assert world.heard(0) == []
+    world.run(COUNTERS_NS)
+    told = [report for report in world.reports[0] if isinstance(report, NicCounters)]
+    assert told[-1].peers == {there: {"packet-foreign": 2, "packet-malformed": 5}}, "counted for who sent it"
 
 
 def test_a_flood_of_control_messages_is_cut() -> None:
@@ -139,6 +143,9 @@ def test_a_flood_of_control_messages_is_cut() -> None:
     world.run(SECOND_NS)
     world.say(0, 1, MESSAGE)
     assert len(world.heard(1)) == CONTROL_BURST + 1
+    world.run(COUNTERS_NS)
+    told = [report for report in world.reports[1] if isinstance(report, NicCounters)]
+    assert told[-1].peers == {world.node(0): {"control-rate": 50}}
 
 
 def test_packets_wait_for_the_session_and_the_oldest_are_lost() -> None:

@@ -104,7 +104,7 @@ REPORTS: tuple[Report, ...] = (
     Listening((("127.0.0.1", 1),)),
     PacketReceived(bytes(10), b"packet"),
     EndpointSeen(bytes(10), "192.0.2.1", 1),
-    NicCounters({"send-full": 3}),
+    NicCounters({"send-full": 3}, {bytes(10): {"packet-foreign": 1}}),
     Timestamp(1),
     SessionUp(bytes(10), 1),
     FlowSeen(bytes(10), 1, 2),

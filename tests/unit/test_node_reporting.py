@@ -80,6 +80,14 @@ def test_a_healthy_group_is_all_ok_with_numbers() -> None:
     assert not view.address.endswith(view.peers[0].address)
 
 
+def test_what_a_member_sent_and_was_dropped_is_told_of_it_alone() -> None:
+    world = running(20)
+    around = replace(around_of(world, 0), dropped={node_of(world, 1): {"packet-foreign": 7}})
+    told = {peer.name: peer.dropped for peer in status_view(around).peers}
+    assert told.pop(SITES[1]) == {"packet-foreign": 7}
+    assert not any(told.values())
+
+
 def test_a_warning_alone_is_degraded_enough_for_a_monitor() -> None:
     around = around_of(running(20), 0)
     assert not status_view(around).degraded

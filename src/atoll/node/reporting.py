@@ -4,7 +4,7 @@
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, final
 
 from atoll.base.ids import DIRECT, Endpoint, NodeId, address_of
@@ -63,6 +63,7 @@ class Around:
         meter: What we forwarded.
         warnings: Sentences for people.
         device: What the packet device uses of this machine.
+        dropped: What each member sent that was dropped, by reason.
     """
 
     control: Control
@@ -74,6 +75,7 @@ class Around:
     meter: RelayMeter
     warnings: tuple[str, ...] = ()
     device: str = ""
+    dropped: Mapping[bytes, dict[str, int]] = field(default_factory=dict)
 
 
 def name_of(control: Control, node: bytes) -> str:
@@ -150,6 +152,7 @@ def _peer_view(around: Around, member: Member) -> PeerView:
         session=report is not None and report.session,
         relay=member.relay.value,
         endpoint=None if endpoint is None else endpoint_text(endpoint),
+        dropped=around.dropped.get(member.node, {}),
     )
 
 

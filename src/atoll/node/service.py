@@ -154,7 +154,7 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._endpoints: dict[bytes, Endpoint] = {}
         self._meter = RelayMeter()
-        self._dropped: dict[str, int] = {}
+        self._dropped: dict[bytes, dict[str, int]] = {}
         self._listen: tuple[Endpoint, ...] = ()
         self._device = Listening(())  # What the packet device said of itself.
         self._control: Control | None = None
@@ -347,6 +347,7 @@ class Node:
             device=self.device,
             endpoints=self._endpoints,
             meter=self._meter,
+            dropped=self._dropped,
             warnings=(
                 *(() if performer is None else performer.warnings),
                 *((self._tun_warning,) if self._tun_warning else ()),
@@ -470,8 +471,8 @@ class Node:
                     self._endpoints[node] = (host, port)
                     if self._performer is not None:
                         self._performer.feed(report)
-                case NicCounters(dropped):
-                    self._dropped = dropped
+                case NicCounters(_, peers):
+                    self._dropped = peers
                 case Timestamp(wall_ns):
                     self._keep_timestamp(wall_ns)
                 case TunLost(error):

@@ -154,7 +154,8 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     """One other member. ``state`` is ok, degraded, away or connecting; ``via`` is None for the direct path.
 
-    Loss is a share, 0 to 1, the worse of both directions on the path in use. Ages in seconds.
+    Loss is a share, 0 to 1, the worse of both directions on the path in use. Ages in seconds. ``dropped`` counts what
+    came out of its session and was dropped, by reason, since the packet device started; at most some seconds old.
     """
 
     name: str
@@ -170,6 +171,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     session: bool
     relay: str
     endpoint: str | None
+    dropped: dict[str, int] = {}
 
 
 class RelayView(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,6 +55,10 @@ class Slow(Protocol):
         """Count packets of a peer, as evidence that data flow."""
         ...
 
+    def blame(self, peer: Peer, reason: str) -> None:
+        """Count something bad that a peer's session held."""
+        ...
+
     def deny(self, packet: bytes) -> None:
         """Tell the sender of a packet that a rule forbids it."""
         ...
@@ -274,7 +278,7 @@ class Bursts:
         size = len(plaintext)
         length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES if size >= IPV6_HEADER_BYTES else 0
         if not IPV6_HEADER_BYTES < length <= size <= length + _PADDING_BYTES_MAX:
-            self._counters.drop("packet-malformed")
+            self._slow.blame(peer, "packet-malformed")
             return False
         packet = plaintext[:length]
         packet[0] = IPV6_NIBBLE << 4 | packet[0] & 0x0F
@@ -282,7 +286,7 @@ class Bursts:
             self._slow.deny(bytes(packet))
             return False
         if not self._is_joined(packet):
-            self._single(packet)
+            self._single(peer, packet)
         if size < length + BLOCK_BYTES:  # Else it went by two ways; see ``pad_copied``.
             peer.count_seen(via)
         self._slow.count_flow(peer, received=1)
@@ -297,10 +301,10 @@ class Bursts:
         self._flush()
         return joint.add(packet)
 
-    def _single(self, packet: memoryview) -> None:
+    def _single(self, peer: Peer, packet: memoryview) -> None:
         parts = single(packet)
         if parts is None:
-            self._counters.drop("packet-malformed")
+            self._slow.blame(peer, "packet-malformed")
         else:
             self._inlet.outbox.append(parts)
 

@@ -286,7 +286,10 @@ class Engine:
             dropped = self.dropped
             if dropped != self._counted:
                 self._counted = dropped
-                self.reports.append(NicCounters(dropped))
+                blamed: dict[bytes, dict[str, int]] = {
+                    peer.node: dict(peer.dropped) for peer in self._by_key.values() if peer.dropped
+                }
+                self.reports.append(NicCounters(dropped, blamed))
 
     # Orders.
 
@@ -586,12 +589,12 @@ class Engine:
                 raise WireError("packet kind")
             packet, copied = take_packet(plaintext)
         except WireError:
-            self.counters.drop("packet-malformed")
+            self.blame(peer, "packet-malformed")
             return
         if packet[8:40] == peer.addresses_in:
             self._deliver(peer.node, packet)
         elif not self._take_in_transit(peer, packet):
-            self.counters.drop("packet-foreign")
+            self.blame(peer, "packet-foreign")
             return
         if not copied:
             peer.count_seen(via)
@@ -656,10 +659,10 @@ class Engine:
         try:
             payload, sent, direct = unpad_control(plaintext)
         except WireError:
-            self.counters.drop("packet-malformed")
+            self.blame(peer, "packet-malformed")
             return
         if direct != (arrival is None):  # A relay took the frame off, or put one on: no evidence of any way.
-            self.counters.drop("way-false")
+            self.counters.drop("way-false")  # Not the peer's: a relay's.
             return
         if direct and gap_delta >= 0:
             self._outlet.note_place(peer, news=peer.where.marked(source), now_ns=self._now_ns)
@@ -671,10 +674,15 @@ class Engine:
     def _is_metered(self, peer: Peer) -> bool:
         """Count a control message of a peer; False: they are too many."""
         if not peer.control.fits(1, self._now_ns):
-            self.counters.drop("control-rate")
+            self.blame(peer, "control-rate")
             return False
         peer.control.take(1, self._now_ns)
         return True
+
+    def blame(self, peer: Peer, reason: str) -> None:
+        """Count something that a peer's session held: the peer sent it so, nobody else can have."""
+        self.counters.drop(reason)
+        peer.dropped[reason] = peer.dropped.get(reason, 0) + 1
 
     def _seal(self, peer: Peer, plaintext: bytes) -> bytes | None:
         return self._sessions.seal(peer.public_key, plaintext, self._now_ns, self._wall_ns)

@@ -295,9 +295,13 @@ class PacketReceived(Tuple, frozen=True):
 
 
 class NicCounters(Tuple, frozen=True):
-    """Report: what was dropped since the start, by reason; reasons are constants, zeros are left out."""
+    """Report: what was dropped since the start, by reason; reasons are constants, zeros are left out.
+
+    ``peers`` says how much of it came out of the session of which node; nodes with none are left out.
+    """
 
     dropped: dict[str, int]
+    peers: dict[AnyNode, dict[str, int]] = msgspec.field(default_factory=dict)
 
 
 class Timestamp(Tuple, frozen=True):

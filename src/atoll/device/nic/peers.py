@@ -53,6 +53,7 @@ class Peer:
         waiting: (tag, packet) without a session, oldest first.
         data_sent: Data packets sent by each way, those not that went by two at once; modulo 2^32, as all that is told.
         data_seen: Data packets that came by each way.
+        dropped: What came out of its session and was dropped, by reason: some of DROP_REASONS.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Peer:
         "control",
         "data_seen",
         "data_sent",
+        "dropped",
         "endpoint_due_ns",
         "endpoint_told_ns",
         "flow_due_ns",
@@ -100,6 +102,7 @@ class Peer:
         self.flow_sent = self.flow_received = 0
         self.data_sent: Final[dict[bytes, int]] = {}
         self.data_seen: Final[dict[bytes, int]] = {}
+        self.dropped: Final[dict[str, int]] = {}
         self.flow_due_ns = self.endpoint_due_ns = 0  # 0: no report is due.
         self.flow_told_ns = self.endpoint_told_ns = -(1 << 63)
 
