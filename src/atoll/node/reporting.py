@@ -75,7 +75,7 @@ class Around:
     meter: RelayMeter
     warnings: tuple[str, ...] = ()
     device: str = ""
-    dropped: Mapping[bytes, dict[str, int]] = field(default_factory=dict)
+    dropped: Mapping[bytes, dict[str, int]] = field(default_factory=dict[bytes, dict[str, int]])
 
 
 def name_of(control: Control, node: bytes) -> str:

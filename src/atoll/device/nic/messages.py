@@ -301,7 +301,7 @@ class NicCounters(Tuple, frozen=True):
     """
 
     dropped: dict[str, int]
-    peers: dict[AnyNode, dict[str, int]] = msgspec.field(default_factory=dict)
+    peers: dict[AnyNode, dict[str, int]] = msgspec.field(default_factory=dict[bytes, dict[str, int]])
 
 
 class Timestamp(Tuple, frozen=True):
