@@ -3,12 +3,9 @@
 
 import os
 import signal
-from functools import partial
 
 import pytest
 
-from atoll.base.units import SECOND_NS
-from atoll.device.nic.limits import OUTLIVES_NS
 from tests.netns.lan import Host, hosts
 from tests.netns.talk import talking
 from tests.process.node_world import children_of, gone, kill, until
@@ -49,17 +46,6 @@ def test_packets_flow_while_control_is_gone_and_when_another_one_takes_over() ->
             assert second.atoll("down").returncode == 0
             assert gone(device)
             assert name not in interfaces(second)
-
-
-def test_without_another_control_it_ends_by_itself() -> None:
-    with hosts(2) as (first, second):
-        invite = first.up("--tun").invite
-        assert invite is not None
-        second.up("--tun", invite)
-        until(lambda: all(peer.session for peer in second.status().peers), "a session")
-        control, device = second.processes()
-        kill(control)
-        until(partial(gone, device), "its end", wait_s=OUTLIVES_NS / SECOND_NS + 10)
 
 
 def test_a_killed_packet_device_costs_a_connection_a_second() -> None:
