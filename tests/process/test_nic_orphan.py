@@ -72,9 +72,11 @@ class Device:
         host, port = told.endpoints[0]
         return str(host), int(port)
 
-    def hears(self, kind: type) -> None:
-        while not any(isinstance(report, kind) for report in decode_reports(self.control.recv(IPC_BYTES_MAX))):
-            pass
+    def has_sessions(self, wanted: int) -> None:
+        """Wait for sessions that it knows to be confirmed."""
+        while wanted > 0:
+            reports = decode_reports(self.control.recv(IPC_BYTES_MAX))
+            wanted -= sum(isinstance(report, SessionUp) for report in reports)
 
 
 class Far:
@@ -127,6 +129,7 @@ def linked(relay: Device, outlives_ns: int) -> tuple[Far, Far]:
     for far in (one, two):  # From now on the relay knows where it is.
         far.engine.order(SendControl(node_of(1), DIRECT, b"\x91\x05"), 0, 0)
         far.send()
+    relay.has_sessions(2)
     relay.order(SetForwardLabel(7, key(101), node_of(2), node_of(3), 8, key(102), 1 << 30))
     one.engine.order(AdmitPeer(PrivateKey(key(3)).public), 0, time.time_ns())
     one.engine.order(SetTransmitLabel(node_of(3), node_of(1), 7, key(101)), 0, time.time_ns())

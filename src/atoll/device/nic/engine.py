@@ -56,7 +56,7 @@ from atoll.device.nic.messages import (
 )
 from atoll.device.nic.meter import Meter
 from atoll.device.nic.outlet import Outlet
-from atoll.device.nic.peers import Peer
+from atoll.device.nic.peers import Peer, dropped_by
 from atoll.device.nic.plaintext import (
     CONTROL_NIBBLE,
     IPV6_NIBBLE,
@@ -286,10 +286,7 @@ class Engine:
             dropped = self.dropped
             if dropped != self._counted:
                 self._counted = dropped
-                blamed: dict[bytes, dict[str, int]] = {
-                    peer.node: dict(peer.dropped) for peer in self._by_key.values() if peer.dropped
-                }
-                self.reports.append(NicCounters(dropped, blamed))
+                self.reports.append(NicCounters(dropped, dropped_by(self._by_key.values())))
 
     # Orders.
 

@@ -5,6 +5,7 @@ Decides the order in which ways are tried for a handshake; all other choices of 
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, final
 
 from atoll.base.ids import DIRECT, KEY_BYTES, Endpoint, GroupId, NodeId, PublicKey, node_id_of, packed_address_of
@@ -21,7 +22,7 @@ from atoll.device.nic.meter import Meter
 from atoll.device.nic.whereabouts import Whereabouts
 from atoll.overlay.sizes import BASE_BYTES, LARGEST_BYTES
 
-__all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route"]
+__all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route", "dropped_by"]
 
 DEFAULT_TAG: Final = 0
 Route = tuple[bytes, bytes | None, int]  # (via, also, copy_bytes), as in ``SetRoute``.
@@ -180,6 +181,11 @@ class Peer:
         if directs:
             return ((DIRECT, directs[(attempt // 2 if relays else attempt) % len(directs)]),)
         return ()
+
+
+def dropped_by(peers: Iterable[Peer]) -> dict[bytes, dict[str, int]]:
+    """Return what was dropped of each peer, those left out of whom nothing was."""
+    return {peer.node: dict(peer.dropped) for peer in peers if peer.dropped}
 
 
 def _count(counts: dict[bytes, int], via: bytes, count: int) -> None:

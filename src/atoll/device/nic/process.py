@@ -172,6 +172,8 @@ class NicProcess:
                 batch, files, _, _ = socket.recv_fds(self._control, IPC_BYTES_MAX, 1)
             except (BlockingIOError, InterruptedError):
                 return
+            except ConnectionResetError:  # It left reports unread; what it had still ordered comes after this.
+                continue
             except OSError:
                 batch = b""
             if not batch:  # The other end is gone.
@@ -344,8 +346,14 @@ class NicProcess:
             except (BlockingIOError, InterruptedError):
                 blocked = True
                 break
+            except ConnectionError:
+                backlog.clear()
+                if not self._tells_end:
+                    self._orphaned()
+                    return
+                break  # What it had ordered is read first, and then its end.
             except OSError:
-                self._orphaned()
+                self._running = False
                 return
             backlog.sent()
         if blocked != self._blocked:
