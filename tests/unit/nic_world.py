@@ -6,7 +6,8 @@ from random import Random
 
 from atoll.base.ids import DIRECT, Endpoint, GroupId, NodeId, PublicKey, node_id_of, packed_address_of
 from atoll.base.units import SECOND_NS
-from atoll.device.nic.engine import Engine, EngineConfig
+from atoll.device.nic.config import EngineConfig
+from atoll.device.nic.engine import Engine
 from atoll.device.nic.frame import FRAME_HEADER_BYTES, FRAME_KIND
 from atoll.device.nic.messages import AdmitPeer, EngineOrder, PacketReceived, Report, SendPacket
 from atoll.overlay.orders import SendControl, SetArrivalLabel, SetForwardLabel, SetTransmitLabel

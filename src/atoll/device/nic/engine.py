@@ -13,7 +13,6 @@ Rules of this file:
   orders come from our own control process, but over a process boundary.)
 """
 
-from dataclasses import dataclass
 from random import Random
 from typing import Final, final
 
@@ -31,6 +30,7 @@ from atoll.base.ids import (
 )
 from atoll.device.nic.access import Traffic, tag_of
 from atoll.device.nic.bursts import Bursts
+from atoll.device.nic.config import EngineConfig
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
@@ -78,24 +78,9 @@ from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
 from atoll.overlay.session import Established, Sessions
 from atoll.overlay.sizes import BASE_BYTES
 
-__all__ = ["Engine", "EngineConfig"]
+__all__ = ["Engine"]
 
 _DATA: Final = frozenset((4, 6))
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """What the operator bounds.
-
-    Attributes:
-        relay_bytes_s: Budget for all forwarding, bytes per second, 0 to 2^40; 0: none. Raising it costs our upstream.
-        prefers_aes: Whether this machine is faster with AES-256-GCM than with ChaCha20-Poly1305.
-        compiled: Whether bursts go through the compiled loop, if it is installed.
-    """
-
-    relay_bytes_s: int = 2_500_000
-    prefers_aes: bool = True
-    compiled: bool = True
 
 
 _DEFAULT: Final = EngineConfig()

@@ -30,8 +30,9 @@ from atoll.base.units import SECOND_NS
 from atoll.device.nic.backlog import Backlog
 from atoll.device.nic.carriers import Carriers
 from atoll.device.nic.codel import CoDel
+from atoll.device.nic.config import EngineConfig
 from atoll.device.nic.confine import confine
-from atoll.device.nic.engine import Engine, EngineConfig
+from atoll.device.nic.engine import Engine
 from atoll.device.nic.evidence import NEVER_NS
 from atoll.device.nic.limits import (
     BATCHES_PER_TURN_MAX,
