@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from figures import Figure, report_parts
+from net_client import PEER, attached
 from net_measure import Moved, await_ready, failover, idle, latency, lossy, middle, shaped, throughput
 from net_peers import PEERS, Overlay
 from net_wan import Wan, WanError
@@ -188,6 +189,27 @@ def part_lossy(overlays: Sequence[Overlay], options: argparse.Namespace) -> Part
     ], results
 
 
+def part_client(_: Sequence[Overlay], options: argparse.Namespace) -> Part:
+    try:
+        with Wan(HOSTS) as wan:
+            found = attached(wan, options.repeats, options.seconds)
+    except WanError as error:
+        print(f"  client: {error}", file=sys.stderr)
+        found = {}
+    figures = [
+        Figure(
+            f"stock client, one TCP stream {told}, against its own speed to wireguard-go",
+            "ratio",
+            1.0,
+            found.get(f"{way}_ratio"),
+            at_most=False,
+            peer=found.get(f"{PEER}_{way}_mbit_s"),
+        )
+        for way, told in (("up", "to its node"), ("down", "from its node"))
+    ]
+    return figures, {"links": found}
+
+
 PARTS: dict[str, Callable[[Sequence[Overlay], argparse.Namespace], Part]] = {
     "throughput": part_throughput,
     "latency": part_latency,
@@ -195,6 +217,7 @@ PARTS: dict[str, Callable[[Sequence[Overlay], argparse.Namespace], Part]] = {
     "idle": part_idle,
     "failover": part_failover,
     "lossy": part_lossy,
+    "client": part_client,
 }
 
 

@@ -19,6 +19,7 @@ from net_peers import Overlay
 from net_wan import Wan, WanError
 
 __all__ = [
+    "Moved",
     "Pinger",
     "Stream",
     "await_ready",
@@ -26,6 +27,7 @@ __all__ = [
     "idle",
     "latency",
     "lossy",
+    "middle",
     "settle_direct",
     "shaped",
     "stream",
@@ -159,14 +161,14 @@ class Moved:
     direct: float
 
 
-def stream(wan: Wan, source: str, target: str, seconds: int) -> Moved:
-    """Run one iperf3 stream from A to B."""
-    server = wan.spawn("B", "iperf3", "-s", "-1", "-B", target)
+def stream(wan: Wan, source: str, target: str, seconds: int, ends: tuple[str, str] = ("A", "B")) -> Moved:
+    """Run one iperf3 stream from a host to another one, between these addresses of theirs."""
+    server = wan.spawn(ends[1], "iperf3", "-s", "-1", "-B", target)
     time.sleep(0.5)
     pids, before = wan.everybody(), wan.pair_bytes()
     busy, own = _busy_s(), _cpu_s(pids)
     command = ("iperf3", "-c", target, "-B", source, "-t", str(seconds), "-J")
-    out = wan.run("A", *command, check=False, wait_s=seconds + 30)
+    out = wan.run(ends[0], *command, check=False, wait_s=seconds + 30)
     busy, own = _busy_s() - busy, _cpu_s(pids) - own
     share = direct_share(before, wan.pair_bytes())
     wan.end([server])

@@ -75,20 +75,24 @@ class Atoll(Overlay):
     def start(self, wan: Wan) -> None:
         invite: list[str] = []
         for host in wan.hosts:
-            options = ["--tun", "--listen", f"{wan.ip(host)}:7747", "--name", host.lower(), "--relay-budget", "100000"]
-            ready = json.loads(self._atoll(wan, host, "up", *invite, *options, "--json"))
-            self._addresses[host] = ready["address"]
-            lock = wan.directory / f"atoll-{host}" / "lock"
-            wan.daemons[host].append(int(lock.read_text(encoding="ascii")))
-            first = wan.hosts[0]
-            invite = [json.loads(self._atoll(wan, first, "invite", "--json"))["invite"]]
+            self.up(wan, host, *invite)
+            invite = [json.loads(self.atoll(wan, wan.hosts[0], "invite", "--json"))["invite"]]
+
+    def up(self, wan: Wan, host: str, *invite: str) -> None:
+        """Start the node of one host."""
+        options = ["--tun", "--listen", f"{wan.ip(host)}:7747", "--name", host.lower(), "--relay-budget", "100000"]
+        ready = json.loads(self.atoll(wan, host, "up", *invite, *options, "--json"))
+        self._addresses[host] = ready["address"]
+        lock = wan.directory / f"atoll-{host}" / "lock"
+        wan.daemons[host].append(int(lock.read_text(encoding="ascii")))
 
     def stop(self, wan: Wan) -> None:
         for host in self._addresses:
-            self._atoll(wan, host, "down")
+            self.atoll(wan, host, "down")
 
     @staticmethod
-    def _atoll(wan: Wan, host: str, *arguments: str) -> str:
+    def atoll(wan: Wan, host: str, *arguments: str) -> str:
+        """Run the command on a host; return what it printed."""
         state = str(wan.directory / f"atoll-{host}")
         return wan.run(host, sys.executable, "-m", "atoll.cli", *arguments, "--state", state)
 
