@@ -214,3 +214,13 @@ def test_a_burst_is_what_its_datagrams_are_one_by_one(
         assert sender.dropped(number) == twin.dropped(number)
         assert flattened(sender, number) == flattened(twin, number)
         assert sender.reports[number] == twin.reports[number]
+
+
+@pytest.mark.parametrize("size", [1, 4, 10, 31, 32])
+def test_datagrams_too_short_for_what_they_claim_to_be_are_dropped(size: int) -> None:
+    one, other = World(1), World(1)
+    short = (b"\x04\0\0\0" + bytes(28))[:size]
+    one.engines[0].receive_burst(memoryview(bytearray(short * 8)), size, ("10.6.6.6", 1), one.now_ns, one.wall_ns)
+    for _ in range(8):
+        other.receive(0, short, ("10.6.6.6", 1))
+    assert one.dropped(0) == other.dropped(0)

@@ -160,7 +160,7 @@ class Bursts:
         while at < end:
             rest = data[at:] if at else data
             kind = rest[:4].tobytes()
-            if kind in _DATA and end - at >= _OVERHEAD_BYTES and not self._guests.takes(rest):
+            if kind in _DATA and min(size, end - at) >= _OVERHEAD_BYTES and not self._guests.takes(rest):
                 if end - at <= size:  # The last one, and mostly the only one.
                     self._open(rest, at, source, None)
                     break
