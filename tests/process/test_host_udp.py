@@ -7,7 +7,14 @@ from collections.abc import Generator
 import pytest
 
 from atoll.base.ids import Endpoint
-from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX, DATAGRAM_BYTES_MAX, Sent, UdpSocket
+from atoll.host.udp import (
+    BURST_BYTES_MAX,
+    BURST_DATAGRAMS_MAX,
+    DATAGRAM_BYTES_MAX,
+    RECEIVE_BYTES,
+    Sent,
+    UdpSocket,
+)
 
 pytestmark = pytest.mark.process
 
@@ -88,3 +95,75 @@ def test_who_reads_single_datagrams_is_given_single_ones(pair: tuple[UdpSocket, 
 
 def test_nothing_there_is_nothing(pair: tuple[UdpSocket, UdpSocket]) -> None:
     assert pair[0].receive_burst(bytearray(DATAGRAM_BYTES_MAX)) is None
+
+
+def came(udp: UdpSocket, reads: int = 1000) -> list[tuple[list[bytes], Endpoint]]:
+    """Return what is there: the datagrams of each burst, and its source."""
+    buffer = memoryview(bytearray(RECEIVE_BYTES))
+    found: list[tuple[list[bytes], Endpoint]] = []
+    for start, end, size, source in udp.receive_bursts(buffer, reads):
+        assert 0 <= start <= end <= RECEIVE_BYTES
+        assert end - start <= DATAGRAM_BYTES_MAX
+        found.append(([bytes(buffer[at : min(at + size, end)]) for at in range(start, end, size)], source))
+    return found
+
+
+def test_what_comes_one_by_one_is_put_together_as_the_kernel_would(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, two = pair
+    other = UdpSocket((one.endpoint[0], 0))
+    try:
+        for sender, data in (
+            (one, b"aaa"),
+            (one, b"bbb"),
+            (one, b"c"),  # A shorter one is the last.
+            (one, b"d"),
+            (one, b"eee"),  # A longer one is another burst's,
+            (other, b"fff"),  # and so is another's.
+            (other, b"ggg"),
+            (other, b""),
+            (one, b"hhh"),
+        ):
+            assert sender.send(two.endpoint, data) is Sent.OK
+        mine, others = one.endpoint, other.endpoint
+        assert came(two) == [
+            ([b"aaa", b"bbb", b"c"], mine),
+            ([b"d"], mine),
+            ([b"eee"], mine),
+            ([b"fff", b"ggg"], others),
+            ([], others),
+            ([b"hhh"], mine),
+        ]
+    finally:
+        other.close()
+
+
+def test_bursts_of_the_kernel_are_left_as_they_are(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, two = pair
+    data = numbered(40, 1456, 1456)
+    assert one.send(two.endpoint, data[:1456]) is Sent.OK
+    for _ in range(2):
+        assert one.send_burst(two.endpoint, memoryview(data), 1456) is Sent.OK
+    assert one.send(two.endpoint, b"end") is Sent.OK
+    found = came(two)
+    assert [sum(map(len, burst)) for burst, _ in found] == [1456, len(data), len(data), 3]
+    assert b"".join(found[1][0]) == data
+
+
+def test_no_burst_is_longer_than_the_kernels(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, two = pair
+    sent = [bytes([number]) * 20_000 for number in range(7)]
+    for data in sent:
+        assert one.send(two.endpoint, data) is Sent.OK
+    found = came(two)
+    assert [len(burst) for burst, _ in found] == [3, 3, 1]
+    assert [datagram for burst, _ in found for datagram in burst] == sent
+
+
+def test_reads_are_counted_and_the_rest_is_there_afterwards(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, two = pair
+    for number in range(5):
+        assert one.send(two.endpoint, bytes([number])) is Sent.OK
+    assert [burst for burst, _ in came(two, 3)] == [[b"\0", b"\1", b"\2"]]
+    assert [burst for burst, _ in came(two, 1)] == [[b"\3"]]
+    assert [burst for burst, _ in came(two)] == [[b"\4"]]
+    assert came(two) == []

@@ -5,11 +5,13 @@ Only numeric hosts are given to a socket. With a name the operating system would
 
 Bursts. Where the kernel can (Linux 5.0 and later), many datagrams of one length to one endpoint pass it in one call, in
 both directions (``UDP_SEGMENT``, ``UDP_GRO``; udp(7)). That is most of what a fast data path in user space gains. Where
-it cannot, ``send_burst`` sends them one by one, and ``receive_burst`` returns them one by one.
+it cannot, ``send_burst`` sends them one by one, and ``receive_burst`` returns them one by one. Most software sends one
+by one, too, and only some network cards join that: ``receive_bursts`` puts together what it reads so.
 """
 
 import errno
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from struct import Struct
@@ -24,6 +26,7 @@ __all__ = [
     "BURST_DATAGRAMS_MAX",
     "CUTTABLE_BYTES_MAX",
     "DATAGRAM_BYTES_MAX",
+    "RECEIVE_BYTES",
     "SOCKET_BUFFER_BYTES",
     "Sent",
     "UdpSocket",
@@ -38,6 +41,8 @@ BURST_DATAGRAMS_MAX: Final = 64  # Limit of the kernel (UDP_MAX_SEGMENTS; 128 si
 # Longer ones are sent whole or not at all, so that what arrives says how much a way carries (overlay/sizes.py). Shorter
 # ones may be cut by networks: they must arrive even where a link carries less than any should.
 CUTTABLE_BYTES_MAX: Final = 1_340
+
+RECEIVE_BYTES: Final = 2 * DATAGRAM_BYTES_MAX  # What waits, and room for any that comes behind it.
 
 # Limit. What arrives while the process is busy: 20 ms of 100 MB/s. The operating system may grant less.
 SOCKET_BUFFER_BYTES: Final = 2 << 20
@@ -154,7 +159,7 @@ class UdpSocket:
             return _SENT.get(error.errno or 0, Sent.REFUSED)
         return Sent.OK
 
-    def receive_burst(self, buffer: bytearray) -> tuple[int, int, Endpoint] | None:
+    def receive_burst(self, buffer: bytearray | memoryview) -> tuple[int, int, Endpoint] | None:
         """Read datagrams that came from one source into a buffer, back to back; None: there are none now.
 
         Args:
@@ -177,6 +182,43 @@ class UdpSocket:
             if kind == _UDP_GRO and len(value) == _INT.size:
                 size = _INT.unpack(value)[0] or size
         return read, size, source if len(source) == 2 else (source[0], source[1])
+
+    def receive_bursts(self, buffer: memoryview, reads: int) -> Iterator[tuple[int, int, int, Endpoint]]:
+        """Yield what there is now, in order; whoever asks for the next one has done with the one before.
+
+        Datagrams that came one by one are one burst if they follow each other, are of one source, and all but the last,
+        which may be shorter, of one length: as if the kernel had joined them.
+
+        Args:
+            buffer: RECEIVE_BYTES bytes.
+            reads: At most so many.
+
+        Yields:
+            (from, until, length of each datagram but the last, source), in the buffer; as ``receive_burst``.
+
+        Raises:
+            LinkError: As ``receive``; what was read and not yielded yet is lost with it.
+        """
+        start = end = size = 0  # Of what waits for more of its kind, if ``waits``.
+        source: Endpoint = ("", 0)
+        waits = False
+        for _ in range(reads):
+            received = self.receive_burst(buffer[end:])
+            if received is None:
+                break
+            read, length, sender = received
+            if not (waits and 0 < read <= size and read == length and sender == source):
+                if waits:
+                    yield start, end, size, source
+                start, size, source = end, length, sender
+            end += read
+            room = min(DATAGRAM_BYTES_MAX - (end - start) - size, len(buffer) - end - DATAGRAM_BYTES_MAX)
+            waits = read == length == size and room >= 0
+            if not waits:
+                yield start, end, size, source
+                start = end = 0
+        if waits:
+            yield start, end, size, source
 
     def send_burst(self, endpoint: Endpoint, data: bytes | memoryview, size: int) -> Sent:
         """Send datagrams that stand back to back; never raises.

@@ -64,7 +64,7 @@ from atoll.host.clock import SystemClock
 from atoll.host.cpu import prefers_aes
 from atoll.host.heap import freeze_heap
 from atoll.host.tcp import TcpListener
-from atoll.host.udp import DATAGRAM_BYTES_MAX, Sent, UdpSocket, bursts_work
+from atoll.host.udp import RECEIVE_BYTES, Sent, UdpSocket, bursts_work
 
 __all__ = ["NicProcess", "main"]
 
@@ -108,8 +108,7 @@ class NicProcess:
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
         self._selector: Final = selectors.DefaultSelector()
         self._carriers: Final = Carriers(listeners, self._selector, engine, self._clock)
-        self._buffer: Final = bytearray(DATAGRAM_BYTES_MAX)
-        self._view: Final = memoryview(self._buffer)
+        self._buffer: Final = memoryview(bytearray(RECEIVE_BYTES))
         self._codel: Final = CoDel()
         self._tun: TunPort | None = None
         self._reading = self._blocked = self._is_busy = False
@@ -259,18 +258,14 @@ class NicProcess:
 
     def _take_datagrams(self, udp: UdpSocket, _: int) -> None:
         engine, now_ns, wall_ns = self._engine, self._now_ns, self._wall_ns
-        for _ in range(DATAGRAMS_PER_TURN_MAX if self._is_busy else 1):
-            try:
-                received = udp.receive_burst(self._buffer)
-            except LinkError:
-                engine.counters.drop("receive-failed")
-                break
-            if received is None:
-                break
-            read, size, source = received
-            engine.receive_burst(self._view[:read], size, source, now_ns, wall_ns)
-            if self._send_what_cannot_wait() and self._tun is not None and not self._is_busy:
-                self._take_tun(self._tun)  # The kernel's answer is often there already.
+        try:
+            reads = DATAGRAMS_PER_TURN_MAX if self._is_busy else 1
+            for start, end, size, source in udp.receive_bursts(self._buffer, reads):
+                engine.receive_burst(self._buffer[start:end], size, source, now_ns, wall_ns)
+                if self._send_what_cannot_wait() and self._tun is not None and not self._is_busy:
+                    self._take_tun(self._tun)  # The kernel's answer is often there already.
+        except LinkError:
+            engine.counters.drop("receive-failed")
 
     def _send_what_cannot_wait(self) -> bool:
         """Send what the engine's next call may overwrite, and all that came before it; True: some to the kernel.
