@@ -5,6 +5,6 @@
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
 
-enum { FORM = 2 }; /* Of what this module offers; atoll uses no other than it knows (src/atoll/base/compiled.py). */
+enum { FORM = 3 }; /* Of what this module offers; atoll uses no other than it knows (src/atoll/base/compiled.py). */
 
 extern PyType_Spec label_spec; /* label.c */

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Seals and opens packets by the dozen: the one loop of the packet device that runs once for each 1.4 kB.
  *
- * It does what Session.seal_burst and Sessions.open_run do in Python with the same bytes as result, and nothing else: no
- * protocol, no tables, no time. The ciphers are OpenSSL's. Every length is checked before the first byte is touched.
+ * It does what Session.seal_burst, Sessions.open_run and (for guests) segments.Joint do in Python with the same bytes as
+ * result, and nothing else: no protocol, no tables, no time. The ciphers are OpenSSL's. Every length is checked before the
+ * first byte is touched.
  */
 
 #include "atoll_fast.h"
 
 #include <openssl/evp.h>
+#include <stdint.h>
 #include <string.h>
 
 enum {
@@ -16,6 +18,7 @@ enum {
     KEY = 32,
     NONCE = 12,
     IPV6 = 40,
+    BLOCK = 16, /* Plaintexts for stock WireGuard are padded to it. */
     HEAD_MAX = 160, /* IPv6 and the longest TCP header are 100. */
     PROTOCOL_TCP = 6,
     PROTOCOL_UDP = 17,
@@ -24,7 +27,8 @@ enum {
     ACK = 0x10,
     ECE = 0x40,
     TCP_MIN = 20,
-    UNFINISHED = 0x50, /* First nibbles of our plaintexts, see docs/spec/relay.md. */
+    FINISHED = 0x60, /* First nibbles of our plaintexts, see docs/spec/relay.md. */
+    UNFINISHED = 0x50,
     CONTINUED = 0x70
 };
 
@@ -113,15 +117,44 @@ static void measure(unsigned char *head, Py_ssize_t head_bytes, Py_ssize_t paylo
     put16(head + IPV6 + (protocol == PROTOCOL_TCP ? 16 : 6), total);
 }
 
+/* Return the one's complement sum of the data's 16-bit words, most significant byte first (RFC 1071, 2: it may be taken
+ * in any order and width). */
+static unsigned sum16(const unsigned char *data, Py_ssize_t size) {
+    uint64_t total = 0;
+    uint32_t word;
+    unsigned char last[4] = {0}, pair[2];
+    uint16_t folded;
+    for (; size >= 4; size -= 4, data += 4) {
+        memcpy(&word, data, 4);
+        total += word;
+    }
+    memcpy(last, data, (size_t)size);
+    memcpy(&word, last, 4);
+    total += word;
+    while (total > 0xFFFF)
+        total = (total & 0xFFFF) + (total >> 16);
+    folded = (uint16_t)total;
+    memcpy(pair, &folded, 2);
+    return (unsigned)pair[0] << 8 | pair[1];
+}
+
+/* Do the checksum of a packet that has the pseudo-header's sum in its place. */
+static void finish(unsigned char *packet, Py_ssize_t size) {
+    unsigned total = ~sum16(packet + IPV6, size - IPV6) & 0xFFFF;
+    put16(packet + IPV6 + (packet[6] == PROTOCOL_TCP ? 16 : 6), total ? total : 0xFFFF);
+}
+
 static int seal_one(EVP_CIPHER_CTX *cipher, const unsigned char *header, const unsigned char *plain, Py_ssize_t size,
-                    unsigned char *out) {
+                    Py_ssize_t padding, unsigned char *out) {
+    static const unsigned char zeros[BLOCK];
     unsigned char nonce[NONCE] = {0};
     int written, rest;
     memcpy(nonce + 4, header + 8, 8);
     return EVP_EncryptInit_ex(cipher, NULL, NULL, NULL, nonce) == 1 &&
            EVP_EncryptUpdate(cipher, out, &written, plain, (int)size) == 1 &&
-           EVP_EncryptFinal_ex(cipher, out + written, &rest) == 1 &&
-           EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_AEAD_GET_TAG, TAG, out + size) == 1;
+           (!padding || EVP_EncryptUpdate(cipher, out + size, &written, zeros, (int)padding) == 1) &&
+           EVP_EncryptFinal_ex(cipher, out + size + padding, &rest) == 1 &&
+           EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_AEAD_GET_TAG, TAG, out + size + padding) == 1;
 }
 
 static int open_one(EVP_CIPHER_CTX *cipher, const unsigned char *header, const unsigned char *sealed, Py_ssize_t size,
@@ -141,7 +174,9 @@ PyDoc_STRVAR(seal_doc,
              "Cut the packet in buffer[start:end] as Bulk.segments does, seal each segment, and write the datagrams to\n"
              "out, each at the next multiple of step behind room bytes; return where the last one ends.");
 
-static PyObject *batch_seal(PyObject *object, PyObject *args) {
+static Py_ssize_t padding_of(Py_ssize_t size) { return (BLOCK - size % BLOCK) % BLOCK; }
+
+static PyObject *sealed(PyObject *object, PyObject *args, int finished) {
     Batch *self = (Batch *)object;
     unsigned kind, index;
     unsigned long long counter;
@@ -154,7 +189,8 @@ static PyObject *batch_seal(PyObject *object, PyObject *args) {
     unsigned char *buffer = source.buf, *out = target.buf, head[HEAD_MAX];
     Py_ssize_t payload_bytes = end - start - head_bytes;
     if (start < 0 || end > source.len || head_bytes < IPV6 + 8 || head_bytes > HEAD_MAX || size <= 0 || size > 0xFFFF ||
-        payload_bytes <= 0 || payload_bytes > 0xFFFF || room < 0 || step < room + HEADER + head_bytes + size + TAG) {
+        payload_bytes <= 0 || payload_bytes > 0xFFFF || room < 0 ||
+        step < room + HEADER + head_bytes + size + (finished ? padding_of(head_bytes + size) : 0) + TAG) {
         PyErr_SetString(PyExc_ValueError, "a packet that cannot be cut so");
         goto done;
     }
@@ -171,34 +207,37 @@ static PyObject *batch_seal(PyObject *object, PyObject *args) {
     }
     unsigned char traffic = head[0] & 0x0F, flags = is_tcp ? head[IPV6 + 13] : 0;
     unsigned sequence = is_tcp ? get32(head + IPV6 + 4) : 0;
-    Py_ssize_t first = start + head_bytes, at = room, finish = 0;
+    Py_ssize_t first = start + head_bytes, at = room, ended = 0;
     for (Py_ssize_t payload = first; payload < end; payload += size, at += step, counter++) {
         Py_ssize_t until = payload + size;
         if (payload == first || until >= end) {
             if (until > end)
                 until = end;
-            head[0] = UNFINISHED | traffic;
+            head[0] = (finished ? FINISHED : UNFINISHED) | traffic;
             measure(head, head_bytes, until - payload);
             if (is_tcp) {
                 unsigned char kept = until == end ? flags : (unsigned char)(flags & ~FIN_PSH);
                 head[IPV6 + 13] = payload == first ? kept : (unsigned char)(kept & ~CWR);
             }
         } else if (payload == first + size && is_tcp) {
-            head[0] = CONTINUED | traffic;
+            head[0] = (finished ? FINISHED : CONTINUED) | traffic;
             head[IPV6 + 13] = (unsigned char)(flags & ~(FIN_PSH | CWR));
         }
         if (is_tcp)
             put32(head + IPV6 + 4, sequence + (unsigned)(payload - first));
-        memcpy(buffer + payload - head_bytes, head, (size_t)head_bytes);
+        unsigned char *packet = buffer + payload - head_bytes;
+        Py_ssize_t length = head_bytes + until - payload, padding = finished ? padding_of(length) : 0;
+        memcpy(packet, head, (size_t)head_bytes);
+        if (finished)
+            finish(packet, length);
         put_header(out + at, kind, index, counter);
-        Py_ssize_t length = head_bytes + until - payload;
-        if (!seal_one(self->sealer, out + at, buffer + payload - head_bytes, length, out + at + HEADER)) {
+        if (!seal_one(self->sealer, out + at, packet, length, padding, out + at + HEADER)) {
             PyErr_SetString(PyExc_RuntimeError, "OpenSSL did not seal");
             goto done;
         }
-        finish = at + HEADER + length + TAG;
+        ended = at + HEADER + length + padding + TAG;
     }
-    result = PyLong_FromSsize_t(finish);
+    result = PyLong_FromSsize_t(ended);
 done:
     PyBuffer_Release(&source);
     PyBuffer_Release(&target);
@@ -214,6 +253,69 @@ static Py_ssize_t continuable(const unsigned char *plain, Py_ssize_t size) {
     if (head_bytes < IPV6 + TCP_MIN || head_bytes >= size || (plain[IPV6 + 13] & ~(CWR | ACK | ECE)))
         return 0;
     return head_bytes;
+}
+
+static PyObject *batch_seal(PyObject *object, PyObject *args) { return sealed(object, args, 0); }
+
+PyDoc_STRVAR(seal_finished_doc, "seal_finished(...) -> int\n\n"
+                                "As seal, for stock WireGuard: checksums are done, and zeros added up to a multiple of 16.");
+
+static PyObject *batch_seal_finished(PyObject *object, PyObject *args) { return sealed(object, args, 1); }
+
+/* Return the length of a TCP segment with payload and a right checksum in so many bytes, padding included; 0: no such. */
+static Py_ssize_t segment(const unsigned char *packet, Py_ssize_t size) {
+    if (size < IPV6 + TCP_MIN || packet[0] >> 4 != FINISHED >> 4 || packet[6] != PROTOCOL_TCP)
+        return 0;
+    Py_ssize_t rest = (Py_ssize_t)packet[4] << 8 | packet[5], length = IPV6 + rest, head = (packet[52] >> 4) * 4;
+    if (head < TCP_MIN || head >= rest || length > size || size >= length + BLOCK)
+        return 0;
+    unsigned total = sum16(packet + 8, length - 8) + (unsigned)rest + PROTOCOL_TCP; /* Addresses and all behind them. */
+    return (total & 0xFFFF) + (total >> 16) == 0xFFFF ? length : 0;
+}
+
+/* Return whether one segment continues the stream of another one, of which so many bytes of payload are there. */
+static int continues(const unsigned char *first, const unsigned char *next, Py_ssize_t payload) {
+    return memcmp(next, first, 4) == 0 && memcmp(next + 6, first + 6, 38) == 0 &&
+           get32(next + 44) == (uint32_t)(get32(first + 44) + (uint32_t)payload) &&
+           memcmp(next + 48, first + 48, 5) == 0 && (next[53] & ~FIN_PSH) == (first[53] & ~CWR) &&
+           memcmp(next + 54, first + 54, 2) == 0 &&
+           memcmp(next + 58, first + 58, (size_t)((first[52] >> 4) * 4 - 18)) == 0;
+}
+
+PyDoc_STRVAR(follows_doc,
+             "follows(data, step, size, count, last) -> int\n\n"
+             "Return how many of the packets, step bytes apart, each of size bytes with its padding and the last of count\n"
+             "of last, are segments of one TCP stream with right checksums, each continuing the one before it as Joint\n"
+             "wants it; 0: the first is none.");
+
+static PyObject *batch_follows(PyObject *type, PyObject *args) {
+    Py_buffer source;
+    Py_ssize_t step, size, count, last, found = 0;
+    (void)type;
+    if (!PyArg_ParseTuple(args, "y*nnnn", &source, &step, &size, &count, &last))
+        return NULL;
+    if (size <= 0 || size > step || last < 0 || last > size || count <= 0 || count > 0xFFFF || last > source.len ||
+        count - 1 > (source.len - last) / step) {
+        PyBuffer_Release(&source);
+        PyErr_SetString(PyExc_ValueError, "packets that cannot stand so");
+        return NULL;
+    }
+    const unsigned char *first = source.buf, *next = first;
+    Py_ssize_t length = segment(first, count == 1 ? last : size), payload = 0;
+    Py_ssize_t head = length ? IPV6 + (first[52] >> 4) * 4 : 0;
+    if (length && first[53] & ~(FIN_PSH | CWR | ACK | ECE))
+        length = 0;
+    for (Py_ssize_t here = length; here; next += step) {
+        payload += here - head;
+        found++;
+        if (next[53] & FIN_PSH || here < length || found == count)
+            break;
+        here = segment(next + step, found == count - 1 ? last : size);
+        if (here > length || payload + here - head > 0xFFFF - head || !here || !continues(first, next + step, payload))
+            break;
+    }
+    PyBuffer_Release(&source);
+    return PyLong_FromSsize_t(found);
 }
 
 PyDoc_STRVAR(open_doc,
@@ -281,6 +383,8 @@ static PyObject *batch_open(PyObject *object, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"seal", batch_seal, METH_VARARGS, seal_doc},
+    {"seal_finished", batch_seal_finished, METH_VARARGS, seal_finished_doc},
+    {"follows", batch_follows, METH_VARARGS | METH_STATIC, follows_doc},
     {"open", batch_open, METH_VARARGS, open_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -33,7 +33,9 @@ __all__ = [
     "bulk_of",
     "finish",
     "finished",
+    "follows",
     "head_bytes_of",
+    "is_right",
     "marked",
     "ones_complement",
     "single",
@@ -73,8 +75,10 @@ _LEAST_BYTES: Final = {PROTOCOL_TCP: TCP_BYTES_MIN, PROTOCOL_UDP: UDP_BYTES}
 _LEAST: Final = {KIND_TCP6: TCP_BYTES_MIN, KIND_UDP: UDP_BYTES}
 
 PACKET_BYTES_MAX: Final = IPV6_BYTES + 0xFFFF  # What an IPv6 header can say.
+PADDING_BYTES_MAX: Final = 15  # Of stock WireGuard: up to the next multiple of 16.
 SEGMENTS_MAX: Final = 128  # Limit. 64 KiB in segments of 512 bytes; the kernel makes no shorter ones of a stream.
 
+_HALVES: Final = tuple((bits, (1 << bits) - 1) for bits in (5120, 2560, 1280))  # Multiples of 16.
 _U16: Final = Struct(">H")
 _U32: Final = Struct(">I")
 
@@ -89,9 +93,15 @@ def _folded(total: int) -> int:
 def ones_complement(data: bytes | bytearray | memoryview) -> int:
     """Return a number that equals the one's complement sum of the data's 16-bit words.
 
-    2^16 is 1 modulo 65535, so the sum of the words is the data as one number, modulo 65535: one pass in C.
+    2^16 is 1 modulo 65535, so the sum of the words is the data as one number, modulo 65535. Its halves are added first,
+    because that is cheaper than a division.
     """
-    number = int.from_bytes(data, "big") << (8 if len(data) % 2 else 0)
+    number = int.from_bytes(data, "big")
+    if len(data) % 2:
+        number <<= 8
+    for bits, ones in _HALVES:
+        if number > ones:
+            number = (number >> bits) + (number & ones)
     rest = number % 0xFFFF
     return rest or (0xFFFF if number else 0)
 
@@ -152,6 +162,12 @@ def finish(packet: bytearray | memoryview, start: int, offset: int) -> None:
         raise WireError("checksum place")
     total = _folded(ones_complement(packet[start:]))  # The pseudo-header is in the field, and so in this sum.
     _U16.pack_into(packet, start + offset, ~total & 0xFFFF or 0xFFFF)
+
+
+def is_right(packet: bytes | memoryview) -> bool:
+    """Return whether the checksum of one whole TCP packet without extension headers is that of its bytes."""
+    length = len(packet) - IPV6_BYTES
+    return _folded(_pseudo(packet, length, PROTOCOL_TCP) + ones_complement(packet[IPV6_BYTES:])) == 0xFFFF
 
 
 @final
@@ -283,6 +299,62 @@ def single_bulk(packet: bytes) -> Bulk | None:
     if not IPV6_BYTES + TCP_BYTES_MIN <= head_bytes < len(packet):
         return None
     return Bulk(bytearray(packet), 0, len(packet), head_bytes, len(packet) - head_bytes)
+
+
+def follows(data: memoryview, step: int, size: int, count: int, last: int) -> int:
+    """Return how many packets are segments of one TCP stream with right checksums, each continuing the one before it.
+
+    What is counted is what ``Joint`` would take. Stock software has sent them, so their checksums are done.
+
+    Args:
+        data: The packets, each with at most PADDING_BYTES_MAX bytes behind it.
+        step: From the beginning of one to that of the next.
+        size: Length of each but the last, padding included.
+        count: How many there are.
+        last: Length of the last one.
+    """
+    length = _segment_bytes(data[: size if count > 1 else last])
+    if not length or data[_TCP_FLAGS_AT] & ~(FIN_PSH | CWR | _ACK | _ECE):
+        return 0
+    first = data[: IPV6_BYTES + (data[52] >> 4) * 4].tobytes()
+    sequence, total, found = _U32.unpack_from(first, _TCP_SEQUENCE_AT)[0], length - len(first), 1
+    ended = bool(first[_TCP_FLAGS_AT] & FIN_PSH)
+    while found < count and not ended:
+        at = found * step
+        packet = data[at : at + (size if found < count - 1 else last)]
+        here = _continued_bytes(packet, first, sequence + total & 0xFFFF_FFFF)
+        total += here - len(first)
+        if not 0 < here <= length or total > 0xFFFF - len(first):
+            break
+        found += 1
+        ended = here < length or bool(packet[_TCP_FLAGS_AT] & FIN_PSH)
+    return found
+
+
+def _segment_bytes(packet: memoryview) -> int:
+    """Return the length without padding of a TCP segment whose checksum is right; 0: it is none."""
+    if len(packet) < IPV6_BYTES + TCP_BYTES_MIN or packet[0] >> 4 != IPV6_NIBBLE or packet[6] != PROTOCOL_TCP:
+        return 0
+    length, head_bytes = IPV6_BYTES + (packet[4] << 8 | packet[5]), IPV6_BYTES + (packet[52] >> 4) * 4
+    if not IPV6_BYTES + TCP_BYTES_MIN <= head_bytes < length <= len(packet) <= length + PADDING_BYTES_MAX:
+        return 0
+    return length if is_right(packet[:length]) else 0
+
+
+def _continued_bytes(packet: memoryview, first: bytes, sequence: int) -> int:
+    """Return the length of the segment that has this sequence number in the stream of this header; 0: it is none."""
+    head = packet[: len(first)].tobytes()
+    if (
+        head[6:_TCP_SEQUENCE_AT] != first[6:_TCP_SEQUENCE_AT]
+        or head[_TCP_SEQUENCE_AT:48] != _U32.pack(sequence)
+        or head[48:_TCP_FLAGS_AT] != first[48:_TCP_FLAGS_AT]
+        or head[54:56] != first[54:56]
+        or head[58:] != first[58:]
+        or head[_TCP_FLAGS_AT] & ~FIN_PSH != first[_TCP_FLAGS_AT] & ~CWR
+        or head[:4] != first[:4]
+    ):
+        return 0
+    return _segment_bytes(packet)
 
 
 @final

@@ -15,6 +15,10 @@ class Batch(Protocol):
         """Cut a large packet, seal the segments, and return where the last datagram ends."""
         ...
 
+    def seal_finished(self, *arguments: Any) -> int:
+        """As ``seal``, with checksums and padding as stock WireGuard has them."""
+        ...
+
     def open(self, *arguments: Any) -> tuple[int, int]:
         """Open datagrams with consecutive counters as far as they are authentic.
 

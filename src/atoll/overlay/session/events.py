@@ -56,6 +56,8 @@ class Burst:
         step: From the beginning of one to that of the next, the room included: at least what the longest one needs.
         cut: What the spans come from, for the compiled loop, which makes them itself: (start, end, bytes of headers,
             payload of each) of one packet in ``source``; None: something else.
+        finished: For stock WireGuard: checksums are done, and zeros added up to a multiple of 16. The spans are so
+            already; with ``cut`` the compiled loop does it.
     """
 
     source: memoryview
@@ -64,6 +66,7 @@ class Burst:
     room: int
     step: int
     cut: tuple[int, int, int, int] | None = None
+    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)

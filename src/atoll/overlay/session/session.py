@@ -243,7 +243,8 @@ class Session:
             first, index = keypair.sent, keypair.remote_index
             start, until, head_bytes, size = cut
             counter = first - (start + head_bytes - until) // size  # The payload by the size, rounded up.
-            end = batch.seal(keypair.kind, index, first, burst.source, *cut, burst.out, burst.room, burst.step)
+            seal = batch.seal_finished if burst.finished else batch.seal
+            end = seal(keypair.kind, index, first, burst.source, *cut, burst.out, burst.room, burst.step)
         else:
             end, counter = self._seal_spans(keypair, burst)
         keypair.sent = counter
