@@ -32,7 +32,7 @@ def node_of(number: int) -> NodeId:
 class World:
     """A few engines on one lossless network without delay; ``lost`` says what does not arrive."""
 
-    def __init__(self, count: int, *, relay_bytes_s: int = ANY_RATE) -> None:
+    def __init__(self, count: int, *, relay_bytes_s: int = ANY_RATE, compiled: bool = True) -> None:
         self.now_ns = 1_000 * SECOND_NS
         self.engines = [
             Engine(
@@ -41,7 +41,7 @@ class World:
                 rng=Random(number),
                 now_ns=self.now_ns,
                 wall_ns=WALL_NS,
-                limits=EngineConfig(relay_bytes_s=relay_bytes_s),
+                limits=EngineConfig(relay_bytes_s=relay_bytes_s, compiled=compiled),
             )
             for number in range(1, count + 1)
         ]

@@ -15,6 +15,7 @@ from typing import Final, Protocol, final
 from atoll.base.ids import DIRECT, Endpoint
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.frame import FRAME_HEADER_BYTES, FRAME_KIND, label_of
+from atoll.device.nic.guest_bursts import OVERHEAD_BYTES, GuestBursts, ends_of
 from atoll.device.nic.guests import Guests
 from atoll.device.nic.inlet import Inlet
 from atoll.device.nic.outlet import Outlet
@@ -23,14 +24,12 @@ from atoll.device.nic.plaintext import BLOCK_BYTES, IPV6_HEADER_BYTES, IPV6_NIBB
 from atoll.device.nic.relay import Arrival, Forward, Relay
 from atoll.device.nic.segments import CONTINUED_NIBBLE, UNFINISHED, Bulk, Joint, head_bytes_of, single
 from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
-from atoll.overlay.session import BURST_MAX, Burst, Run, Sessions
+from atoll.overlay.session import Burst, Run, Sessions
 
 __all__ = ["Bursts", "Slow"]
 
 _DATA: Final = frozenset((b"\x04\0\0\0", b"\x06\0\0\0"))
-_HEADER_BYTES: Final = 16
-_OVERHEAD_BYTES: Final = _HEADER_BYTES + 16
-_BUFFER_BYTES: Final = 2 * 65_536 + 128 * (FRAME_HEADER_BYTES + _OVERHEAD_BYTES)
+_BUFFER_BYTES: Final = 2 * 65_536 + 128 * (FRAME_HEADER_BYTES + OVERHEAD_BYTES)
 _PADDING_BYTES_MAX: Final = 2 * BLOCK_BYTES - 1
 
 
@@ -79,8 +78,11 @@ class Bursts:
         relay: Its tables.
         outlet: The way out.
         inlet: The door to the kernel.
-        guests: Whose packets go the usual path.
+        guests: Those that we serve.
         counters: Drops are counted here.
+
+    Attributes:
+        guests: Does all this for guests.
     """
 
     __slots__ = (
@@ -97,6 +99,7 @@ class Bursts:
         "_sessions",
         "_slow",
         "_wall_ns",
+        "guests",
     )
 
     def __init__(
@@ -116,6 +119,7 @@ class Bursts:
         self._sealed: Final = memoryview(bytearray(_BUFFER_BYTES))
         self._opened: Final = memoryview(bytearray(65_536))
         self._joint: Final = Joint()
+        self.guests: Final = GuestBursts(guests, inlet, outlet, self._sealed)
         self._now_ns = self._wall_ns = 0  # Of the burst at hand.
 
     # Out.
@@ -125,7 +129,7 @@ class Bursts:
         room = self._outlet.room_of(peer, via)
         if room is None:
             return True
-        step = room + _OVERHEAD_BYTES + bulk.head_bytes + bulk.size
+        step = room + OVERHEAD_BYTES + bulk.head_bytes + bulk.size
         if bulk.count * step > len(self._sealed) or step > BURST_BYTES_MAX:
             return False
         cut = (bulk.start, bulk.end, bulk.head_bytes, bulk.size)
@@ -160,18 +164,23 @@ class Bursts:
         while at < end:
             rest = data[at:] if at else data
             kind = rest[:4].tobytes()
-            if kind in _DATA and min(size, end - at) >= _OVERHEAD_BYTES and not self._guests.takes(rest):
-                if end - at <= size:  # The last one, and mostly the only one.
+            taken = 0
+            if kind in _DATA and min(size, end - at) >= OVERHEAD_BYTES:
+                if self._guests.takes(rest):
+                    taken = self.guests.take_run(rest, size, self._opened[at:], source, now_ns, wall_ns)
+                elif end - at <= size:  # The last one, and mostly the only one.
                     self._open(rest, at, source, None)
                     break
-                at += self._take_run(rest, size, 0, at, source, None)
+                else:
+                    taken = self._take_run(rest, size, 0, at, source, None)
             elif kind == FRAME_KIND:
-                at += self._take_frames(rest, size, at, source)
-            else:
+                taken = self._take_frames(rest, size, at, source)
+            if not taken:
                 self._slow.take_datagram(bytes(rest[:size]), source)
-                at += size
+            at += taken or size
         if self._joint.parts:
             self._flush()
+        self.guests.flush()
 
     def _take_frames(self, frames: memoryview, size: int, place: int, source: Endpoint) -> int:
         """Take the first relay frame, and as many as can be taken with it; return how many bytes these are."""
@@ -200,17 +209,14 @@ class Bursts:
         self, data: memoryview, size: int, head: int, place: int, source: Endpoint, arrival: Arrival | None
     ) -> int:
         """Open the first data packet, and as many as can be opened with it; return how many bytes these are."""
-        whole = len(data) // size
-        ends = list(range(size, whole * size + 1, size))[:BURST_MAX]
-        if len(data) - whole * size >= head + _OVERHEAD_BYTES and len(ends) < BURST_MAX:
-            ends.append(len(data))
+        ends = ends_of(len(data), size, head + OVERHEAD_BYTES)
         opened = self._sessions.open_run(Run(data, size, head, ends, self._opened[place:]), self._now_ns, self._wall_ns)
         if opened is None:
             self._open(data[head:size], place, source, arrival)
             return size
         public_key, count, done = opened
         peer, via = self._by_key[public_key], DIRECT if arrival is None else arrival.relay
-        overhead, follow, joined = head + _OVERHEAD_BYTES, self._joint.follow, 0
+        overhead, follow, joined = head + OVERHEAD_BYTES, self._joint.follow, 0
         begin, plaintexts = 0, self._opened[place:]
         if done:
             self._take_joined(peer, plaintexts, size - overhead, done, source, arrival)
@@ -248,7 +254,7 @@ class Bursts:
             self._take_opened(peer, memoryview(bulk.buffer)[start:end], 0, source, arrival)
 
     def _open(self, datagram: memoryview, at: int, source: Endpoint, arrival: Arrival | None) -> None:
-        size = len(datagram) - _OVERHEAD_BYTES
+        size = len(datagram) - OVERHEAD_BYTES
         plaintext = self._opened[at : at + size]
         opened = self._sessions.open_into(datagram, plaintext, self._now_ns, self._wall_ns)
         if opened is None:

@@ -186,6 +186,7 @@ class Engine:
             outlet=self._outlet,
             host=self,
         )
+        self._guests.compiled = limits.compiled
         self._tables: Final = Tables(
             Peers(group=GroupId(group), own=self.node, by_node=self._peers, by_key=self._by_key),
             sessions=self._sessions,
@@ -408,7 +409,7 @@ class Engine:
 
     def _sent_at_once(self, found: Peer | Guest, tag: int, bulk: Bulk) -> bool:
         if isinstance(found, Guest):
-            return False
+            return self._bursts.guests.send(found, bulk, self._now_ns, self._wall_ns)
         via, also, copy_bytes = found.route(tag)
         once = also is None or also == via or bool(copy_bytes and bulk.head_bytes + bulk.size > copy_bytes)
         return once and self._bursts.send(found, via, bulk, self._now_ns, self._wall_ns)
@@ -478,8 +479,6 @@ class Engine:
             self._receive_frame(datagram, source, under_load=under_load)
         elif self._guests.takes(datagram):
             self._guests.receive(datagram, source, self._now_ns, self._wall_ns, under_load=under_load)
-            if self._sessions.outbox:
-                self._speak()
         elif datagram:
             self._open(datagram, source, None, under_load=under_load)
         else:
@@ -631,6 +630,8 @@ class Engine:
             self.reports.append(PacketReceived(guest.node, packet))
         elif (found := self.inlet.owner(target)) is not None:
             self._send_on(found, tag_of(packet), packet)
+            if self._sessions.outbox:
+                self._speak()
         else:
             self.counters.drop("guest-stranger")
             self._guests.send(guest, unreachable(self._address, packet, NO_ROUTE), self._now_ns, self._wall_ns)

@@ -43,7 +43,17 @@ from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
 from atoll.device.nic.segments import UNFINISHED, finished
 from atoll.overlay.orders import DropGuest, SetGuest, YieldGuest
 from atoll.overlay.reports import GuestDown, GuestUp
-from atoll.overlay.session import Data, Established, Outgoing, PrivateKey, Sessions, open_box, seal_box
+from atoll.overlay.session import (
+    Burst,
+    Data,
+    Established,
+    Outgoing,
+    PrivateKey,
+    Run,
+    Sessions,
+    open_box,
+    seal_box,
+)
 
 __all__ = ["Guest", "GuestOrder", "Guests", "Host"]
 
@@ -103,6 +113,9 @@ class Guests:
         reports: For control.
         outlet: The way out.
         host: Takes their packets.
+
+    Attributes:
+        compiled: Whether bursts go through the compiled loop, if it is installed; set before the first order.
     """
 
     __slots__ = (
@@ -121,6 +134,7 @@ class Guests:
         "_secrets",
         "_servers",
         "_wall_ns",
+        "compiled",
     )
 
     def __init__(
@@ -144,6 +158,7 @@ class Guests:
         self._by_key: Final[dict[bytes, Guest]] = {}
         self._servers: Final[dict[bytes, bytes]] = {}
         self._now_ns = self._wall_ns = 0
+        self.compiled = True
 
     @property
     def deadline_ns(self) -> int | None:
@@ -186,7 +201,12 @@ class Guests:
             return False
         self._secrets[public_key] = secret
         self._gateways[public_key] = Sessions(
-            private_key=secret, rng=self._rng, now_ns=self._now_ns, prefers_aes=False, calls=False
+            private_key=secret,
+            rng=self._rng,
+            now_ns=self._now_ns,
+            prefers_aes=False,
+            calls=False,
+            compiled=self.compiled,
         )
         return True
 
@@ -274,7 +294,33 @@ class Guests:
             if got.gap_delta >= 0 and guest.endpoint != source:
                 self._moved(guest, source)
             if got.plaintext:
-                self._take(guest, got.plaintext)
+                self.take(guest, got.plaintext)
+
+    def open_run(self, run: Run, source: Endpoint, now_ns: int, wall_ns: int) -> tuple[Guest, int, int] | None:
+        """Open the first data packets of a burst for which ``takes`` holds; nothing in them can raise.
+
+        Args:
+            run: As ``Sessions.open_run`` has it.
+            source: Where they came from.
+            now_ns: Monotonic time.
+            wall_ns: Time since 1970.
+
+        Returns:
+            (whose they are, how many were opened, how many of these say that they continue the first one), and their
+            plaintexts are for ``take``, but not those that say so: only our own nodes may, so they are dropped and
+            counted. None: none, and the first one is for ``receive``, as is the one that follows those opened.
+        """
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        sessions = self._sessions_of(bytes(run.data[:8]))
+        opened = None if sessions is None else sessions.open_run(run, now_ns, wall_ns)
+        if opened is None:
+            return None
+        public_key, count, joined = opened
+        guest = self._by_key[public_key]
+        if guest.endpoint != source:
+            self._moved(guest, source)
+        self._counters.drop("guest-malformed", joined)
+        return guest, count, joined
 
     def _sessions_of(self, datagram: bytes) -> Sessions | None:
         if datagram.startswith(_INITIATION):
@@ -300,7 +346,8 @@ class Guests:
         guest.endpoint = source
         self._reports.append(EndpointSeen(guest.node, *source))
 
-    def _take(self, guest: Guest, plaintext: bytes) -> None:
+    def take(self, guest: Guest, plaintext: bytes) -> None:
+        """Take what came out of a guest's session just now, not empty."""
         length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES if len(plaintext) >= IPV6_HEADER_BYTES else 0
         if plaintext[0] >> 4 != IPV6_NIBBLE or not 0 < length <= len(plaintext) <= length + _PADDING_BYTES_MAX:
             self._counters.drop("guest-malformed")
@@ -348,6 +395,13 @@ class Guests:
             self._outlet.emit(guest.endpoint, sealed)
         if guest.sessions.outbox:
             self._say(guest.sessions)
+
+    def seal_burst(self, guest: Guest, burst: Burst, now_ns: int, wall_ns: int) -> int | None:
+        """Seal finished packets for a guest; return where the last datagram ends, None: there is no session now."""
+        end = guest.sessions.seal_burst(guest.public_key, burst, now_ns, wall_ns)
+        if guest.sessions.outbox:
+            self._say(guest.sessions)
+        return end
 
     # Time.
 

@@ -61,6 +61,7 @@ class Inlet:
 
     Attributes:
         access: The rules about what comes in from the group.
+        own: Our address, 16 bytes.
         is_open: Whether there is a TUN device. Without one every packet is control's.
         ports: Inner UDP ports that are control's, whichever side has them.
         echo: Identifier of control's echo requests; -1: none.
@@ -72,20 +73,20 @@ class Inlet:
         "_counters",
         "_errors",
         "_guests",
-        "_own",
         "_peers",
         "_resolver",
         "access",
         "echo",
         "is_open",
         "outbox",
+        "own",
         "ports",
     )
 
     def __init__(
         self, group: GroupId, own: NodeId, peers: dict[bytes, Peer], guests: Guests, counters: Counters
     ) -> None:
-        self._own: Final = packed_address_of(group, own)
+        self.own: Final = packed_address_of(group, own)
         self._peers: Final = peers
         self._guests: Final = guests
         self._resolver: Final = resolver_address(group)
@@ -125,7 +126,7 @@ class Inlet:
 
     def is_query(self, packet: bytes | memoryview) -> bool:
         """Return whether a packet of the kernel is from us, and for the one who answers for names: control."""
-        return bytes(packet[8:40]) == self._own + self._resolver
+        return bytes(packet[8:40]) == self.own + self._resolver
 
     def peer_of(self, packet: bytes | memoryview, now_ns: int) -> Peer | Guest | None:
         """Return who takes a packet of the kernel: the member or guest that it is for, or the member that serves it.
@@ -135,7 +136,7 @@ class Inlet:
         if len(packet) < IPV6_HEADER_BYTES or packet[0] >> 4 != IPV6_NIBBLE:
             self._counters.drop("tun-malformed")
             return None
-        if packet[8:24] != self._own or packet[24] == _MULTICAST:
+        if packet[8:24] != self.own or packet[24] == _MULTICAST:
             self._counters.drop("tun-foreign")  # The kernel's own chatter: router solicitations, multicast reports.
             return None
         found = self.owner(bytes(packet[24:40]))
@@ -165,7 +166,7 @@ class Inlet:
             return
         self._errors.take(1, now_ns)
         # From us, because there is no router here to whom it could belong.
-        self.outbox.append(unreachable(self._own, bytes(packet[:_QUOTED_BYTES_MAX]), code))
+        self.outbox.append(unreachable(self.own, bytes(packet[:_QUOTED_BYTES_MAX]), code))
 
 
 def unreachable(own: bytes, packet: bytes, code: int) -> bytes:

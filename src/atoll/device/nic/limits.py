@@ -103,10 +103,10 @@ REDIAL_NS_MIN: Final = 2 * SECOND_NS  # Between two tries; doubled until a peer 
 REDIAL_NS_MAX: Final = 300 * SECOND_NS
 DIALS_REMEMBERED_MAX: Final = 4 * MEMBERS_MAX
 
-# Guests. A telephone's radio does a tenth of the rate; more is a flood. Beyond: dropped and counted.
+# Guests. The rate is more than the client of a gigabit network can send; more is a flood. Beyond: dropped and counted.
 GUESTS_MAX: Final = 32  # As many as a group has.
 GATEWAYS_MAX: Final = 4  # One, and those before it that some guests still know.
-GUEST_BYTES_S: Final = 125_000_000
+GUEST_BYTES_S: Final = 250_000_000
 GUEST_BURST_BYTES: Final = 4 << 20
 SHARES_PER_ORDER_MAX: Final = MEMBERS_MAX
 
