@@ -52,7 +52,7 @@ def attached(wan: Wan, repeats: int, seconds: int) -> dict[str, float | None]:
     told = {
         f"{kind}_{key}": middle([asdict(one)[key] for one in moved])
         for kind, moved in found.items()
-        for key in ("mbit_s", "retransmits", "machine_s_per_gb")
+        for key in ("mbit_s", "retransmits", "machine_s_per_gb", "daemons_s_per_gb")
     }
     for way in ("up", "down"):
         turns = zip(found[f"node_{way}"], found[f"{PEER}_{way}"], strict=True)
