@@ -33,10 +33,17 @@ static const unsigned char ORDER[10][WORDS] = {
     {12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11}, {13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10},
     {6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5}, {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0}};
 
+/* Where the loader can choose, the widest vectors that the processor has; elsewhere those that the compiler may assume. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx2", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
 #define ALL(word) ((lanes){0} + (word))
 #define TURNED(word, bits) ((word) >> (bits) | (word) << (32 - (bits)))
 
-static inline void mix(lanes *v, int a, int b, int c, int d, const lanes *x, const lanes *y) {
+static inline __attribute__((always_inline)) void mix(lanes *v, int a, int b, int c, int d, const lanes *x, const lanes *y) {
     v[a] += v[b] + *x;
     v[d] = TURNED(v[d] ^ v[a], 16);
     v[c] += v[d];
@@ -48,7 +55,7 @@ static inline void mix(lanes *v, int a, int b, int c, int d, const lanes *x, con
 }
 
 /* Hash one block in each lane. */
-static void compress(const uint32_t from[STATE], const lanes words[WORDS], uint32_t hashed, int is_last,
+FOR_EACH_PROCESSOR static void compress(const uint32_t from[STATE], const lanes words[WORDS], uint32_t hashed, int is_last,
                      lanes to[STATE]) {
     lanes v[WORDS];
     for (int word = 0; word < STATE; word++) {

@@ -43,8 +43,7 @@ class Outgoing:
     datagram: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
+class Burst(msgspec.Struct, frozen=True, gc=False):
     """Packets to seal at once, for one peer.
 
     Attributes:
@@ -69,8 +68,7 @@ class Burst:
     finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True, gc=False):
     """Datagrams to open at once.
 
     Attributes:
