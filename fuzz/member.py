@@ -84,6 +84,7 @@ def _methods() -> dict[str, api.Method]:
         loop_time=lambda: 0.0,
         pause=gone,  # As when the client hangs up after the first line of an answer.
         end_soon=lambda: None,
+        inner=SimpleNamespace(offer=nothing),
     )
     return dict(Methods(node).table())
 

@@ -26,6 +26,7 @@ from atoll.base.units import SECOND_NS
 from atoll.cli.settings import load
 from atoll.conduit import packets, proxy_wire
 from atoll.conduit.names import Book
+from atoll.conduit.opening import Opening
 from atoll.conduit.stack import Stack
 from atoll.conduit.stream import Kind, Service
 from atoll.core.journal import Provenance, Recorder, read
@@ -93,6 +94,7 @@ _LINK: Final = overlay.Link(_NODE, 88_000, 900, 120, 0, 1)
 _INVITATION: Final = Invitation(
     b"i" * 16, b"k" * 32, (("192.0.2.1", 41641), ("2001:db8::1", 1)), 1_700_000_000, b"g" * 8
 )
+_SYN: Final = bytes.fromhex("6000000000140640") + bytes(32) + b"\xc0\0\x11\x50" + bytes(8) + b"\x50\2" + bytes(6)
 _SOURCE, _TARGET = b"\xfd" + bytes(15), b"\xfd" + b"\1" * 15
 
 
@@ -553,6 +555,8 @@ DECODERS: Final = (
         (WireError,),
         (Service(Kind.TCP, 443).encode(),),
     ),
+    Decoder("opening", Opening.decode, (WireError,), (Opening(443, 2, bytes(range(16))).encode(),)),
+    Decoder("unasked", packets.reset_for, (), (_SYN,)),
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
     Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
     Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
@@ -602,7 +606,9 @@ DECODERS: Final = (
     ),
     Decoder("request", answer_request, (UserError, ConnectionError), _REQUESTS),
     Decoder("question", decode_question, (WireError,), (b'{"ask":"why","target":"%020d","tag":"loss"}' % 0,)),
-    Decoder("answer", decode_answer, (WireError,), (b'{"failure":"path"}',)),  # Whole ones are in the corpus.
+    Decoder(
+        "answer", decode_answer, (WireError,), (b'{"failure":"path"}', b'{"tcp":"000102030405060708090a0b0c0d0e0f"}')
+    ),  # Whole ones are in the corpus.
     Decoder("settings", _settings, (UserError,), (b'name = "fra"\nlisten = "0.0.0.0:7747"\nrelay-budget = 2\n',)),
     Decoder("emulator", _command, (), (_COMMANDS,)),
 )

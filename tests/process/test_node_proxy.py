@@ -279,7 +279,7 @@ def test_a_proxy_is_listed_and_ends_as_a_forward(group: Group) -> None:
         client.settimeout(WAIT_S)
         assert listed(one)[made.id].connections == 1
         row = next(line for line in one.run("forward", "list").out.splitlines() if line.split()[0] == str(made.id))
-        assert row.split() == [str(made.id), "socks", made.local, "all", "members", "loss", "1"]
+        assert row.split() == [str(made.id), "socks", made.local, "all", "members", "loss", "1", "-"]
         assert one.run("forward", "rm", str(made.id)).status == 0
         with pytest.raises(ConnectionResetError):
             client.recv(1)

@@ -58,6 +58,7 @@ class Pair:
         self.members = {A, B, C}
         self.explained: list[tuple[NodeId, str]] = []
         self.answer: WhyView | Failure = WHY
+        self.keys: dict[NodeId, bytes] = {}
 
         def carry(source: NodeId, _node: NodeId, _tag: int, packet: bytes) -> None:
             if not self.is_cut:
@@ -65,8 +66,11 @@ class Pair:
 
         self.a = Stack(group=GROUP, own=A, send=partial(carry, A))
         self.b = Stack(group=GROUP, own=B, send=partial(carry, B))
-        answerer = Answerer(self.members.__contains__, self.explain, self.permit, lambda: self.now)
+        answerer = Answerer(self.members.__contains__, self.explain, self.permit, self.offer, lambda: self.now)
         self.b.answer_questions(answerer.serve)
+
+    async def offer(self, node: NodeId) -> bytes | None:
+        return self.keys.get(node)
 
     def permit(self, source: NodeId, protocol: str, port: int) -> CanView | Failure:
         del source, protocol, port

@@ -266,21 +266,29 @@ def test_pings_say_path_and_time_or_that_there_was_no_answer() -> None:
 
 def test_forwards_as_table_and_as_columns() -> None:
     view = ForwardView(
-        id=2, protocol="tcp", local="127.0.0.1:8080", node="sin-1", port=80, tag="latency", connections=3
+        id=2,
+        protocol="tcp",
+        local="127.0.0.1:8080",
+        node="sin-1",
+        port=80,
+        tag="latency",
+        connections=3,
+        carrier="quic",
     )
     assert render.forwards([view]) == (
-        "ID  PROTOCOL  LOCAL           TO        TAG      OPEN\n 2  tcp       127.0.0.1:8080  sin-1:80  latency     3\n"
+        "ID  PROTOCOL  LOCAL           TO        TAG      OPEN  BY\n"
+        " 2  tcp       127.0.0.1:8080  sin-1:80  latency     3  quic\n"
     )
-    assert render.forwards_plain([view]) == "2\ttcp\t127.0.0.1:8080\tsin-1\t80\tlatency\t3\n"
+    assert render.forwards_plain([view]) == "2\ttcp\t127.0.0.1:8080\tsin-1\t80\tlatency\t3\tquic\n"
     assert render.forwards([]) == "no forwards\n"
 
 
 def test_a_proxy_among_the_forwards_leads_to_all_members() -> None:
     view = ForwardView(id=3, protocol="socks", local="[::1]:1080", node="", port=0, tag="loss", connections=1)
     assert render.forwards([view]) == (
-        "ID  PROTOCOL  LOCAL       TO           TAG   OPEN\n 3  socks     [::1]:1080  all members  loss     1\n"
+        "ID  PROTOCOL  LOCAL       TO           TAG   OPEN  BY\n 3  socks     [::1]:1080  all members  loss     1  -\n"
     )
-    assert render.forwards_plain([view]) == "3\tsocks\t[::1]:1080\t-\t-\tloss\t1\n"
+    assert render.forwards_plain([view]) == "3\tsocks\t[::1]:1080\t-\t-\tloss\t1\t-\n"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 """Inner packets: exact bytes, round trips, and nothing but WireError for anything else."""
 
 import socket
-from struct import pack
+from struct import pack, unpack
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atoll.base.errors import UsageError, WireError
 from atoll.conduit.limits import INNER_BYTES_MAX
-from atoll.conduit.packets import HEADERS_BYTES, TAG_MAX, EchoPacket, UdpPacket, build_echo, build_udp, parse
+from atoll.conduit.packets import HEADERS_BYTES, TAG_MAX, EchoPacket, UdpPacket, build_echo, build_udp, parse, reset_for
 
 ADDRESS_A = socket.inet_pton(socket.AF_INET6, "fd00::1")
 ADDRESS_B = socket.inet_pton(socket.AF_INET6, "fdff::2")
@@ -141,3 +141,32 @@ def test_the_longest_packet_fits_exactly() -> None:
     packet = UdpPacket(ADDRESS_A, ADDRESS_B, 0, 1, 2, bytes(INNER_BYTES_MAX - HEADERS_BYTES))
     assert len(build_udp(packet)) == INNER_BYTES_MAX
     assert parse(build_udp(packet)) == packet
+
+
+def tcp_packet(flags: int, payload: bytes = b"", tag: int = 0) -> bytes:
+    tcp = pack(">HHIIBBHHH", 50_000, 4432, 1000, 2000, 0x50, flags, 100, 0, 0) + payload
+    return pack(">IHBB16s16s", 6 << 28 | tag << 22, len(tcp), 6, 64, ADDRESS_A, ADDRESS_B) + tcp
+
+
+@pytest.mark.parametrize(
+    ("packet", "sequence", "acknowledged", "flags"),
+    [
+        (tcp_packet(0x02), 0, 1001, 0x14),  # A SYN counts as one byte.
+        (tcp_packet(0x01, b"end"), 0, 1004, 0x14),
+        (tcp_packet(0x18, b"data"), 2000, 0, 0x04),
+    ],
+)
+def test_tcp_is_answered_with_a_reset_where_nothing_speaks_it(
+    packet: bytes, sequence: int, acknowledged: int, flags: int
+) -> None:
+    reset = reset_for(packet)
+    assert reset is not None
+    assert (reset[8:24], reset[24:40], len(reset)) == (ADDRESS_B, ADDRESS_A, 60)
+    assert unpack(">HHIIBB", reset[40:54]) == (4432, 50_000, sequence, acknowledged, 0x50, flags)
+    pseudo = reset[8:40] + pack(">IHBB", 20, 0, 0, 6)
+    assert internet_checksum(pseudo + reset[40:]) == 0
+
+
+@pytest.mark.parametrize("packet", [b"", tcp_packet(0x04), tcp_packet(0x02)[:-1], b"\x40" + tcp_packet(0x02)[1:]])
+def test_a_reset_and_what_is_no_tcp_are_not_answered(packet: bytes) -> None:
+    assert reset_for(packet) is None

@@ -9,7 +9,16 @@ import pytest
 
 from atoll.base.errors import WireError
 from atoll.group.limits import MEMBERS_MAX
-from atoll.node.asking import CHANGES_MAX, TEXT_CHARS_MAX, Answer, Failure, Question, decode_answer, decode_question
+from atoll.node.asking import (
+    CHANGES_MAX,
+    TEXT_CHARS_MAX,
+    Answer,
+    Failure,
+    KeyTold,
+    Question,
+    decode_answer,
+    decode_question,
+)
 from atoll.node.views import CandidateView, SwitchView, WhyView
 
 TARGET = bytes(range(10))
@@ -63,7 +72,14 @@ def test_what_is_no_question_is_a_wire_error(data: bytes) -> None:
         decode_question(data)
 
 
-@pytest.mark.parametrize(("answer", "decoded"), [(Answer(why=WHY), WHY), (Answer(failure="target"), Failure("target"))])
+@pytest.mark.parametrize(
+    ("answer", "decoded"),
+    [
+        (Answer(why=WHY), WHY),
+        (Answer(failure="target"), Failure("target")),
+        (Answer(tcp="0f" * 16), KeyTold(b"\x0f" * 16)),
+    ],
+)
 def test_an_answer_comes_back(answer: Answer, decoded: object) -> None:
     assert decode_answer(msgspec.json.encode(answer)) == decoded
 

@@ -9,6 +9,7 @@ from atoll.base.errors import UserError
 from atoll.base.ids import GroupId
 from atoll.base.member import Member
 from atoll.conduit.names import Book
+from atoll.conduit.opening import TCP_PORT
 from atoll.device.nic.messages import SetTraffic
 from atoll.node.rules import Rules, access_order, parse_rules, policy_of, programs_of, traffic_order, verdict
 from atoll.overlay.policy import DEFAULT_POLICY, TAG_LATENCY, TAG_THROUGHPUT, Metric
@@ -86,10 +87,10 @@ def test_names_are_looked_up() -> None:
         (PHONE, 0, 0, 65535, True),
     )
     assert not order.default
-    assert traffic_order(read(), BOOK).entries == (
-        (b"", 0, 873, 873, -1, 0, 2, 0),
-        (FAR.node, 17, 0, 65535, 46, 200, 3, 0),
-    )
+    *forwards, rsync, far = traffic_order(read(), BOOK).entries
+    assert (rsync, far) == ((b"", 0, 873, 873, -1, 0, 2, 0), (FAR.node, 17, 0, 65535, 46, 200, 3, 0))
+    assert forwards == [(b"", 6, TCP_PORT, TCP_PORT, tag, 0, tag, 0) for tag in range(4)], "they name their own tag"
+    assert traffic_order(Rules(), BOOK).entries == ()
     assert not traffic_order(read(), BOOK).asks
 
 
@@ -101,9 +102,19 @@ def test_programs_are_numbered_by_name_and_asked_for() -> None:
     rules = read(text + '[[traffic]]\nport = 873\ntag = "latency"\n')
     assert programs_of(rules) == ("rsync", "ssh")
     order = traffic_order(rules, BOOK)
-    assert [(entry[0], *entry[6:]) for entry in order.entries] == [(FAR.node, 2, 1), (b"", 3, 1), (b"", 0, 0)]
+    assert [(entry[0], *entry[6:]) for entry in order.entries if entry[2] != TCP_PORT] == [
+        (FAR.node, 2, 1),
+        (b"", 3, 1),
+        (b"", 0, 0),
+    ]
     assert order.asks
     assert traffic_order(Rules(), BOOK, asks=True) == SetTraffic((), asks=True)
+
+
+def test_connections_of_members_are_judged_by_the_port_that_they_lead_to() -> None:
+    order = access_order(read(), "db", BOOK, open=True)
+    assert order.entries[0] == (b"", 6, TCP_PORT, TCP_PORT, True)
+    assert order.entries[1:] == access_order(read(), "db", BOOK).entries
 
 
 def test_tags_change_what_the_overlay_does() -> None:

@@ -187,7 +187,7 @@ def forwards(views: Sequence[ForwardView]) -> str:
     """Return the table of ``atoll forward list``."""
     if not views:
         return "no forwards\n"
-    header = ("ID", "PROTOCOL", "LOCAL", "TO", "TAG", "OPEN")
+    header = ("ID", "PROTOCOL", "LOCAL", "TO", "TAG", "OPEN", "BY")
     rows = [
         (
             str(one.id),
@@ -196,6 +196,7 @@ def forwards(views: Sequence[ForwardView]) -> str:
             f"{one.node}:{one.port}" if one.node else "all members",
             one.tag,
             str(one.connections),
+            one.carrier or "-",
         )
         for one in views
     ]
@@ -203,7 +204,7 @@ def forwards(views: Sequence[ForwardView]) -> str:
 
 
 def forwards_plain(views: Sequence[ForwardView]) -> str:
-    """Return one line a forward: id, protocol, local, node, port, tag, connections."""
+    """Return one line a forward: id, protocol, local, node, port, tag, connections, carrier."""
     return "".join(
         "\t".join(
             (
@@ -214,6 +215,7 @@ def forwards_plain(views: Sequence[ForwardView]) -> str:
                 str(one.port) if one.node else "-",
                 one.tag,
                 str(one.connections),
+                one.carrier or "-",
             )
         )
         + "\n"

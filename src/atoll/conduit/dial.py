@@ -5,22 +5,21 @@ import asyncio
 from typing import Final, final
 
 from atoll.base.ids import NodeId
-from atoll.conduit.forward import LOOPBACK, FarEnd, reset
+from atoll.conduit.forward import LOOPBACK, Carriers, FarEnd, reset
 from atoll.conduit.limits import DIAL_TIMEOUT_S, PROXY_VERDICT_S, READ_BYTES_MAX
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service
-from atoll.conduit.streams import StreamHost
 
 __all__ = ["dial", "dial_self"]
 
 
-async def dial(streams: StreamHost, node: NodeId, port: int, tag: int) -> FarEnd:
+async def dial(carriers: Carriers, node: NodeId, port: int, tag: int) -> FarEnd:
     """Return a connection to a port of another member, which it has accepted.
 
     Raises:
         BrokenStreamError: It refused, or said nothing in time.
         LimitError: Too many connections or streams.
     """
-    stream = streams.open(node, tag, Service(Kind.TCP, port))
+    stream = await carriers.kernel.open(node, tag, port) or carriers.streams.open(node, tag, Service(Kind.TCP, port))
     try:
         async with asyncio.timeout(PROXY_VERDICT_S):
             await stream.accepted()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """TCP forwards: a local port whose connections come out at a port of another member. Both ends of it.
 
-Each accepted connection is one stream. What one side does, the other side sees: a half-close as a half-close, a reset
-as a reset; a refusal at the far end as a reset, because the local connection was accepted before anybody could know.
+Each accepted connection is one of kernel TCP where both sides have it (``kernel``), else one stream. What one side
+does, the other side sees: a half-close as a half-close, a reset as a reset; a refusal at the far end as a reset,
+because the local connection was accepted before anybody could know.
 """
 
 import asyncio
@@ -10,18 +11,21 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from struct import pack
 from typing import Final, Protocol, final
 
 from atoll.base.errors import LimitError, UserError
 from atoll.base.ids import NodeId
+from atoll.conduit.kernel import Allow, InnerTcp
 from atoll.conduit.limits import DIAL_TIMEOUT_S, FORWARD_CONNECTIONS_MAX, READ_BYTES_MAX
+from atoll.conduit.pump import Pump, hold_back, let_go, taken_over
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
 from atoll.conduit.streams import StreamHost
 
 __all__ = [
     "LOOPBACK",
-    "Allow",
+    "Carriers",
     "FarEnd",
     "Listener",
     "ReachSelf",
@@ -34,9 +38,6 @@ __all__ = [
 
 LOOPBACK: Final = "127.0.0.1"
 _RESET_ON_CLOSE: Final = pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST, not FIN.
-
-Allow = Callable[[NodeId, str, int], bool]
-"""Policy of the serving side: (member, "tcp" or "udp", port) -> whether it may be reached."""
 
 
 def local_port_taken(protocol: str, local: str, error: OSError) -> UserError:
@@ -85,10 +86,11 @@ class Listener:
 
     Args:
         serve: Serves one connection, and closes it.
+        unread: Whether nothing is to be read from a connection before ``serve`` says so (``pump.let_go``).
     """
 
-    def __init__(self, serve: ServeClient) -> None:
-        self._serve = serve
+    def __init__(self, serve: ServeClient, *, unread: bool = False) -> None:
+        self._serve, self._unread = serve, unread
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._held = 0
@@ -145,9 +147,26 @@ class Listener:
         if len(self._tasks) + self._held >= FORWARD_CONNECTIONS_MAX:
             reset(writer)
             return
+        if self._unread:
+            hold_back(writer)
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """By what connections reach members.
+
+    Attributes:
+        streams: QUIC, which always works.
+        kernel: Kernel TCP, where it can be had.
+        pump: Of the node.
+    """
+
+    streams: StreamHost
+    kernel: InnerTcp
+    pump: Pump
 
 
 @final
@@ -155,19 +174,23 @@ class TcpForward:
     """Listens on a local port and forwards each connection to ``port`` of a member.
 
     Args:
-        streams: The host of the streams.
+        carriers: What carries the connections.
         node: The member.
         port: The port on the member's loopback.
         tag: Policy tag.
         reach_self: Connects to a port of this node, if that is the member; None: it is another one.
+
+    Attributes:
+        carrier: By what the newest connection goes: ``tcp`` or ``quic``; empty: there was none yet, or by neither.
     """
 
     def __init__(
-        self, streams: StreamHost, node: NodeId, port: int, tag: int, *, reach_self: ReachSelf | None = None
+        self, carriers: Carriers, node: NodeId, port: int, tag: int, *, reach_self: ReachSelf | None = None
     ) -> None:
-        self._streams, self.node, self.port, self.tag = streams, node, port, tag
+        self._carriers, self.node, self.port, self.tag = carriers, node, port, tag
         self._reach_self = reach_self
-        self._listener = Listener(self._forward)
+        self._listener = Listener(self._forward, unread=True)
+        self.carrier = ""
 
     @property
     def connections(self) -> int:
@@ -180,7 +203,10 @@ class TcpForward:
         Raises:
             UserError: A404, the address cannot be had.
         """
-        return await self._listener.start(host, port)
+        address = await self._listener.start(host, port)
+        if self._reach_self is None:
+            self._carriers.kernel.expect(self.node)
+        return address
 
     async def close(self) -> None:
         """Stop listening and reset what is open."""
@@ -189,15 +215,32 @@ class TcpForward:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if self._reach_self is not None:
+                let_go(writer)
                 with self._listener.hold(1):
                     await splice(await self._reach_self(self.port), reader, writer)
             else:
-                await splice(self._streams.open(self.node, self.tag, Service(Kind.TCP, self.port)), reader, writer)
+                await self._carry(reader, writer)
         except (LimitError, BrokenStreamError):
             pass
         finally:
             if not writer.is_closing():  # It came to no connection.
                 reset(writer)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carriers = self._carriers
+        far = await carriers.kernel.open(self.node, self.tag, self.port)
+        self.carrier = "quic" if far is None else "tcp"
+        if far is None:
+            stream = carriers.streams.open(self.node, self.tag, Service(Kind.TCP, self.port))
+            let_go(writer)
+            await splice(stream, reader, writer)
+            return
+        try:
+            near = taken_over(writer)
+        except OSError:  # No file is left.
+            far.close()
+        else:
+            await carriers.pump.splice(near, far)
 
 
 @final

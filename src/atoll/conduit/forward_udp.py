@@ -18,7 +18,8 @@ from typing import Final, Protocol, final
 
 from atoll.base.errors import WireError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
-from atoll.conduit.forward import LOOPBACK, Allow, local_port_taken
+from atoll.conduit.forward import LOOPBACK, local_port_taken
+from atoll.conduit.kernel import Allow
 from atoll.conduit.limits import FLOW_IDLE_S, FLOW_PENDING_MAX, FLOWS_MAX, FLOWS_PER_PEER_MAX, INNER_BYTES_MAX
 from atoll.conduit.packets import HEADERS_BYTES, UdpPacket, build_udp
 from atoll.conduit.streams import SendPacket

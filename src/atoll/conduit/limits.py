@@ -20,7 +20,18 @@ __all__ = [
     "FLOW_PENDING_MAX",
     "FORWARD_CONNECTIONS_MAX",
     "IDLE_TIMEOUT_S",
+    "INNER_ABSENT_S",
+    "INNER_ASK_S",
+    "INNER_AVOID_S",
+    "INNER_BACKLOG",
     "INNER_BYTES_MAX",
+    "INNER_CONNECTIONS_MAX",
+    "INNER_CONNECT_S",
+    "INNER_OPENING_S",
+    "INNER_PER_PEER_MAX",
+    "INNER_SPARES_MAX",
+    "INNER_SPARE_S",
+    "INNER_WAIT_S",
     "KEEPALIVE_S",
     "NUDGE_PACKETS_MAX",
     "PROXY_HANDSHAKE_S",
@@ -29,6 +40,7 @@ __all__ = [
     "PROXY_LINGER_S",
     "PROXY_TARGETS_MAX",
     "PROXY_VERDICT_S",
+    "PUMP_BYTES_MAX",
     "READ_BYTES_MAX",
     "STREAMS_MAX",
     "STREAM_WINDOW_BYTES",
@@ -62,6 +74,42 @@ UNSENT_BYTES_MAX: Final = 128 * KIB
 
 READ_BYTES_MAX: Final = 64 * KIB
 """Bytes moved at a time between a stream and a local socket."""
+
+PUMP_BYTES_MAX: Final = 256 * KIB
+"""Bytes moved at a time between two sockets of the kernel; beyond, fewer calls no longer make up for cache misses."""
+
+INNER_CONNECTIONS_MAX: Final = 4096
+"""Connections with members over kernel TCP, each role. An opener beyond it goes by QUIC; an acceptor says so."""
+
+INNER_PER_PEER_MAX: Final = 1024
+"""Of them what one member may hold open to us: two forwards at their limit, and no more than a quarter of all."""
+
+INNER_BACKLOG: Final = 128
+"""Connections that wait to be accepted; more would wait for this process, and give up by INNER_CONNECT_S."""
+
+INNER_WAIT_S: Final = 1.0
+"""How long the first connection to a member waits to learn whether it takes kernel TCP; it goes by QUIC then."""
+
+INNER_ASK_S: Final = 5.0
+"""How long that answer may take: the member may have to make its network first, on a busy machine."""
+
+INNER_ABSENT_S: Final = 300.0
+"""How long a member is not asked again that takes no kernel TCP, or that we could not reach by it ourselves."""
+
+INNER_AVOID_S: Final = 10.0
+"""How long QUIC alone is used after a connection did not come about, or a member did not answer."""
+
+INNER_CONNECT_S: Final = 1.0
+"""How long connecting may take. By then a bad path is left; the kernel would only now send its first packet again."""
+
+INNER_OPENING_S: Final = 60.0
+"""How long a member may hold a connection before it says what it is for: INNER_SPARE_S twice."""
+
+INNER_SPARE_S: Final = 30.0
+"""How long a connection is kept that was made for the next program: pages, builds and queries come in bursts."""
+
+INNER_SPARES_MAX: Final = 64
+"""Spare connections of one node; one for each member and tag in use."""
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """From the first packet to the end of the handshake. Path healing takes one second; ten leave room for two tries."""

@@ -13,7 +13,7 @@ from typing import Final
 from atoll.base.errors import UsageError, WireError
 from atoll.conduit.limits import INNER_BYTES_MAX
 
-__all__ = ["HEADERS_BYTES", "TAG_MAX", "EchoPacket", "UdpPacket", "build_echo", "build_udp", "parse"]
+__all__ = ["HEADERS_BYTES", "TAG_MAX", "EchoPacket", "UdpPacket", "build_echo", "build_udp", "parse", "reset_for"]
 
 HEADERS_BYTES: Final = 48  # IPv6 and UDP (or ICMPv6 echo, of the same length).
 TAG_MAX: Final = 63  # Six bits of the traffic class.
@@ -24,10 +24,14 @@ _ECHO: Final = Struct(">BBHHH")
 _IP_BYTES: Final = _IP.size
 _ADDRESS_BYTES: Final = 16
 _HOP_LIMIT: Final = 64
+_TCP: Final = Struct(">HHIIBBHHH")
+_NEXT_TCP: Final = 6
 _NEXT_UDP: Final = 17
 _NEXT_ICMP: Final = 58
 _ECHO_REQUEST: Final = 128
 _ECHO_REPLY: Final = 129
+_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
+_SEQUENCES: Final = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,27 @@ def parse(packet: bytes) -> UdpPacket | EchoPacket:
     if kind not in {_ECHO_REQUEST, _ECHO_REPLY} or code:
         raise WireError("inner ICMPv6 type")
     return EchoPacket(source, target, tag, kind == _ECHO_REPLY, identifier, sequence, payload)
+
+
+def reset_for(packet: bytes) -> bytes | None:
+    """Return what answers a TCP packet where nothing speaks TCP: a reset (RFC 9293, 3.5.2). None: nothing does."""
+    if len(packet) < _IP_BYTES + _TCP.size:
+        return None
+    first, length, next_header, _, source, target = _IP.unpack_from(packet)
+    if first >> 28 != 6 or length != len(packet) - _IP_BYTES or next_header != _NEXT_TCP:
+        return None
+    source_port, target_port, sequence, acknowledged, offset, flags, _, _, _ = _TCP.unpack_from(packet, _IP_BYTES)
+    if flags & _RST:
+        return None
+    if flags & _ACK:
+        fields = (target_port, source_port, acknowledged, 0, 0x50, _RST)
+    else:
+        data = max(0, length - (offset >> 4) * 4)
+        end = (sequence + data + bool(flags & _SYN) + bool(flags & _FIN)) % _SEQUENCES
+        fields = (target_port, source_port, 0, end, 0x50, _RST | _ACK)
+    plain = _TCP.pack(*fields, 0, 0, 0)
+    head = _ip_header(target, source, first >> 22 & TAG_MAX, len(plain), _NEXT_TCP)
+    return head + _TCP.pack(*fields, 0, _checksum(target + source, plain, len(plain) + _NEXT_TCP), 0)
 
 
 def _ip_header(source: bytes, target: bytes, tag: int, length: int, next_header: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from atoll.base.errors import LimitError, UserError
 from atoll.conduit.dial import dial, dial_self
-from atoll.conduit.forward import Listener, reset, splice
+from atoll.conduit.forward import Carriers, Listener, reset, splice
 from atoll.conduit.forward_udp import Flows
 from atoll.conduit.limits import (
     PROXY_HANDSHAKE_S,
@@ -25,7 +25,6 @@ from atoll.conduit.proxy_answer import DENIALS, accepted, denied
 from atoll.conduit.proxy_udp import ASSOCIATION_SOCKETS, Association
 from atoll.conduit.proxy_wire import Command, Handshake, Refuse, Request, Say
 from atoll.conduit.stream import BrokenStreamError, Reason
-from atoll.conduit.streams import StreamHost
 
 __all__ = ["Proxy"]
 
@@ -35,7 +34,7 @@ class Proxy:
     """Listens on a local port and connects each client to the member that it names.
 
     Args:
-        streams: The host of the streams.
+        carriers: What carries the connections.
         flows: For datagrams.
         book: Says who is who now; asked for each request.
         tag: Policy tag of all that goes through it.
@@ -43,8 +42,8 @@ class Proxy:
 
     node: Final = None  # It leads to every member, so that it does not end with any of them.
 
-    def __init__(self, streams: StreamHost, flows: Flows, book: Callable[[], Book], tag: int) -> None:
-        self._streams, self._flows, self._book, self.tag = streams, flows, book, tag
+    def __init__(self, carriers: Carriers, flows: Flows, book: Callable[[], Book], tag: int) -> None:
+        self._carriers, self._flows, self._book, self.tag = carriers, flows, book, tag
         self._listener = Listener(self._serve)
 
     @property
@@ -96,7 +95,7 @@ class Proxy:
             if node == book.own.node:
                 await self._reach_self(request, rest, reader, writer)
                 return None
-            far = await dial(self._streams, node, request.port, self.tag)
+            far = await dial(self._carriers, node, request.port, self.tag)
         except BrokenStreamError as error:
             return _denial(request, error.reason)
         except (LimitError, UserError):

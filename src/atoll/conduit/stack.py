@@ -12,12 +12,14 @@ from typing import Final, final
 from atoll.base.errors import LimitError, WireError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
 from atoll.conduit.dial import dial_self
-from atoll.conduit.forward import Allow, TcpForward, TcpService
+from atoll.conduit.forward import Carriers, TcpForward, TcpService
 from atoll.conduit.forward_udp import FLOW_PORT, Flows, UdpForward
+from atoll.conduit.kernel import Allow, InnerService, InnerTcp
 from atoll.conduit.limits import ECHO_WAITERS_MAX
 from atoll.conduit.names import Book
-from atoll.conduit.packets import EchoPacket, UdpPacket, build_echo, parse
+from atoll.conduit.packets import EchoPacket, UdpPacket, build_echo, parse, reset_for
 from atoll.conduit.proxy import Proxy
+from atoll.conduit.pump import Pump
 from atoll.conduit.stream import Kind, Reason, Service, Stream
 from atoll.conduit.streams import SendPacket, Serve, StreamHost
 
@@ -56,8 +58,12 @@ class Stack:
         self._group, self._own, self._send, self._clock = group, own, send, clock
         self._own_address = packed_address_of(group, own)
         self._tcp = TcpService(allow)
+        pump = Pump()
+        self.kernel: Final = InnerTcp(group, own, clock)
+        self.inner: Final = InnerService(group, allow, pump)
         self._answer: Serve | None = None
         self.streams: Final = StreamHost(group=group, own=own, send=send, serve=self._serve, clock=clock)
+        self.carriers: Final = Carriers(self.streams, self.kernel, pump)
         self.flows: Final = Flows(group=group, own=own, send=send, allow=allow, clock=clock)
         self._echoes: dict[tuple[NodeId, int, int], asyncio.Future[float]] = {}
         self._sequence = 0
@@ -68,7 +74,7 @@ class Stack:
         try:
             parsed = parse(packet)
         except WireError:
-            self.dropped += 1
+            self._refuse(node, packet)
             return
         match parsed:
             case UdpPacket(target_port=port) if port == FLOW_PORT:
@@ -102,6 +108,14 @@ class Stack:
         else:
             self.dropped += 1
 
+    def _refuse(self, node: NodeId, packet: bytes) -> None:
+        """Answer a TCP packet, which would be the kernel's if it had a network here; drop everything else."""
+        reset = reset_for(packet)
+        if reset is None:
+            self.dropped += 1
+        else:
+            self._send(node, 0, reset)
+
     def answer_questions(self, answer: Serve) -> None:
         """Hand the questions of members to ``answer``; until then they are refused, as by a node that knows none."""
         self._answer = answer
@@ -117,10 +131,17 @@ class Stack:
     def nudge(self, node: NodeId) -> None:
         """Say that the overlay has just left a bad path to this member; see ``StreamHost.nudge``."""
         self.streams.nudge(node)
+        self.kernel.nudge(node)
+
+    def forget(self, node: NodeId) -> None:
+        """End all connections with a node that is no member any more."""
+        self.streams.forget(node)
+        self.kernel.forget(node)
+        self.inner.forget(node)
 
     def tcp_forward(self, node: NodeId, port: int, tag: int) -> TcpForward:
         """Return a TCP forward, to this node too; ``start`` it."""
-        return TcpForward(self.streams, node, port, tag, reach_self=dial_self if node == self._own else None)
+        return TcpForward(self.carriers, node, port, tag, reach_self=dial_self if node == self._own else None)
 
     def udp_forward(self, node: NodeId, port: int, tag: int) -> UdpForward:
         """Return a UDP forward, to this node too; ``start`` it."""
@@ -128,7 +149,7 @@ class Stack:
 
     def proxy(self, book: Callable[[], Book], tag: int) -> Proxy:
         """Return a SOCKS5 and HTTP proxy into the overlay; ``start`` it. ``book`` says who is a member now."""
-        return Proxy(self.streams, self.flows, book, tag)
+        return Proxy(self.carriers, self.flows, book, tag)
 
     async def echo(self, node: NodeId, tag: int, timeout_s: float) -> float | None:
         """Send one echo through the overlay; return its round trip in seconds, or None: no answer in time.
@@ -164,5 +185,7 @@ class Stack:
 
     async def close(self) -> None:
         """End everything."""
+        await self.kernel.close()
+        await self.inner.close()
         await self.streams.close()
         await self.flows.close()

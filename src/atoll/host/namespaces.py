@@ -94,7 +94,8 @@ def make(address: bytes, prefix_bits: int, mtu: int, sockets: int = 0) -> Privat
     count = _FILES + sockets
     files = _handed_out(("make", address.hex(), prefix_bits, mtu, sockets), count, optional=1)
     told = files[count] if len(files) > count else -1
-    return PrivateNetwork(*files[:_FILES], told, tuple(socket.socket(fileno=fd) for fd in files[_FILES:count]))
+    user, net, tun = files[:_FILES]
+    return PrivateNetwork(user, net, tun, told, tuple(socket.socket(fileno=fd) for fd in files[_FILES:count]))
 
 
 def more_sockets(user: int, net: int, sockets: int) -> tuple[socket.socket, ...]:

@@ -7,14 +7,15 @@ believes nothing that the answer could lie about: who was asked, and about whom,
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, final
 
 import msgspec
 
-from atoll.base.errors import UserError, WireError
+from atoll.base.errors import LinkError, UserError, WireError
 from atoll.base.ids import NODE_ID_BYTES, NodeId
+from atoll.conduit.opening import INNER_KEY_BYTES
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
 from atoll.conduit.streams import StreamHost
 from atoll.group.limits import MEMBERS_MAX
@@ -26,9 +27,12 @@ __all__ = [
     "Answerer",
     "Asked",
     "Failure",
+    "KeyTold",
+    "Offer",
     "Permission",
     "Question",
     "ask_can",
+    "ask_key",
     "ask_why",
     "decode_answer",
     "decode_question",
@@ -53,7 +57,8 @@ class Question(msgspec.Struct, frozen=True):
     """What one member asks another.
 
     "why": its path to ``target``, a node id in hex, for ``tag``, a policy tag's name. "can": whether ``target`` may
-    reach its ``port`` by ``tag``, which is "tcp" or "udp".
+    reach its ``port`` by ``tag``, which is "tcp" or "udp". "tcp": the key by which the asker may open connections over
+    kernel TCP; ``target`` is the asked member itself.
     """
 
     ask: str
@@ -63,7 +68,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An answer that is none: ``failure`` is "question", "target" or "path"."""
+    """An answer that is none: ``failure`` is "question", "target", "path" or "tcp"."""
 
     failure: str
 
@@ -75,7 +80,17 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     why: WhyView | None = None
     failure: str | None = None
     can: CanView | None = None
+    tcp: str | None = None  # A key, in hex.
 
+
+class KeyTold(msgspec.Struct, frozen=True):
+    """An answer to "tcp": INNER_KEY_BYTES bytes."""
+
+    key: bytes
+
+
+Offer = Callable[[NodeId], Awaitable[bytes | None]]
+"""Accept connections over kernel TCP from now on; return the key for a member, or None: it cannot be done here."""
 
 Explain = Callable[[NodeId, str], WhyView | Failure]
 """Explain this node's path to a member (id, name of the tag)."""
@@ -98,12 +113,12 @@ def decode_question(data: bytes) -> tuple[Question, NodeId]:
         target = bytes.fromhex(question.target)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError("question") from error
-    if question.ask not in {"why", "can"} or len(target) != NODE_ID_BYTES or not 0 <= question.port <= PORT_MAX:
+    if question.ask not in {"why", "can", "tcp"} or len(target) != NODE_ID_BYTES or not 0 <= question.port <= PORT_MAX:
         raise WireError("question")
     return question, NodeId(target)
 
 
-def decode_answer(data: bytes) -> WhyView | CanView | Failure:
+def decode_answer(data: bytes) -> WhyView | CanView | KeyTold | Failure:
     """Return an answer that is fit to be shown: bounded, and all of its text prints.
 
     Raises:
@@ -113,12 +128,14 @@ def decode_answer(data: bytes) -> WhyView | CanView | Failure:
         answer = _answer_decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError("answer") from error
-    if [answer.why, answer.failure, answer.can].count(None) != 2:
+    if [answer.why, answer.failure, answer.can, answer.tcp].count(None) != 3:
         raise WireError("answer")
     if answer.failure is not None:
         return Failure(answer.failure)
     if answer.can is not None:
         return _sound(answer.can)
+    if answer.tcp is not None:
+        return _key(answer.tcp)
     why = answer.why
     if why is None or why.schema != WHY_SCHEMA:
         raise WireError("answer")
@@ -135,6 +152,16 @@ def _sound(can: CanView) -> CanView:
     if can.schema != CAN_SCHEMA or not all(_is_fit(value) for value in msgspec.structs.astuple(can)):
         raise WireError("answer text")
     return can
+
+
+def _key(text: str) -> KeyTold:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError as error:
+        raise WireError("answer key") from error
+    if len(key) != INNER_KEY_BYTES:
+        raise WireError("answer key")
+    return KeyTold(key)
 
 
 def _is_fit(value: object) -> bool:
@@ -220,9 +247,24 @@ async def ask_can(streams: StreamHost, member: NodeId, asked: Asked, port: int) 
             raise _unanswered(asked, Reason.NO_SERVICE)
 
 
+async def ask_key(streams: StreamHost, member: NodeId) -> bytes | None:
+    """Ask a member for the key by which it takes connections over kernel TCP; None: it takes none.
+
+    Raises:
+        LinkError: It did not answer.
+        LimitError: This node has no more streams, or the member was asked too often.
+        WireError: Its answer is none.
+    """
+    try:
+        answer = await _ask(streams, member, Question("tcp", member.hex(), ""))
+    except TimeoutError as error:
+        raise LinkError("no answer") from error
+    return answer.key if isinstance(answer, KeyTold) else None
+
+
 async def _answered(
     streams: StreamHost, member: NodeId, question: Question, asked: Asked
-) -> WhyView | CanView | Failure:
+) -> WhyView | CanView | KeyTold | Failure:
     try:
         return await _ask(streams, member, question)
     except TimeoutError as error:
@@ -261,7 +303,7 @@ def _unanswered(asked: Asked, reason: Reason) -> UserError:
             )
 
 
-async def _ask(streams: StreamHost, node: NodeId, question: Question) -> WhyView | CanView | Failure:
+async def _ask(streams: StreamHost, node: NodeId, question: Question) -> WhyView | CanView | KeyTold | Failure:
     async with asyncio.timeout(ASK_TIMEOUT_S):
         stream = streams.open(node, 0, Service(Kind.QUESTION))
         try:
@@ -280,13 +322,20 @@ class Answerer:
         is_member: Says whether a node is a member now: an invited machine has a session, too.
         explain: Answers "why".
         permit: Answers "can".
+        offer: Answers "tcp".
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, is_member: Callable[[NodeId], bool], explain: Explain, permit: Permission, clock: Callable[[], float]
+        self,
+        is_member: Callable[[NodeId], bool],
+        explain: Explain,
+        permit: Permission,
+        offer: Offer,
+        clock: Callable[[], float],
     ) -> None:
-        self._is_member, self._explain, self._permit, self._clock = is_member, explain, permit, clock
+        self._is_member, self._explain, self._permit, self._offer = is_member, explain, permit, offer
+        self._clock = clock
         self._recent: deque[tuple[float, NodeId]] = deque()  # At most QUESTIONS_MAX of each member.
 
     async def serve(self, stream: Stream, _: Service) -> None:
@@ -306,7 +355,7 @@ class Answerer:
         async with asyncio.timeout(QUESTION_TIMEOUT_S):
             data = await _read_all(stream, QUESTION_BYTES_MAX)
         stream.accept()
-        await stream.write(msgspec.json.encode(self._answered(data)))
+        await stream.write(msgspec.json.encode(await self._answered(stream.node, data)))
         stream.write_end()
 
     def _takes(self, node: NodeId) -> bool:
@@ -318,11 +367,14 @@ class Answerer:
         self._recent.append((now, node))
         return True
 
-    def _answered(self, data: bytes) -> Answer:
+    async def _answered(self, asker: NodeId, data: bytes) -> Answer:
         try:
             question, target = decode_question(data)
         except WireError:
             return Answer(failure="question")
+        if question.ask == "tcp":
+            key = await self._offer(asker)
+            return Answer(failure="tcp") if key is None else Answer(tcp=key.hex())
         answer = (
             self._explain(target, question.tag)
             if question.ask == "why"

@@ -65,7 +65,7 @@ class Attachments:
         try:
             with self._holding():
                 own = node == book.own.node
-                far = await (dial_self(asked.port) if own else dial(self._node.stack.streams, node, asked.port, tag))
+                far = await (dial_self(asked.port) if own else dial(self._node.stack.carriers, node, asked.port, tag))
         except BrokenStreamError as error:
             raise _denied(error.reason, asked) from error
         except LimitError as error:

@@ -18,7 +18,14 @@ from atoll.base.errors import CorruptError, LinkError, StorageError, UserError
 from atoll.base.ids import address_of
 from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
-from atoll.conduit.limits import CONNECTIONS_MAX, FLOWS_MAX, FORWARD_CONNECTIONS_MAX, STREAMS_MAX
+from atoll.conduit.limits import (
+    CONNECTIONS_MAX,
+    FLOWS_MAX,
+    FORWARD_CONNECTIONS_MAX,
+    INNER_CONNECTIONS_MAX,
+    INNER_SPARES_MAX,
+    STREAMS_MAX,
+)
 from atoll.core.entropy import Draws
 from atoll.device.nic.orphan import DOOR_NAME, end_orphan
 from atoll.group.form import decode_form
@@ -34,7 +41,7 @@ from atoll.host.log_files import log_to_stderr, rotate_log
 from atoll.node.addresses import free_default, listening, own_member, parse_address, with_tcp
 from atoll.node.api import check_path, serve
 from atoll.node.joining import join
-from atoll.node.limits import CLIENTS_MAX, DESCRIPTORS_SPARE
+from atoll.node.limits import CLIENTS_MAX, DESCRIPTORS_SPARE, STOCK_SOCKETS
 from atoll.node.methods import FORWARDS_MAX, Methods
 from atoll.node.naming import checked_name, group_name
 from atoll.node.service import Node, Plan
@@ -48,11 +55,15 @@ __all__ = ["live", "main", "run"]
 log: Final = logging.getLogger("atoll.node")
 
 OPTIONS_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON below 1 KiB.
-# What may be open at once when every limit is reached: the API, forwards, streams and flows that are served, the rest.
+# What may be open at once when every limit is reached: the API, forwards, streams, connections of kernel TCP (one file
+# for each that is opened, two for each served) and flows that are served, the rest.
 DESCRIPTORS_WANTED: Final = (
     CLIENTS_MAX
     + FORWARDS_MAX * (1 + FORWARD_CONNECTIONS_MAX)
     + CONNECTIONS_MAX * STREAMS_MAX
+    + 3 * INNER_CONNECTIONS_MAX
+    + INNER_SPARES_MAX
+    + 2 * STOCK_SOCKETS
     + FLOWS_MAX
     + DESCRIPTORS_SPARE
 )

@@ -17,7 +17,11 @@ __all__ = [
     "FLOWS_ASKED_MAX",
     "FRAME_BYTES_MAX",
     "LOOK_RESTS",
+    "PRIVATE_RETRY_S",
     "REQUEST_BYTES_MAX",
+    "STOCK_LOW",
+    "STOCK_SOCKETS",
+    "STOCK_TRIES",
     "STORE_S_MAX",
     "TAGGED_KEPT_S",
     "TAGGED_MAX",
@@ -43,6 +47,11 @@ FLOWS_ASKED_MAX: Final = 512  # Flows that wait for one look through the process
 LOOK_RESTS: Final = 4  # A look is followed by a rest of so many times its length: a fifth of one processor at most.
 TAGGED_MAX: Final = 256  # Programs started with a tag, as long as one of their processes lives. One more: an error.
 TAGGED_KEPT_S: Final = 60.0  # How often is looked for those that have ended; until then their place is taken.
+# The private network.
+STOCK_SOCKETS: Final = 64  # Sockets made in it at a time, ahead of their use; about 3 KiB of the kernel's memory each.
+STOCK_LOW: Final = 16  # With so few left more are made, which takes a tenth of a second: a browser opens fewer in it.
+STOCK_TRIES: Final = 8  # Batches that one connection waits for, because others took them; FORWARD_CONNECTIONS_MAX.
+PRIVATE_RETRY_S: Final = 60.0  # Where the system forbids it, members that ask do not make us try again before.
 
 # Deciding and storing.
 TURN_INPUTS_MAX: Final = 1000  # Answers within one turn; more would mean that the machine talks to itself. Rest: lost.

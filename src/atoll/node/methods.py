@@ -129,7 +129,9 @@ class Methods:
         node.departed = self._departed
         clock = node.plan.clock
         self._watch = ClockWatch(clock.wall_ns(), clock.monotonic_ns())
-        node.stack.answer_questions(Answerer(self._is_member, self._explained, self._permitted, node.loop_time).serve)
+        node.stack.answer_questions(
+            Answerer(self._is_member, self._explained, self._permitted, node.inner.offer, node.loop_time).serve
+        )
 
     def table(self) -> Mapping[str, Method]:
         """Return the methods by name."""
@@ -376,7 +378,12 @@ class Methods:
         """List the forwards, oldest first."""
         decoded(params, _Nothing)
         return tuple(
-            msgspec.structs.replace(view, connections=forward.connections) for view, forward in self._forwards.values()
+            msgspec.structs.replace(
+                view,
+                connections=forward.connections,
+                carrier=forward.carrier if isinstance(forward, TcpForward) else "",
+            )
+            for view, forward in self._forwards.values()
         )
 
     async def forward_remove(self, params: dict[str, Any]) -> Done:
@@ -392,7 +399,7 @@ class Methods:
         """Return how a program of this user enters the node's private network; give it a tag if it wants one."""
         asked = decoded(params, _Private)
         tag = None if asked.tag is None else tag_number(asked.tag)
-        door = self._node.private_door()
+        door = await self._node.private_door()
         mark = "" if tag is None else self._node.tag_program((asked.pid, asked.born), tag)
         if door is None:
             return DoorView(pid=0, user=0, net=0, resolver="", search="", mark=mark)

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's private network: for programs that are to see the overlay and nothing else, without root.
 
-Made when first asked for, and then kept until the node ends. Its TUN device is served by the packet device.
+Made when first asked for, and then kept until the node ends. Its TUN device is served by the packet device. The node
+itself uses it by sockets that are made in it beforehand, because this process cannot enter.
 """
 
+import asyncio
 import ipaddress
 import os
+import socket
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -15,8 +20,9 @@ from atoll.conduit.names import TOP
 from atoll.conduit.stack import ECHO_IDENTIFIER
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
-from atoll.host.namespaces import make
+from atoll.host.namespaces import make, more_sockets
 from atoll.host.owners import Owners
+from atoll.node.limits import STOCK_LOW, STOCK_SOCKETS, STOCK_TRIES
 from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS
 from atoll.overlay.sizes import LARGEST_BYTES
 
@@ -26,6 +32,7 @@ _FIXES: Final = {
     "user namespace": "allow them: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), "
     "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), user.max_user_namespaces=10000 (others)",
     "tun": "let users open it: chmod 0666 /dev/net/tun (and `modprobe tun` where it is missing)",
+    "process": "let the node open more files (LimitNOFILE=) and start more processes (TasksMax=)",
     "address": "switch IPv6 on: sysctl -w net.ipv6.conf.all.disable_ipv6=0",
 }
 
@@ -66,10 +73,13 @@ class Private:
     def __init__(self, group: GroupId, own: NodeId) -> None:
         self._resolver: Final = str(ipaddress.IPv6Address(resolver_address(group)))
         try:
-            network = self._network = make(packed_address_of(group, own), PREFIX_BITS, LARGEST_BYTES)
+            network = make(packed_address_of(group, own), PREFIX_BITS, LARGEST_BYTES, STOCK_SOCKETS)
         except LinkError as error:
             raise _forbidden(str(error)) from error
+        self._network: Final = network
         self.owners: Final = Owners(network.sockets, network.net, packed_address_of(group, own))
+        self._stock: Final = deque(network.stock)
+        self._refilling: asyncio.Task[None] | None = None
 
     def door(self, group_name: str) -> Door:
         """Return how to enter."""
@@ -88,10 +98,38 @@ class Private:
         """
         nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER), self._network.tun)
 
-    def close(self) -> None:
+    async def socket(self) -> socket.socket:
+        """Return a TCP socket in it, neither bound nor connected.
+
+        Raises:
+            LinkError: None can be made now.
+        """
+        for _ in range(STOCK_TRIES):
+            if len(self._stock) <= STOCK_LOW and self._refilling is None:
+                self._refilling = asyncio.get_running_loop().create_task(self._refill())
+            if self._stock:
+                return self._stock.popleft()
+            assert self._refilling is not None
+            await asyncio.wait((self._refilling,))
+        raise LinkError("no socket in the private network")
+
+    async def _refill(self) -> None:
+        network = self._network
+        try:
+            with suppress(LinkError, OSError):  # OSError: no file or process is left. Who needs one now goes without.
+                self._stock.extend(await asyncio.to_thread(more_sockets, network.user, network.net, STOCK_SOCKETS))
+        finally:
+            self._refilling = None
+
+    async def close(self) -> None:
         """Let go of it; programs in it go on, without a network."""
+        if self._refilling is not None:  # It uses the files that are closed here.
+            await asyncio.wait((self._refilling,))
         self.owners.close()
         self._network.close()
+        for one in self._stock:
+            one.close()
+        self._stock.clear()
 
 
 def _forbidden(reason: str) -> UserError:
@@ -100,5 +138,5 @@ def _forbidden(reason: str) -> UserError:
         "A112",
         f"this system lets its users make no private network (the {step} is refused)",
         where=reason,
-        fix=f"{_FIXES.get(step, 'see docs/howto/exec.md')}; or go without: atoll forward, atoll socks",
+        fix=f"{_FIXES.get(step, 'see docs/reference/errors.md')}; or go without: atoll forward, atoll socks",
     )

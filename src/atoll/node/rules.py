@@ -16,6 +16,7 @@ from atoll.base.errors import UserError
 from atoll.base.ids import NodeId
 from atoll.base.member import NAME_PATTERN
 from atoll.conduit.names import Book
+from atoll.conduit.opening import TCP_PORT
 from atoll.device.nic.limits import ACCESS_ENTRIES_MAX, TRAFFIC_ENTRIES_MAX
 from atoll.device.nic.messages import SetAccess, SetTraffic
 from atoll.overlay.policy import DEFAULT_RULES, TAG_NAMES, Metric, Policy, Rule
@@ -39,6 +40,10 @@ RULE_KEYS: Final = ("access", "access-default", "traffic", "tags")  # Of atoll.t
 PORT_MAX: Final = 0xFFFF
 DSCP_MAX: Final = 63
 COPY_BYTES_MAX: Final = 1280
+
+# Limits. What the packet device takes, without the entries that are the node's own: see access_order, traffic_order.
+ACCESS_RULES_MAX: Final = ACCESS_ENTRIES_MAX - 1
+TRAFFIC_RULES_MAX: Final = TRAFFIC_ENTRIES_MAX - len(TAG_NAMES)
 
 ANYBODY: Final = "*"
 _NUMBERS: Final = {"": 0, "tcp": 6, "udp": 17}
@@ -154,8 +159,8 @@ def parse_rules(table: Mapping[str, Any], text: str, origin: str) -> Rules:
     )
     tags = _shaped(table, "tags", _Tags, origin, "[tags.latency]")
     changed = {name: _tag(name, entry, origin) for name, entry in tags.items()}
-    if len(access) > ACCESS_ENTRIES_MAX or len(traffic) > TRAFFIC_ENTRIES_MAX:
-        most = f"at most {ACCESS_ENTRIES_MAX} access rules and {TRAFFIC_ENTRIES_MAX} traffic rules"
+    if len(access) > ACCESS_RULES_MAX or len(traffic) > TRAFFIC_RULES_MAX:
+        most = f"at most {ACCESS_RULES_MAX} access rules and {TRAFFIC_RULES_MAX} traffic rules"
         raise _wrong("too many rules", origin, 0, most)
     return Rules(access, default == "allow", traffic, changed, origin)
 
@@ -271,9 +276,19 @@ def verdict(rules: Rules, source: str, target: str, protocol: str, port: int) ->
     return Verdict(rules.default_allow, None)
 
 
-def access_order(rules: Rules, own: str, book: Book) -> SetAccess:
-    """Return the rules about this node as the packet device applies them. A name that nobody has matches nobody."""
+def access_order(rules: Rules, own: str, book: Book, *, open: bool = False) -> SetAccess:  # noqa: A002 -- its verb.
+    """Return the rules about this node as the packet device applies them. A name that nobody has matches nobody.
+
+    Args:
+        rules: All of them.
+        own: Name of this node.
+        book: Who is who.
+        open: Whether connections of members are accepted at TCP_PORT; the rules are then applied there, to the ports
+            that they lead to.
+    """
     entries: list[tuple[bytes, int, int, int, bool]] = []
+    if open:
+        entries.append((b"", _NUMBERS["tcp"], TCP_PORT, TCP_PORT, True))
     for rule in rules.access:
         node = _node(rule.source, book)
         if node is not None and rule.target in {ANYBODY, own}:
@@ -289,6 +304,8 @@ def programs_of(rules: Rules) -> tuple[str, ...]:
 def traffic_order(rules: Rules, book: Book, *, asks: bool = False) -> SetTraffic:
     """Return the rules about packets that leave, as the packet device applies them.
 
+    Connections between members over kernel TCP have the tag that was asked for, which is their DSCP.
+
     Args:
         rules: Those of this node.
         book: Who is who.
@@ -296,6 +313,9 @@ def traffic_order(rules: Rules, book: Book, *, asks: bool = False) -> SetTraffic
     """
     programs = programs_of(rules)
     entries: list[tuple[bytes, int, int, int, int, int, int, int]] = []
+    if rules.traffic:
+        own = (_NUMBERS["tcp"], TCP_PORT, TCP_PORT)
+        entries += [(b"", *own, number, 0, number, 0) for number in range(len(TAG_NAMES))]
     for rule in rules.traffic:
         node = _node(rule.to, book)
         if node is not None:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, final
 
 import msgspec
@@ -52,7 +53,9 @@ from atoll.host.network import NetworkWatch
 from atoll.host.owners import Lived, Owners
 from atoll.host.writer import NewestWriter
 from atoll.node.addresses import endpoint_text, listed_text, listening, own_member
+from atoll.node.asking import ask_key
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
+from atoll.node.inner import Inner
 from atoll.node.keeping import RosterKeeper
 from atoll.node.limits import STORE_S_MAX
 from atoll.node.performer import Performer
@@ -162,8 +165,6 @@ class Node:
         self._keeper = RosterKeeper(plan.state, self._roster_ended)
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
         self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
-        self._tunnel: Tunnel | None = None
-        self._private: Private | None = None
         self._tun_warning = ""
         self._sharing: asyncio.Future[GatewayShared] | None = None
         self._names = NameServer(plan.group, self.book, self._send_packet)
@@ -173,6 +174,14 @@ class Node:
         self._enforced: tuple[object, ...] = ()  # What the packet device was last told of them.
         self._programs: Final = Programs(self._owners, self._nic.order, self._spawn)
         self.stack: Final = Stack(group=plan.group, own=plan.identity.node, send=self._send_packet, allow=self._allow)
+        self.inner: Final = Inner(
+            plan.group,
+            plan.identity,
+            self.stack.inner,
+            lambda node: self.control.group.roster.find(node) is not None,
+            made=self._made_private,
+            listening=self._enforce,
+        )
 
     # Life.
 
@@ -185,7 +194,7 @@ class Node:
             LinkError: The packet device did not start.
         """
         if self._plan.settings.tun:
-            self._tunnel = Tunnel(self._plan.group, self._plan.identity.node)
+            self.inner.tunnel = Tunnel(self._plan.group, self._plan.identity.node)
         wanted = listening(self._plan.settings)
         self._device = await started(self._nic, self._configure(wanted))
         self._listen = tuple(self._device.endpoints)
@@ -213,6 +222,7 @@ class Node:
             now_ns,
         )
         control = self._control = Control(Mesh(config, secrets.token_bytes(32), now_ns), group)
+        self.stack.kernel.use(self.inner.socket, partial(ask_key, self.stack.streams), control.mesh.life)
         first = control.start(now_ns)
         self._performer = self._recorded(control, now_ns, wall_ns)
         self._performer.begin(first)
@@ -265,9 +275,7 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
         await self._nic.stop()
-        for network in (self._tunnel, self._private):
-            if network is not None:
-                network.close()
+        await self.inner.close()
         if self._performer is not None:
             self._performer.close()
 
@@ -292,13 +300,14 @@ class Node:
     @property
     def mode(self) -> str:
         """How programs of this machine get in: ``rootless``, or the name of the TUN interface."""
-        return "rootless" if self._tunnel is None else f"tun {self._tunnel.name}"
+        tunnel = self.inner.tunnel
+        return "rootless" if tunnel is None else f"tun {tunnel.name}"
 
     @property
     def device(self) -> str:
         """What the packet device uses of this machine, and what it goes without, for people."""
         told = self._device
-        network = self._tunnel or self._private
+        network = self.inner.network
         return ", ".join(
             (
                 "no TUN device" if network is None else network.offloads,
@@ -386,7 +395,7 @@ class Node:
         """Give the rules to the packet device and to the overlay, if what they mean has changed."""
         book = self.book()
         traffic = traffic_order(self._rules, book, asks=self._programs.is_tagging)
-        orders = (access_order(self._rules, book.own.name, book), traffic)
+        orders = (access_order(self._rules, book.own.name, book, open=self.inner.is_listening), traffic)
         self._programs.want(programs_of(self._rules))
         if orders != self._enforced:
             self._enforced = orders
@@ -452,7 +461,7 @@ class Node:
     def _order(self, order: Order) -> None:
         if isinstance(order, ExpelPeer):
             node = node_id_of(PublicKey(order.public_key))
-            self.stack.streams.forget(node)
+            self.stack.forget(node)
             self.departed(node)
         self._nic.order(order)
 
@@ -548,26 +557,25 @@ class Node:
 
     def _attach_tun(self) -> None:
         """Hand the TUN device to a packet device that has just started."""
-        network = self._tunnel or self._private
+        network = self.inner.network
         if network is not None:
             network.attach(self._nic)
 
-    def private_door(self) -> Door | None:
+    def _made_private(self) -> None:
+        with suppress(LinkError):  # The packet device is being started again, and gets it then.
+            self._attach_tun()
+
+    async def private_door(self) -> Door | None:
         """Return how to enter the private network, which is made if need be; None: the whole machine has the overlay.
 
         Raises:
             UserError: A112, the system forbids it.
         """
-        if self._tunnel is not None:
-            return None
-        if self._private is None:
-            self._private = Private(self._plan.group, self._plan.identity.node)
-            with suppress(LinkError):  # It is being started again, and gets it then.
-                self._attach_tun()
-        return self._private.door(self._plan.settings.group_name)
+        network = await self.inner.ready(fresh=True)
+        return network.door(self._plan.settings.group_name) if isinstance(network, Private) else None
 
     def _owners(self) -> Owners | None:
-        network = self._tunnel or self._private
+        network = self.inner.network
         return None if network is None else network.owners
 
     def tag_program(self, root: Lived, tag: int) -> str:
@@ -583,10 +591,11 @@ class Node:
     def _tun_lost(self, reason: str) -> None:
         """Somebody took the interface away: make it again, or say that it is gone."""
         log.warning("the TUN device is gone (%s); it is made again", reason)
-        if self._tunnel is None:  # The private one, which nobody can take away but with all that is in it.
+        tunnel = self.inner.tunnel
+        if tunnel is None:  # The private one, which nobody can take away but with all that is in it.
             return
         try:
-            self._tunnel.renew()
+            tunnel.renew()
             self._attach_tun()
         except UserError as error:
             self._tun_warning = f"{error.code}: {error.sentence}; fix: {error.fix}"

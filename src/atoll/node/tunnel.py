@@ -6,6 +6,7 @@ process holds the file too.
 """
 
 import logging
+import socket
 from typing import Final, final
 
 from atoll.base.errors import LinkError, UserError
@@ -17,6 +18,7 @@ from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.owners import Owners, sockets_here
 from atoll.host.tun import TUN_PATH, TunDevice
+from atoll.host.udp import error_name
 from atoll.overlay.sizes import LARGEST_BYTES
 
 __all__ = ["CONTROL_PORTS", "PREFIX_BITS", "Tunnel"]
@@ -78,6 +80,17 @@ class Tunnel:
             LinkError: It does not take it.
         """
         nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER), self._device.fd)
+
+    async def socket(self) -> socket.socket:
+        """Return a TCP socket of the network that the device is part of: this machine's.
+
+        Raises:
+            LinkError: No file is left.
+        """
+        try:
+            return socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        except OSError as error:
+            raise LinkError(error_name(error)) from error
 
     def renew(self) -> None:
         """Open another one, because this one is gone.

@@ -271,7 +271,8 @@ class InviteView(msgspec.Struct, frozen=True, kw_only=True):
 class ForwardView(msgspec.Struct, frozen=True, kw_only=True):
     """One port forward. ``protocol`` is tcp, udp or socks; ``tag`` the policy tag's name.
 
-    A socks forward leads to every member: its ``node`` is empty and its ``port`` 0.
+    A socks forward leads to every member: its ``node`` is empty and its ``port`` 0. ``carrier`` is that of a TCP
+    forward's newest connection: ``tcp``, the kernel's, or ``quic``; empty before the first, and for other protocols.
     """
 
     schema: str = FORWARD_SCHEMA
@@ -282,3 +283,4 @@ class ForwardView(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     tag: str
     connections: int
+    carrier: str = ""

@@ -215,6 +215,10 @@ class Mesh:
         """Return the ids of the other members."""
         return tuple(self._pairs)
 
+    def life(self, node: bytes) -> int:
+        """Return a number that a member has anew each time it starts; 0: it has said nothing yet."""
+        return self._state.table.boot(node)
+
     def peer_report(self, node: bytes, now_ns: int) -> PeerReport | None:
         """Return how one member stands; None: not a member."""
         pair = self._pairs.get(node)
