@@ -17,8 +17,8 @@ from atoll.base.units import MILLISECOND_NS
 __all__ = ["CEILING_NS", "INTERVAL_NS", "TARGET_NS", "CoDel"]
 
 TARGET_NS: Final = 2 * MILLISECOND_NS  # Limit. A queue that stands longer than this for an interval is too long.
-CEILING_NS: Final = 4 * TARGET_NS  # Limit. A queue that is longer than this is too long at once.
-INTERVAL_NS: Final = 50 * MILLISECOND_NS  # As long as most senders take to hear of a loss.
+CEILING_NS: Final = 3 * TARGET_NS  # Limit. A queue that is longer than this is too long at once.
+INTERVAL_NS: Final = 20 * MILLISECOND_NS  # Who hears of it later is told of it more than once, and slows down once.
 _SCALE: Final = 1 << 16  # Of the square root, in whole numbers.
 _COUNT_MAX: Final = 1 << 20  # By then every packet is dropped.
 
