@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Controlled delay: when to tell senders that a queue stands, by how long its oldest packet has waited.
+"""Controlled delay: when to tell senders that a queue stands, by how long its packets have waited.
 
-Why we need it: the kernel lets a TCP connection put only about a millisecond of data into the queue of a network card,
-because it sees its packets leave. Through a TUN device it does not: each is taken at once, and would stand in that
-queue behind megabytes. So we do what a router does whose queue stands.
-
-Source: RFC 8289. Its names are kept. The target is shorter than the RFC's, because this is a host's own queue, where
-the kernel allows about as much.
+Source: RFC 8289. Its names are kept, and its numbers.
 """
 
 from math import isqrt
@@ -14,11 +9,10 @@ from typing import Final, final
 
 from atoll.base.units import MILLISECOND_NS
 
-__all__ = ["CEILING_NS", "INTERVAL_NS", "TARGET_NS", "CoDel"]
+__all__ = ["INTERVAL_NS", "TARGET_NS", "CoDel"]
 
-TARGET_NS: Final = 2 * MILLISECOND_NS  # Limit. A queue that stands longer than this for an interval is too long.
-CEILING_NS: Final = 3 * TARGET_NS  # Limit. A queue that is longer than this is too long at once.
-INTERVAL_NS: Final = 20 * MILLISECOND_NS  # Who hears of it later is told of it more than once, and slows down once.
+TARGET_NS: Final = 5 * MILLISECOND_NS  # Who waits longer than this for an interval waits in a queue that stands.
+INTERVAL_NS: Final = 100 * MILLISECOND_NS  # As long as most senders take to hear of a loss.
 _SCALE: Final = 1 << 16  # Of the square root, in whole numbers.
 _COUNT_MAX: Final = 1 << 20  # By then every packet is dropped.
 
@@ -38,7 +32,7 @@ class CoDel:
         """Return whether the packet at hand is to be dropped, or marked.
 
         Args:
-            sojourn_ns: How long the oldest packet in the queue has waited; 0: none does.
+            sojourn_ns: How long it has waited.
             now_ns: Monotonic time, at least INTERVAL_NS.
         """
         is_due = self._stands(sojourn_ns, now_ns)
@@ -63,14 +57,13 @@ class CoDel:
         return True
 
     def _stands(self, sojourn_ns: int, now_ns: int) -> bool:
-        """Return whether the queue has stood longer than the target for an interval, or is much too long."""
+        """Return whether the queue has stood longer than the target for an interval."""
         if sojourn_ns < TARGET_NS:
             self._first_above_ns = 0
             return False
         if not self._first_above_ns:
             self._first_above_ns = now_ns + INTERVAL_NS
-        if sojourn_ns >= CEILING_NS:
-            return True
+            return False
         return now_ns >= self._first_above_ns
 
     def _law(self, at_ns: int) -> int:

@@ -32,6 +32,7 @@ __all__ = [
     "GUESTS_MAX",
     "GUEST_BURST_BYTES",
     "GUEST_BYTES_S",
+    "HELD_BYTES_MAX",
     "IPC_BYTES_MAX",
     "IPC_SOCKET_BYTES",
     "KEEPALIVE_S",
@@ -45,9 +46,11 @@ __all__ = [
     "PACKETS_QUEUED_MAX",
     "PACKETS_WAITING_MAX",
     "PACKET_BYTES_MAX",
+    "QUEUE_NS",
     "REDIAL_NS_MAX",
     "REDIAL_NS_MIN",
     "SHARES_PER_ORDER_MAX",
+    "SMALL_BYTES_MAX",
     "STAMP_AHEAD_NS",
     "START_S_MAX",
     "STOP_S_MAX",
@@ -63,6 +66,7 @@ __all__ = [
     "UDP_FLOW_S",
     "UNUSED_NS",
     "URGENT_QUEUED_MAX",
+    "WAIT_NS",
     "WAYS_COUNTED_MAX",
 ]
 
@@ -112,6 +116,12 @@ SHARES_PER_ORDER_MAX: Final = MEMBERS_MAX
 
 # The TUN device. A read is up to 64 KiB; so many before orders and the network are looked at again.
 TUN_READS_PER_TURN_MAX: Final = 8
+
+# While the queue of the way out stands. What waits is looked at again after WAIT_NS; the queue must last that long.
+QUEUE_NS: Final = 3 * MILLISECOND_NS  # What stands in the queue of the card; all that is more waits here.
+WAIT_NS: Final = MILLISECOND_NS
+HELD_BYTES_MAX: Final = 4 << 20  # 40 ms of 1 Gbit/s. Beyond: the newest is dropped and counted.
+SMALL_BYTES_MAX: Final = 576  # A packet up to this may go ahead.
 TUN_ERRORS_PER_S: Final = 100  # ICMPv6 errors to our own programs. Beyond: dropped.
 TUN_ERRORS_BURST: Final = 100
 TUN_PORTS_MAX: Final = 16  # Inner ports that stay control's.

@@ -34,14 +34,18 @@ from atoll.device.nic.config import EngineConfig
 from atoll.device.nic.confine import confine
 from atoll.device.nic.engine import Engine
 from atoll.device.nic.evidence import NEVER_NS
+from atoll.device.nic.held import Held, Lone
 from atoll.device.nic.limits import (
     BATCHES_PER_TURN_MAX,
     DATAGRAMS_HELD_MAX,
     DATAGRAMS_PER_TURN_MAX,
     IPC_BYTES_MAX,
     IPC_SOCKET_BYTES,
+    QUEUE_NS,
+    SMALL_BYTES_MAX,
     START_S_MAX,
     TUN_READS_PER_TURN_MAX,
+    WAIT_NS,
 )
 from atoll.device.nic.messages import (
     AttachTun,
@@ -109,6 +113,7 @@ class NicProcess:
         self._selector: Final = selectors.DefaultSelector()
         self._carriers: Final = Carriers(listeners, self._selector, engine, self._clock)
         self._buffer: Final = memoryview(bytearray(RECEIVE_BYTES))
+        self._held: Final = Held()
         self._codel: Final = CoDel()
         self._tun: TunPort | None = None
         self._reading = self._blocked = self._is_busy = False
@@ -126,7 +131,8 @@ class NicProcess:
         while self._running:
             due_ns = min(engine.deadline_ns, carriers.deadline_ns, self._ends_ns)
             before_ns = clock.monotonic_ns()
-            ready = self._selector.select(self._timeout_s(due_ns - before_ns))
+            wait_ns = min(due_ns - before_ns, WAIT_NS) if self._held else due_ns - before_ns
+            ready = self._selector.select(self._timeout_s(wait_ns))
             now_ns = self._now_ns = clock.monotonic_ns()
             self._wall_ns = clock.wall_ns()
             self._is_busy = now_ns - before_ns < BUSY_NS
@@ -135,6 +141,8 @@ class NicProcess:
             for key, mask in ready:
                 key.data(mask)
                 self._send()
+            if self._held:
+                self._release()
             if now_ns >= due_ns:
                 carriers.tick(now_ns)
                 engine.tick(now_ns, self._wall_ns)
@@ -226,30 +234,50 @@ class NicProcess:
             self._selector.unregister(self._tun)
             self._tun.close()
             self._tun = None
+        self._held.clear()
         self._engine.inlet.is_open = False
 
     def _take_tun(self, tun: TunPort, _: int = 0) -> None:
         if tun is not self._tun:  # Another one took its place in this turn.
             return
-        engine, now_ns, wall_ns = self._engine, self._now_ns, self._wall_ns
+        now_ns = self._now_ns
         try:
             for item in tun.packets(TUN_READS_PER_TURN_MAX if self._is_busy else 1):
-                if isinstance(item, Bulk):
-                    if self._is_passed(item, now_ns):
-                        engine.take_bulk(item, now_ns, wall_ns)
-                else:
-                    engine.take_tun(item[0], now_ns, wall_ns, unfinished=item[1])
-                self._send_what_cannot_wait()
+                if not self._waits(item):
+                    self._pass(item)
+                elif not self._held.add(item, now_ns):
+                    self._engine.counters.drop("tun-queue")
         except LinkError as error:
             self._lose(error)
 
-    def _is_passed(self, bulk: Bulk, now_ns: int) -> bool:
-        """Tell the sender of a large packet, by a mark or one lost segment, if the way out has a queue that stands."""
-        sojourn_ns = max((udp.queue.sojourn_ns(now_ns) for udp in self._sockets), default=0)
-        if not self._codel.drops(sojourn_ns, now_ns) or bulk.mark_congestion():
-            return True
-        self._engine.counters.drop("tun-queue")
-        return bulk.drop_last()
+    def _pass(self, item: Bulk | Lone) -> None:
+        """Give a packet of the kernel to the engine."""
+        if isinstance(item, Bulk):
+            self._engine.take_bulk(item, self._now_ns, self._wall_ns)
+        else:
+            self._engine.take_tun(item[0], self._now_ns, self._wall_ns, unfinished=item[1])
+        self._send_what_cannot_wait()
+
+    def _waits(self, item: Bulk | Lone) -> bool:
+        """Return whether a packet of the kernel has to wait, because the queue of the way out stands."""
+        held = self._held
+        if not isinstance(item, Bulk) and len(item[0]) <= SMALL_BYTES_MAX:
+            return len(held) > 0 and not held.is_passing(item[0])
+        return len(held) > 0 or self._queue_ns() >= QUEUE_NS
+
+    def _queue_ns(self) -> int:
+        return max([udp.queue.wait_ns(self._now_ns) for udp in self._sockets], default=0)
+
+    def _release(self) -> None:
+        """Pass what waited, as far as the queue of the way out has room; tell its sender of a wait that is too long."""
+        while self._held and self._queue_ns() < QUEUE_NS:
+            item, since_ns = self._held.take()
+            if self._codel.drops(self._now_ns - since_ns, self._now_ns) and not _is_marked(item):
+                self._engine.counters.drop("tun-queue")
+                if not isinstance(item, Bulk) or not item.drop_last():
+                    continue
+            self._pass(item)
+            self._send()
 
     def _lose(self, error: LinkError) -> None:
         """The TUN device is gone; control opens another one, or says so."""
@@ -356,6 +384,11 @@ class NicProcess:
             self._blocked = blocked
             events = selectors.EVENT_READ | selectors.EVENT_WRITE if blocked else selectors.EVENT_READ
             self._selector.modify(self._control, events, self._take_orders)
+
+
+def _is_marked(item: Bulk | Lone) -> bool:
+    """Mark a packet with "congestion experienced"; False: its sender does not understand that."""
+    return isinstance(item, Bulk) and item.mark_congestion()
 
 
 def main(arguments: Sequence[str]) -> int:
