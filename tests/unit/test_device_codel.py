@@ -40,7 +40,7 @@ def test_a_moment_without_a_queue_ends_it() -> None:
 
 
 def test_who_was_dropping_a_moment_ago_goes_on_at_the_rate_that_was_found() -> None:
-    gaps = []
+    gaps: list[int] = []
     for pause_ns in (STEP_NS, 20 * INTERVAL_NS):
         codel = CoDel()
         end_ns = drops(codel, TARGET_NS, SECOND_NS, 20 * INTERVAL_STEPS)[-1]
