@@ -19,7 +19,7 @@ import msgspec
 
 from atoll.base.errors import ProjectError, UserError
 from atoll.node.attached import Upgrade
-from atoll.node.limits import ANSWER_BYTES_MAX, ANSWER_TAKEN_S_MAX, CLIENTS_MAX, REQUEST_BYTES_MAX
+from atoll.node.limits import ANSWER_BYTES_MAX, ANSWER_TAKEN_S_MAX, CLIENTS_MAX, FRAME_BYTES_MAX, REQUEST_BYTES_MAX
 from atoll.node.views import Problem
 
 __all__ = ["Answer", "Method", "Request", "call", "check_path", "open_call", "serve"]
@@ -206,7 +206,8 @@ async def open_call(
         UserError: The node's own error; A401, no node answers there.
     """
     try:
-        reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
+        # Twice the limit is read ahead of the program: its answers and lines are short, what follows them is not.
+        reader, writer = await asyncio.open_unix_connection(path, limit=FRAME_BYTES_MAX)
     except OSError as error:
         raise UserError("A401", "no node is running here", where=str(path), fix="atoll up") from error
     writer.write(_encode({"method": method, "params": params or {}}) + b"\n")
