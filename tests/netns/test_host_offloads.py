@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.netns.lan import hosts
+from tests.netns.lan import cannot, hosts
 from tests.process.node_world import until
 
 pytestmark = pytest.mark.netns
@@ -21,7 +21,7 @@ table inet lie {
 def test_an_offload_that_lies_is_found_out_and_the_node_goes_without() -> None:
     with hosts(2) as (one, two):
         if one.inside(sys.executable, "-c", ASK) != "True\n":
-            pytest.skip("this kernel has no such offload")
+            cannot("this kernel has no such offload")
         two.inside("nft", SWALLOW)
         assert two.inside(sys.executable, "-c", ASK) == "False\n"
         invite = one.up().invite

@@ -4,6 +4,7 @@
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 
@@ -45,10 +46,23 @@ def pair() -> Generator[tuple[Host, Host]]:
         yield one, two
 
 
+def by_exec(host: Host, *command: str) -> list[str]:
+    return host.command(sys.executable, "-m", "atoll.cli", "exec", "--state", str(host.state), "--", *command)
+
+
+@contextmanager
+def serving(host: Host) -> Generator[None]:
+    """Serve in the overlay by ``atoll exec``."""
+    command = by_exec(host, sys.executable, "-c", SERVE)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield
+
+
 def run_in(host: Host, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command by ``atoll exec``."""
-    arguments = [sys.executable, "-m", "atoll.cli", "exec", "--state", str(host.state), "--", *command]
-    return subprocess.run(host.command(*arguments), capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    return subprocess.run(by_exec(host, *command), capture_output=True, text=True, timeout=60, check=False, cwd="/")
 
 
 def python_in(host: Host, program: str, *arguments: str) -> str:
@@ -60,21 +74,7 @@ def python_in(host: Host, program: str, *arguments: str) -> str:
 def test_a_program_reaches_one_that_serves_in_the_overlay_by_each_of_its_names(pair: tuple[Host, Host]) -> None:
     one, two = pair
     assert two.ready is not None
-    arguments = [
-        sys.executable,
-        "-m",
-        "atoll.cli",
-        "exec",
-        "--state",
-        str(two.state),
-        "--",
-        sys.executable,
-        "-c",
-        SERVE,
-    ]
-    with subprocess.Popen(two.command(*arguments), stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
+    with serving(two):
         names = ("n1", "n1.atoll", f"n1.{two.ready.group}.atoll", two.ready.address)
         assert [python_in(one, FETCH, name) for name in names] == ["hello from n1\n"] * 4
 
@@ -82,21 +82,7 @@ def test_a_program_reaches_one_that_serves_in_the_overlay_by_each_of_its_names(p
 def test_a_program_reaches_its_own_machine_by_its_own_address(pair: tuple[Host, Host]) -> None:
     one, _ = pair
     assert one.ready is not None
-    arguments = [
-        sys.executable,
-        "-m",
-        "atoll.cli",
-        "exec",
-        "--state",
-        str(one.state),
-        "--",
-        sys.executable,
-        "-c",
-        SERVE,
-    ]
-    with subprocess.Popen(one.command(*arguments), stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
+    with serving(one):
         for name in ("n0", "n0.atoll", one.ready.address, one.ready.address):
             assert python_in(one, FETCH, name) == "hello from n1\n"
 

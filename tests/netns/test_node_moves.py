@@ -12,32 +12,6 @@ from tests.process.node_world import until
 
 pytestmark = pytest.mark.netns
 
-# Answers each byte, and says how long the longest wait for an answer was, s.
-ECHO = """
-import socket, sys
-server = socket.create_server((sys.argv[1], 4000), family=socket.AF_INET6)
-print("ready", flush=True)
-link, _ = server.accept()
-while (data := link.recv(1)):
-    link.sendall(data)
-"""
-ASK = """
-import socket, sys, threading, time
-link = socket.create_connection((sys.argv[1], 4000), 10)
-link.settimeout(20)
-worst, moved = 0.0, threading.Event()
-threading.Thread(target=lambda: (sys.stdin.readline(), moved.set()), daemon=True).start()
-print("ready", flush=True)
-for _ in range(10_000):
-    began = time.monotonic()
-    link.sendall(b"x")
-    assert link.recv(1) == b"x"
-    worst = max(worst, time.monotonic() - began)
-    if moved.wait(0.02):
-        break
-print(worst)
-"""
-
 # Ends at the second notice.
 WATCH = """
 import asyncio
@@ -78,22 +52,14 @@ def test_a_machine_that_moves_is_found_at_once_and_keeps_its_connections() -> No
         second.up("--tun", invite, listen=f"0.0.0.0:{PORT}")
         third.up("--tun", first.atoll("invite").stdout.split()[-1])
         until(lambda: all(peer.state == "ok" for peer in first.status().peers), "all paths")
-        with (
-            first.python(ECHO, first.address) as server,
-            second.python(ASK, first.address) as client,
-        ):
-            assert server.stdout is not None
-            assert client.stdout is not None
-            assert client.stdin is not None
-            assert server.stdout.readline() == "ready\n"
-            assert client.stdout.readline() == "ready\n"
+        with talking(first, second) as talk:
+            talk.goes_on()
             old = second.ip
             second.ip = NEW
             move(second, old)
+            worst_s = talk.goes_on()
             until(lambda: lists(first, "n1") == lists(third, "n1") == f"{NEW}:{PORT}", "the new place")
-            client.stdin.write("moved\n")
-            client.stdin.flush()
-            worst_s = float(client.stdout.readline())
+            worst_s = max(worst_s, talk.goes_on())
         assert worst_s < 5
         # Its own word: it is called there by who begins later, too.
         until(lambda: NEW.encode() in (third.state / "roster").read_bytes(), "the new place in the rosters")

@@ -16,6 +16,7 @@ from aioquic.quic.connection import QuicConnection
 
 from atoll.base.errors import LimitError
 from atoll.base.ids import GroupId, NodeId
+from atoll.conduit.far import read_exactly
 from atoll.conduit.limits import (
     ACCEPT_TIMEOUT_S,
     BUFFERED_BYTES_MAX,
@@ -119,7 +120,7 @@ class World:
         """Send, wait for the echo, and return how long it took."""
         start = self.loop.time()
         await stream.write(data)
-        assert await stream.read_exactly(len(data)) == data
+        assert await read_exactly(stream, len(data)) == data
         return self.loop.time() - start
 
 
@@ -509,7 +510,7 @@ def test_late_bytes_of_a_stream_that_was_given_up_do_not_open_it_again() -> None
     async def serve(stream: Stream, service: Service) -> None:
         served.append(service)
         stream.accept()
-        await stream.read_exactly(100_000)  # By now many more are on their way.
+        await read_exactly(stream, 100_000)  # By now many more are on their way.
         stream.close()
 
     served: list[Service] = []

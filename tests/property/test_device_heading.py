@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled loop over relay frames and Python's write the same headers, and stop at the same frame."""
 
-import os
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.base.compiled import is_compiled
 from atoll.device.nic.frame import FRAME_HEADER_BYTES, LABEL_END, Heading
 
 KINDS = (b"\x04\0\0\0", b"\x06\0\0\0")
 KEYS = st.binary(min_size=32, max_size=32)
 LABELS = st.integers(0, LABEL_END - 1)
 
-
-@pytest.fixture(autouse=True)
-def compiled() -> None:
-    if not is_compiled():
-        message = "atoll-fast is not installed: make fast"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def frames_of(datagrams: list[bytes], size: int) -> bytearray:

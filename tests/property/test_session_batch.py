@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled loop and Python's make the same bytes of any packet, and stop at the same datagram."""
 
-import os
 from struct import pack
 
 import pytest
@@ -9,7 +8,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.base.compiled import is_compiled
 from atoll.device.nic.segments import Bulk
 from atoll.overlay.session import Burst, Run, Sessions
 from atoll.overlay.session.batch import batch_of
@@ -21,14 +19,7 @@ KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 INDEX = 0xDEADBEEF
 FIRST = 2**40 + 5
 
-
-@pytest.fixture(autouse=True)
-def compiled() -> None:
-    if not is_compiled():
-        message = "atoll-fast is not installed: make fast"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def keypair(*, is_compiled: bool, aes: bool) -> Keypair:

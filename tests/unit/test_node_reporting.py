@@ -9,6 +9,7 @@ import msgspec
 from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.cli import render
+from atoll.device.nic.messages import NicCounters
 from atoll.group.messages import REFUSED_DUPLICATE, Hello, Refused, encode
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
@@ -82,7 +83,10 @@ def test_a_healthy_group_is_all_ok_with_numbers() -> None:
 
 def test_what_a_member_sent_and_was_dropped_is_told_of_it_alone() -> None:
     world = running(20)
-    around = replace(around_of(world, 0), dropped={node_of(world, 1): {"packet-foreign": 7}})
+    around = replace(
+        around_of(world, 0), dropped=NicCounters({"tun-queue": 2}, {node_of(world, 1): {"packet-foreign": 7}})
+    )
+    assert status_view(around).dropped == {"tun-queue": 2}
     told = {peer.name: peer.dropped for peer in status_view(around).peers}
     assert told.pop(SITES[1]) == {"packet-foreign": 7}
     assert not any(told.values())

@@ -5,7 +5,8 @@ import asyncio
 from typing import Final, final
 
 from atoll.base.ids import NodeId
-from atoll.conduit.forward import LOOPBACK, Carriers, FarEnd, reset
+from atoll.conduit.far import FarEnd
+from atoll.conduit.forward import LOOPBACK, Carriers, reset
 from atoll.conduit.limits import DIAL_TIMEOUT_S, PROXY_VERDICT_S, READ_BYTES_MAX
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service
 

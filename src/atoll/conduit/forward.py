@@ -12,21 +12,20 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from struct import pack
-from typing import Final, Protocol, final
+from typing import Final, final
 
 from atoll.base.errors import LimitError, UserError
 from atoll.base.ids import NodeId
+from atoll.conduit.far import FarEnd, both_ways, end_service
 from atoll.conduit.kernel import Allow, InnerTcp
 from atoll.conduit.limits import DIAL_TIMEOUT_S, FORWARD_CONNECTIONS_MAX, READ_BYTES_MAX
-from atoll.conduit.pump import Pump, hold_back, let_go, taken_over
+from atoll.conduit.pump import RESET_ON_CLOSE, Pump, hold_back, let_go, taken_over
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
 from atoll.conduit.streams import StreamHost
 
 __all__ = [
     "LOOPBACK",
     "Carriers",
-    "FarEnd",
     "Listener",
     "ReachSelf",
     "TcpForward",
@@ -37,7 +36,6 @@ __all__ = [
 ]
 
 LOOPBACK: Final = "127.0.0.1"
-_RESET_ON_CLOSE: Final = pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST, not FIN.
 
 
 def local_port_taken(protocol: str, local: str, error: OSError) -> UserError:
@@ -54,26 +52,6 @@ def local_port_taken(protocol: str, local: str, error: OSError) -> UserError:
 
 ServeClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 """Serve one local connection, and close it."""
-
-
-class FarEnd(Protocol):
-    """What ``splice`` needs of the other side; a ``Stream`` is one. Broken: BrokenStreamError or OSError."""
-
-    async def read(self, size_max: int) -> bytes:
-        """Return 1 to ``size_max`` bytes; b"" at the end."""
-        ...
-
-    async def write(self, data: bytes) -> None:
-        """Take bytes, once there is room for them."""
-        ...
-
-    def write_end(self) -> None:
-        """Close the sending half."""
-        ...
-
-    def close(self) -> None:
-        """End it; with a reset where a half has not ended."""
-        ...
 
 
 ReachSelf = Callable[[int], Awaitable[FarEnd]]
@@ -122,11 +100,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening and end what is open."""
-        if self._server is not None:
-            self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_service(self._server, self._tasks)
 
     @contextmanager
     def hold(self, sockets: int) -> Generator[None]:
@@ -273,25 +247,15 @@ async def splice(
     stream: FarEnd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b""
 ) -> None:
     """Copy both ways until both have ended, or reset both sides as soon as one breaks; ``first`` goes ahead upwards."""
-    up = asyncio.ensure_future(_copy_up(stream, reader, first))
-    down = asyncio.ensure_future(_copy_down(stream, writer))
-    is_whole = False
-    try:
-        await asyncio.gather(up, down)
-        is_whole = True
-    except (BrokenStreamError, OSError):
-        pass  # One side broke; the other is told below.
-    finally:
-        up.cancel()
-        down.cancel()
-        try:
-            await asyncio.gather(up, down, return_exceptions=True)
-        finally:  # A cancellation may come here too, and must not leave either side open.
-            stream.close()
-            if is_whole:
-                writer.close()
-            else:
-                reset(writer)
+
+    def end(is_whole: bool) -> None:  # noqa: FBT001 - the shape that ``both_ways`` calls.
+        stream.close()
+        if is_whole:
+            writer.close()
+        else:
+            reset(writer)
+
+    await both_ways(_copy_up(stream, reader, first), _copy_down(stream, writer), end)
 
 
 async def _copy_up(stream: FarEnd, reader: asyncio.StreamReader, first: bytes) -> None:
@@ -314,5 +278,5 @@ def reset(writer: asyncio.StreamWriter) -> None:
     """End a connection at once: the other side sees a reset."""
     connection: socket.socket = writer.get_extra_info("socket")
     if connection.fileno() >= 0:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     writer.transport.abort()

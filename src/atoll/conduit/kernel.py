@@ -22,6 +22,7 @@ from typing import Final, final
 
 from atoll.base.errors import LimitError, LinkError, UserError, WireError
 from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId, address_of, packed_address_of
+from atoll.conduit.far import end_service, read_exactly
 from atoll.conduit.limits import (
     DIAL_TIMEOUT_S,
     IDLE_TIMEOUT_S,
@@ -364,11 +365,7 @@ class InnerService:
 
     async def close(self) -> None:
         """Stop listening and end what is open."""
-        if self._server is not None:
-            self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_service(self._server, self._tasks)
 
     def _accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hold_back(writer)
@@ -416,12 +413,7 @@ class InnerService:
         if len(self._tasks) > INNER_CONNECTIONS_MAX or self._held.of(caller.node) > INNER_PER_PEER_MAX:
             return Reason.LIMIT
         async with asyncio.timeout(INNER_OPENING_S):
-            data = b""
-            while len(data) < OPENING_BYTES:
-                more = await caller.read(OPENING_BYTES - len(data))
-                if not more:
-                    raise BrokenStreamError(Reason.RESET)
-                data += more
+            data = await read_exactly(caller, OPENING_BYTES)
         try:
             opening = Opening.decode(data)
         except WireError:

@@ -12,19 +12,20 @@ from struct import pack
 from typing import Final, final
 
 from atoll.base.ids import NodeId
+from atoll.conduit.far import both_ways
 from atoll.conduit.limits import PUMP_BYTES_MAX
 from atoll.conduit.stream import BrokenStreamError, Reason
 
-__all__ = ["InnerConnection", "Pump", "hold_back", "let_go", "reset_socket", "taken_over"]
+__all__ = ["RESET_ON_CLOSE", "InnerConnection", "Pump", "hold_back", "let_go", "reset_socket", "taken_over"]
 
-_RESET_ON_CLOSE: Final = pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST, not FIN.
+RESET_ON_CLOSE: Final = pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST, not FIN.
 
 
 def reset_socket(connection: socket.socket) -> None:
     """Close a connection so that the other side sees a reset. Harmless when repeated."""
     if connection.fileno() >= 0:
         with suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         connection.close()
 
 
@@ -162,25 +163,15 @@ class Pump:
             far: The member's side; its verdict is waited for before anything of it reaches ``near``.
             first: Goes ahead to ``far``.
         """
-        up = asyncio.ensure_future(self._copy_up(near, far, first))
-        down = asyncio.ensure_future(self._copy_down(far, near))
-        is_whole = False
-        try:
-            await asyncio.gather(up, down)
-            is_whole = True
-        except (BrokenStreamError, OSError):
-            pass  # One side broke; the other is told below.
-        finally:
-            up.cancel()
-            down.cancel()
-            try:
-                await asyncio.gather(up, down, return_exceptions=True)
-            finally:  # A cancellation may come here too, and must not leave either side open.
-                for end in (near, far.socket):
-                    if is_whole:
-                        end.close()
-                    else:
-                        reset_socket(end)
+
+        def end(is_whole: bool) -> None:  # noqa: FBT001 - the shape that ``both_ways`` calls.
+            for side in (near, far.socket):
+                if is_whole:
+                    side.close()
+                else:
+                    reset_socket(side)
+
+        await both_ways(self._copy_up(near, far, first), self._copy_down(far, near), end)
 
     async def _copy_up(self, near: socket.socket, far: InnerConnection, first: bytes) -> None:
         if first:

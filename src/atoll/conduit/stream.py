@@ -166,20 +166,6 @@ class Stream:
         self._release_if_done()
         return chunk
 
-    async def read_exactly(self, size: int) -> bytes:
-        """Return exactly ``size`` bytes.
-
-        Raises:
-            BrokenStreamError: As ``read``; or the stream ended before (RESET).
-        """
-        data = b""
-        while len(data) < size:
-            chunk = await self.read(size - len(data))
-            if not chunk:
-                raise BrokenStreamError(Reason.RESET)
-            data += chunk
-        return data
-
     async def write(self, data: bytes) -> None:
         """Queue bytes to send; wait first while more than UNSENT_BYTES_MAX bytes are waiting already.
 

@@ -19,6 +19,7 @@ from typing import Final, final
 from atoll.base.errors import LimitError, LinkError, WireError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
 from atoll.conduit.connection import Connection, ConnectionKey
+from atoll.conduit.far import read_exactly
 from atoll.conduit.limits import ACCEPT_TIMEOUT_S, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX
 from atoll.conduit.packets import UdpPacket, build_udp
 from atoll.conduit.quic import PeerQuic, client_configuration, first_connection_id, server_configuration
@@ -195,7 +196,7 @@ class StreamHost:
     async def _served(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(ACCEPT_TIMEOUT_S):
-                header = await stream.read_exactly(HEADER_BYTES)
+                header = await read_exactly(stream, HEADER_BYTES)
             service = Service.decode(header)
             if service.kind is Kind.ECHO:
                 await _echo(stream)

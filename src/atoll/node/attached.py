@@ -18,7 +18,7 @@ import msgspec
 from atoll.base.errors import WireError
 from atoll.base.ids import NodeId
 from atoll.conduit.correspondence import Correspondence
-from atoll.conduit.forward import FarEnd
+from atoll.conduit.far import FarEnd
 from atoll.conduit.limits import READ_BYTES_MAX
 from atoll.conduit.stream import BrokenStreamError, Reason
 from atoll.node.limits import ATTACHED_UNREAD_BYTES_MAX, FRAME_BYTES_MAX

@@ -13,7 +13,7 @@ from atoll.base.errors import LimitError, UserError
 from atoll.base.ids import NodeId
 from atoll.conduit.correspondence import Correspondence
 from atoll.conduit.dial import dial, dial_self
-from atoll.conduit.forward import FarEnd
+from atoll.conduit.far import FarEnd
 from atoll.conduit.names import Missing
 from atoll.conduit.proxy_answer import DENIALS
 from atoll.conduit.stream import BrokenStreamError, Reason

@@ -4,13 +4,14 @@
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, final
 
 from atoll.base.ids import DIRECT, Endpoint, NodeId, address_of
 from atoll.base.member import Member
 from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
+from atoll.device.nic.messages import NicCounters
 from atoll.node.addresses import endpoint_text
 from atoll.node.control import Control
 from atoll.node.views import CandidateView, PeerView, RelayView, StatusView, SwitchView, WhyView
@@ -49,6 +50,9 @@ class RelayMeter:
         return len({label for at_ns, label, size in self._recent if size and now_ns - at_ns < METER_NS})
 
 
+_NOTHING: Final = NicCounters({})
+
+
 @dataclass(frozen=True, slots=True)
 class Around:
     """What the views need besides the machines.
@@ -63,7 +67,7 @@ class Around:
         meter: What we forwarded.
         warnings: Sentences for people.
         device: What the packet device uses of this machine.
-        dropped: What each member sent that was dropped, by reason.
+        dropped: What the packet device dropped, and how much of it came from each member.
     """
 
     control: Control
@@ -75,7 +79,7 @@ class Around:
     meter: RelayMeter
     warnings: tuple[str, ...] = ()
     device: str = ""
-    dropped: Mapping[bytes, dict[str, int]] = field(default_factory=dict[bytes, dict[str, int]])
+    dropped: NicCounters = _NOTHING
 
 
 def name_of(control: Control, node: bytes) -> str:
@@ -100,6 +104,7 @@ def status_view(around: Around) -> StatusView:
         uptime_s=(around.now_ns - around.started_ns) / SECOND_NS,
         listen=around.listen,
         device=around.device,
+        dropped=around.dropped.dropped,
         peers=peers,
         relaying=RelayView(
             will=own.relay.value,
@@ -152,7 +157,7 @@ def _peer_view(around: Around, member: Member) -> PeerView:
         session=report is not None and report.session,
         relay=member.relay.value,
         endpoint=None if endpoint is None else endpoint_text(endpoint),
-        dropped=around.dropped.get(member.node, {}),
+        dropped=around.dropped.peers.get(member.node, {}),
     )
 
 

@@ -157,7 +157,7 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._endpoints: dict[bytes, Endpoint] = {}
         self._meter = RelayMeter()
-        self._dropped: dict[bytes, dict[str, int]] = {}
+        self._dropped = NicCounters({})
         self._listen: tuple[Endpoint, ...] = ()
         self._device = Listening(())  # What the packet device said of itself.
         self._control: Control | None = None
@@ -480,8 +480,8 @@ class Node:
                     self._endpoints[node] = (host, port)
                     if self._performer is not None:
                         self._performer.feed(report)
-                case NicCounters(_, peers):
-                    self._dropped = peers
+                case NicCounters():
+                    self._dropped = report
                 case Timestamp(wall_ns):
                     self._keep_timestamp(wall_ns)
                 case TunLost(error):

@@ -187,7 +187,8 @@ class RelayView(msgspec.Struct, frozen=True, kw_only=True):
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``status``. ``degraded`` decides ``--check``'s exit status 4: a peer that is not ok, or a warning.
 
-    ``warnings`` are sentences; one that begins with a code has an entry in the catalogue.
+    ``warnings`` are sentences; one that begins with a code has an entry in the catalogue. ``dropped`` counts what the
+    packet device dropped since it started, by reason (``device/nic/counters.py``); at most some seconds old.
     """
 
     schema: str = STATUS_SCHEMA
@@ -204,6 +205,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     degraded: bool
     warnings: tuple[str, ...] = ()
     device: str = ""
+    dropped: dict[str, int] = {}
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,12 +64,10 @@ REPORT_NS: Final = 5 * SECOND_NS  # How often numbers of our links are compared 
 HEARSAY_NS: Final = SECOND_NS  # What a relay says of its links is looked at after this; our own probes are faster.
 DEVIATION_US_MAX: Final = 0xFFFF  # Told at most: a link then has 28 bytes at most, and 40 of them fit a message.
 JITTERS: Final = 32  # Jitters drawn at a time.
-PLACES_NS_MIN: Final = (
-    2 * SECOND_NS
-)  # Where members behind NATs are is said again after this, because who has just been
-PLACES_NS_MAX: Final = (
-    30 * SECOND_NS
-)  # told may not know that member yet, or have no session with it; and doubled to this.
+# Where members behind NATs are is said again after the first of these, because who has just been told may not know that
+# member yet, or have no session with it; then after twice as long each time, up to the second.
+PLACES_NS_MIN: Final = 2 * SECOND_NS
+PLACES_NS_MAX: Final = 30 * SECOND_NS
 INTRODUCED_NS: Final = SECOND_NS  # Limit. A life takes longer to begin; who claims to begin more often is not answered.
 PUNCHES: Final = 16  # Questions to a suggested place, so that both NATs open while both ends knock ...
 PUNCH_GAP_NS: Final = 250 * MILLISECOND_NS

@@ -18,12 +18,12 @@ from atoll.device.nic.frame import FRAME_HEADER_BYTES, FRAME_KIND, label_of
 from atoll.device.nic.guest_bursts import OVERHEAD_BYTES, GuestBursts, ends_of
 from atoll.device.nic.guests import Guests
 from atoll.device.nic.inlet import Inlet
-from atoll.device.nic.outlet import Outlet
+from atoll.device.nic.outlet import Outlet, bursts_of
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import BLOCK_BYTES, IPV6_HEADER_BYTES, IPV6_NIBBLE
 from atoll.device.nic.relay import Arrival, Forward, Relay
 from atoll.device.nic.segments import CONTINUED_NIBBLE, UNFINISHED, Bulk, Joint, head_bytes_of, single
-from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
+from atoll.host.udp import BURST_BYTES_MAX
 from atoll.overlay.session import Burst, Run, Sessions
 
 __all__ = ["Bursts", "Slow"]
@@ -138,9 +138,8 @@ class Bursts:
         end = self._sessions.seal_burst(peer.public_key, burst, now_ns, wall_ns)
         if end is None:
             return False
-        most = step * min(BURST_DATAGRAMS_MAX, BURST_BYTES_MAX // step)
-        for at in range(0, end, most):
-            self._outlet.send_burst(peer, via, self._sealed[at : min(at + most, end)], step)
+        for part in bursts_of(self._sealed[:end], step):
+            self._outlet.send_burst(peer, via, part, step)
         peer.count_sent(via, count)
         self._slow.count_flow(peer, sent=count)
         return True

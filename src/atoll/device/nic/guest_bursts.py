@@ -18,8 +18,8 @@ from atoll.base.compiled import COMPILED
 from atoll.base.ids import Endpoint
 from atoll.device.nic.guests import Guest, Guests
 from atoll.device.nic.inlet import Inlet
-from atoll.device.nic.outlet import Outlet
-from atoll.device.nic.plaintext import IPV6_NIBBLE
+from atoll.device.nic.outlet import Outlet, bursts_of
+from atoll.device.nic.plaintext import BLOCK_BYTES, IPV6_NIBBLE
 from atoll.device.nic.segments import (
     IPV6_BYTES,
     PACKET_BYTES_MAX,
@@ -30,7 +30,7 @@ from atoll.device.nic.segments import (
     finish,
     follows,
 )
-from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
+from atoll.host.udp import BURST_BYTES_MAX
 from atoll.overlay.session import BURST_MAX, Burst, Run
 
 __all__ = ["OVERHEAD_BYTES", "GuestBursts", "ends_of"]
@@ -38,7 +38,6 @@ __all__ = ["OVERHEAD_BYTES", "GuestBursts", "ends_of"]
 Follows = Callable[[memoryview, int, int, int, int], int]
 
 OVERHEAD_BYTES: Final = 32  # Of a data packet: header and tag.
-_BLOCK_BYTES: Final = 16
 
 
 def ends_of(length: int, size: int, least: int) -> list[int]:
@@ -162,7 +161,7 @@ class GuestBursts:
     def send(self, guest: Guest, bulk: Bulk, now_ns: int, wall_ns: int) -> bool:
         """Send a large packet; False: there is no session now, or it is too large, and nothing was done."""
         endpoint, size = guest.endpoint, bulk.head_bytes + bulk.size
-        step = size + -size % _BLOCK_BYTES + OVERHEAD_BYTES
+        step = size + -size % BLOCK_BYTES + OVERHEAD_BYTES
         if endpoint is None or bulk.count * step > len(self._sealed) or step > BURST_BYTES_MAX:
             return False
         if not self._is_compiled:
@@ -173,9 +172,8 @@ class GuestBursts:
         end = self._guests.seal_burst(guest, burst, now_ns, wall_ns)
         if end is None:
             return False
-        most = step * min(BURST_DATAGRAMS_MAX, BURST_BYTES_MAX // step)
-        for at in range(0, end, most):
-            self._outlet.bursts.append((endpoint, self._sealed[at : min(at + most, end)], step))
+        for part in bursts_of(self._sealed[:end], step):
+            self._outlet.bursts.append((endpoint, part, step))
         return True
 
 
@@ -187,7 +185,7 @@ def _finished(bulk: Bulk, scratch: memoryview) -> Iterator[tuple[int, int]]:
     """Yield (from, until) in ``scratch`` of each segment: checksum done, padded; good until the next is asked for."""
     for start, until in bulk.segments():
         size = until - start
-        end = size + -size % _BLOCK_BYTES
+        end = size + -size % BLOCK_BYTES
         scratch[:size] = memoryview(bulk.buffer)[start:until]
         scratch[0] = IPV6_NIBBLE << 4 | scratch[0] & 0x0F
         finish(scratch[:size], IPV6_BYTES, SUM_AT[scratch[6]])

@@ -40,7 +40,7 @@ from atoll.device.nic.meter import Meter
 from atoll.device.nic.outlet import Outlet
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
-from atoll.device.nic.segments import UNFINISHED, finished
+from atoll.device.nic.segments import PADDING_BYTES_MAX, UNFINISHED, finished
 from atoll.overlay.orders import DropGuest, SetGuest, YieldGuest
 from atoll.overlay.reports import GuestDown, GuestUp
 from atoll.overlay.session import (
@@ -61,7 +61,6 @@ _INITIATION: Final = b"\x01\0\0\0"
 _RESPONSE: Final = 2
 _ANSWERS: Final = {b"\x02\0\0\0": 8, b"\x03\0\0\0": 4, b"\x04\0\0\0": 4}  # Where the receiver's index stands.
 _HANDSHAKE_BYTES_MIN: Final = 64
-_PADDING_BYTES_MAX: Final = 15
 
 GuestOrder = OpenGateway | CloseGateway | ServeGuest | RefuseGuest | ShareGateway | SetGuest | DropGuest | YieldGuest
 
@@ -349,7 +348,7 @@ class Guests:
     def take(self, guest: Guest, plaintext: bytes) -> None:
         """Take what came out of a guest's session just now, not empty."""
         length = (plaintext[4] << 8 | plaintext[5]) + IPV6_HEADER_BYTES if len(plaintext) >= IPV6_HEADER_BYTES else 0
-        if plaintext[0] >> 4 != IPV6_NIBBLE or not 0 < length <= len(plaintext) <= length + _PADDING_BYTES_MAX:
+        if plaintext[0] >> 4 != IPV6_NIBBLE or not 0 < length <= len(plaintext) <= length + PADDING_BYTES_MAX:
             self._counters.drop("guest-malformed")
         elif plaintext[8:24] != guest.address:
             self._counters.drop("guest-foreign")

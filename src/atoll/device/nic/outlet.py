@@ -18,7 +18,7 @@ from atoll.device.nic.relay import Arrival
 from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
 from atoll.overlay.session import Outgoing
 
-__all__ = ["Outlet", "gathered"]
+__all__ = ["Outlet", "bursts_of", "gathered"]
 
 _INITIATION: Final = 1
 _RESPONSE: Final = 2
@@ -139,6 +139,13 @@ class Outlet:
         """Report where a peer is, if that is news."""
         if news and not peer.endpoint_due_ns:
             self._evidence.endpoint(peer, now_ns)
+
+
+def bursts_of(data: memoryview, step: int) -> Iterator[memoryview]:
+    """Yield datagrams that stand back to back, ``step`` bytes apart, in parts that one burst takes."""
+    most = step * min(BURST_DATAGRAMS_MAX, BURST_BYTES_MAX // step)
+    for at in range(0, len(data), most):
+        yield data[at : at + most]
 
 
 def gathered(outbox: Sequence[tuple[Endpoint, bytes]]) -> Iterator[tuple[Endpoint, bytes, int]]:

@@ -316,7 +316,7 @@ def follows(data: memoryview, step: int, size: int, count: int, last: int) -> in
     length = _segment_bytes(data[: size if count > 1 else last])
     if not length or data[_TCP_FLAGS_AT] & ~(FIN_PSH | CWR | _ACK | _ECE):
         return 0
-    first = data[: IPV6_BYTES + (data[52] >> 4) * 4].tobytes()
+    first = data[: head_bytes_of(data)].tobytes()
     sequence, total, found = _U32.unpack_from(first, _TCP_SEQUENCE_AT)[0], length - len(first), 1
     ended = bool(first[_TCP_FLAGS_AT] & FIN_PSH)
     while found < count and not ended:
@@ -335,7 +335,7 @@ def _segment_bytes(packet: memoryview) -> int:
     """Return the length without padding of a TCP segment whose checksum is right; 0: it is none."""
     if len(packet) < IPV6_BYTES + TCP_BYTES_MIN or packet[0] >> 4 != IPV6_NIBBLE or packet[6] != PROTOCOL_TCP:
         return 0
-    length, head_bytes = IPV6_BYTES + (packet[4] << 8 | packet[5]), IPV6_BYTES + (packet[52] >> 4) * 4
+    length, head_bytes = IPV6_BYTES + (packet[4] << 8 | packet[5]), head_bytes_of(packet)
     if not IPV6_BYTES + TCP_BYTES_MIN <= head_bytes < length <= len(packet) <= length + PADDING_BYTES_MAX:
         return 0
     return length if is_right(packet[:length]) else 0
