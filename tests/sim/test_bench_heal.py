@@ -19,7 +19,8 @@ def test_a_seed_is_one_trial_and_every_destination_heals() -> None:
     shared = sum(kind == "shared cut" for kind, _ in first) // SHARED
     assert shared, "this seed has a shared cut; with another simulator take another seed"
     assert len(first) == STRIKES + shared * (SHARED - 1)
-    assert all(0 < seconds < NEVER for _, seconds in first)
+    # A loss may show nowhere: what it took before the doubt came again.
+    assert all((kind == "loss" or seconds > 0) and 0 <= seconds < NEVER for kind, seconds in first)
 
 
 @pytest.mark.parametrize("data", DATA_SETS, ids=lambda data: data.name)

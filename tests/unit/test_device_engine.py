@@ -15,7 +15,9 @@ from atoll.device.nic.limits import (
     COUNTERS_NS,
     FLOW_NS,
     OUTBOX_MAX,
+    PACKETS_RECENT_MAX,
     PACKETS_WAITING_MAX,
+    RECENT_NS,
     STAMP_AHEAD_NS,
     TAGS_MAX,
     TRANSMIT_LABELS_MAX,
@@ -300,9 +302,11 @@ def test_data_are_counted_by_their_way() -> None:
         world.lost = lambda sent: sent[0] == world.at[0] and next(lost)
         world.send(0, 1)
     world.lost = lambda _: False
+    world.now_ns += RECENT_NS + 1
     world.order(0, SetRoute(target, 0, relay))
     for _ in range(4):
         world.send(0, 1)
+    world.now_ns += RECENT_NS + 1
     world.order(0, SetRoute(target, 0, DIRECT, relay))  # By two ways at once: the count of neither.
     for _ in range(3):
         world.send(0, 1)
@@ -310,6 +314,41 @@ def test_data_are_counted_by_their_way() -> None:
     world.say(0, 1, MESSAGE, relay)
     counted = [(one.via, one.data_sent, one.data_seen) for one in world.reports[1] if isinstance(one, ControlReceived)]
     assert counted == [(DIRECT, 5, 3), (relay, 4, 4)]
+
+
+def test_what_a_failed_way_lost_is_sent_again_by_the_new_one_and_comes_once() -> None:
+    world = World(3)
+    world.introduce()
+    world.lease(0, 2, 1)
+    relay, target = world.node(2), world.node(1)
+    world.send(0, 1, b"old")
+    world.now_ns += RECENT_NS + 1
+    world.send(0, 1, b"came")
+    world.lost = lambda sent: (sent[0], sent[1]) == (world.at[0], world.at[1])
+    world.send(0, 1, b"lost")
+    world.send(0, 1, b"tagged", tag=1)
+    world.order(0, SetRoute(target, 0, DIRECT, relay))
+    assert world.packets(1) == [b"old", b"came", b"lost"]  # Neither what is old, nor what has another route.
+    assert world.dropped(1)["session-replayed"] == 1
+    before = len(world.frames())
+    world.order(0, SetRoute(target, 0, relay))
+    assert len(world.frames()) == before  # Once.
+    world.lost = lambda _: False
+    world.say(0, 1, MESSAGE)
+    world.say(0, 1, MESSAGE, relay)
+    counted = [(one.via, one.data_sent, one.data_seen) for one in world.reports[1] if isinstance(one, ControlReceived)]
+    assert counted == [(DIRECT, 2, 2), (relay, 0, 1)]  # Sent directly: the old one, and the one that was tagged.
+
+
+def test_no_more_than_the_limit_is_sent_again() -> None:
+    world = World(3)
+    world.introduce()
+    world.lease(0, 2, 1)
+    world.lost = lambda sent: (sent[0], sent[1]) == (world.at[0], world.at[1])
+    for number in range(PACKETS_RECENT_MAX + 3):
+        world.send(0, 1, bytes((number,)))
+    world.order(0, SetRoute(world.node(1), 0, world.node(2)))
+    assert world.packets(1) == [bytes((number,)) for number in range(3, PACKETS_RECENT_MAX + 3)]
 
 
 def test_an_authentic_call_from_elsewhere_is_answered_there() -> None:

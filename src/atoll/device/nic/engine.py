@@ -193,6 +193,7 @@ class Engine:
             relay=self._relay,
             evidence=self._evidence,
             guests=self._guests,
+            outlet=self._outlet,
             counters=self.counters,
         )
         self.inlet: Final = Inlet(GroupId(group), self.node, self._peers, self._guests, self.counters)
@@ -435,6 +436,7 @@ class Engine:
         self._outlet.send(peer, via, sealed)
         if also is None:
             peer.count_sent(via)
+            peer.recent.append((self._now_ns, tag, via, sealed))
         else:
             self._outlet.send(peer, also, sealed)
 

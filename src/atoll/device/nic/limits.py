@@ -44,9 +44,11 @@ __all__ = [
     "OUTBOX_MAX",
     "OUTLIVES_NS",
     "PACKETS_QUEUED_MAX",
+    "PACKETS_RECENT_MAX",
     "PACKETS_WAITING_MAX",
     "PACKET_BYTES_MAX",
     "QUEUE_NS",
+    "RECENT_NS",
     "REDIAL_NS_MAX",
     "REDIAL_NS_MIN",
     "SHARES_PER_ORDER_MAX",
@@ -80,6 +82,8 @@ LISTEN_MAX: Final = 8  # Sockets of one node: a few addresses of either family.
 
 # Packets.
 PACKET_BYTES_MAX: Final = 9_216  # A jumbo frame. Our conduits send at most 1280. Longer: dropped and counted.
+PACKETS_RECENT_MAX: Final = 16  # To one peer: what may be sent again when a way fails. Oldest goes.
+RECENT_NS: Final = SECOND_NS  # By then its program has noticed by itself.
 PACKETS_WAITING_MAX: Final = 16  # For one peer without a session: a few retries of its application. Oldest goes.
 OUTBOX_MAX: Final = 4_096  # Datagrams that one call may leave to send; a tick makes a few for each peer. Newest goes.
 KEEPALIVE_S: Final = 25  # WireGuard's usual one: below the 30 s after which the shortest-lived mappings go.

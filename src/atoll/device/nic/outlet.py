@@ -12,7 +12,7 @@ from atoll.base.ids import DIRECT, Endpoint
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_HEADER_BYTES
-from atoll.device.nic.limits import OUTBOX_MAX
+from atoll.device.nic.limits import OUTBOX_MAX, RECENT_NS
 from atoll.device.nic.peers import DEFAULT_TAG, Peer
 from atoll.device.nic.relay import Arrival
 from atoll.host.udp import BURST_BYTES_MAX, BURST_DATAGRAMS_MAX
@@ -92,6 +92,25 @@ class Outlet:
             transmit.head_all(data, step)
         if endpoint is not None:
             self.bursts.append((endpoint, data, step))
+
+    def resend(self, peer: Peer, tag: int, before: bytes, ways: Iterable[bytes], now_ns: int) -> None:
+        """Send again by other ways what went last by one that may have failed; one too many dies in the replay window.
+
+        Neither way is judged by it: for the one before, these packets no longer count.
+
+        Args:
+            peer: To whom.
+            tag: Whose route has changed.
+            before: The way that it was.
+            ways: Those that are new.
+            now_ns: Monotonic time.
+        """
+        for at_ns, of, via, datagram in tuple(peer.recent):
+            if of == tag and via == before and now_ns - at_ns <= RECENT_NS:
+                peer.recent.remove((at_ns, of, via, datagram))
+                peer.count_sent(via, -1)
+                for way in ways:
+                    self.send(peer, way, datagram)
 
     def follow(self, peer: Peer, tag: int, datagram: bytes) -> None:
         """Send a datagram of a session by the route of a tag, and a copy where the route says so."""

@@ -13,6 +13,7 @@ from atoll.device.nic.frame import Heading
 from atoll.device.nic.limits import (
     CONTROL_BURST,
     CONTROL_PER_S,
+    PACKETS_RECENT_MAX,
     PACKETS_WAITING_MAX,
     TAGS_MAX,
     TRANSMIT_LABELS_MAX,
@@ -48,6 +49,7 @@ class Peer:
         boot: How often it was.
         attempts: Handshakes started since the last session came about.
         routes: By policy tag.
+        recent: (sent at, tag, way, datagram) of the last packets that went alone and by one way, oldest first.
         sizes: The longest inner packet, by way; what is not here carries BASE_BYTES.
         transmit: Labels by relay.
         tried: The place over UDP that was asked last while TCP is in use, and the token; None: none.
@@ -76,6 +78,7 @@ class Peer:
         "node",
         "psk",
         "public_key",
+        "recent",
         "routes",
         "sizes",
         "transmit",
@@ -95,6 +98,7 @@ class Peer:
         self.invited, self.psk = False, bytes(KEY_BYTES)
         self.up, self.boot, self.attempts = False, 0, 0
         self.routes: Final[dict[int, Route]] = {}
+        self.recent: Final[deque[tuple[int, int, bytes, bytes]]] = deque(maxlen=PACKETS_RECENT_MAX)
         self.sizes: Final[dict[bytes, int]] = {}
         self.transmit: Final[dict[bytes, Heading]] = {}
         self.tried: tuple[Endpoint, int] | None = None
@@ -143,7 +147,7 @@ class Peer:
         return True
 
     def count_sent(self, via: bytes, count: int = 1) -> None:
-        """Count data packets that go by this way alone."""
+        """Count data packets that go by this way alone; less than 0: they are not to count after all."""
         _count(self.data_sent, via, count)
 
     def count_seen(self, via: bytes, packets: int = 1) -> None:

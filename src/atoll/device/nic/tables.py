@@ -24,6 +24,7 @@ from atoll.device.nic.messages import (
     SetAccess,
     SetTraffic,
 )
+from atoll.device.nic.outlet import Outlet
 from atoll.device.nic.peers import Peer
 from atoll.device.nic.relay import Relay, is_label
 from atoll.overlay.orders import (
@@ -66,10 +67,11 @@ class Tables:
         relay: Both tables of labels.
         evidence: Told of peers that are gone.
         guests: Has tables of its own.
+        outlet: The way out.
         counters: Endpoints that are none are counted here.
     """
 
-    __slots__ = ("_counters", "_evidence", "_guests", "_peers", "_relay", "_sessions")
+    __slots__ = ("_counters", "_evidence", "_guests", "_outlet", "_peers", "_relay", "_sessions")
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Tables:
         relay: Relay,
         evidence: Evidence,
         guests: Guests,
+        outlet: Outlet,
         counters: Counters,
     ) -> None:
         self._peers: Final = peers
@@ -86,6 +89,7 @@ class Tables:
         self._relay: Final = relay
         self._evidence: Final = evidence
         self._guests: Final = guests
+        self._outlet: Final = outlet
         self._counters: Final = counters
 
     def apply(self, order: EngineOrder, now_ns: int, wall_ns: int) -> bool:
@@ -95,9 +99,8 @@ class Tables:
                 return self._admit(order, now_ns, wall_ns)
             case ExpelPeer(public_key):
                 self._expel(public_key)
-            case SetRoute(node, tag, via, also, copy_bytes):
-                peer = self._peers.by_node.get(node)
-                return peer is not None and peer.set_route(tag, (via, also, copy_bytes))
+            case SetRoute():
+                return self._set_route(order, now_ns)
             case SuggestEndpoint(node, host, port):
                 peer, place = self._peers.by_node.get(node), numeric_endpoint((host, port))
                 if peer is None or place is None:
@@ -160,6 +163,18 @@ class Tables:
         self._evidence.forget(peer)
         for other in self._peers.by_node.values():
             other.transmit.pop(peer.node, None)
+
+    def _set_route(self, order: SetRoute, now_ns: int) -> bool:
+        peer, tag = self._peers.by_node.get(order.node), order.tag
+        if peer is None:
+            return False
+        before, beside, _ = peer.route(tag)
+        if not peer.set_route(tag, (order.via, order.also, order.copy_bytes)):
+            return False
+        new = [way for way in (order.via, order.also) if way is not None and way not in {before, beside}]
+        if new:
+            self._outlet.resend(peer, tag, before, new, now_ns)
+        return True
 
     def _set_transmit(self, order: SetTransmitLabel, now_ns: int, wall_ns: int) -> bool:
         peer = self._peers.by_node.get(order.node)
