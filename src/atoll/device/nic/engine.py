@@ -212,9 +212,8 @@ class Engine:
         self.outbox: Final = self._outlet.outbox
         self.bursts: Final = self._outlet.bursts
         self._now_ns, self._wall_ns = now_ns, wall_ns
-        self._counters_ns = now_ns + COUNTERS_NS
+        self._counters_ns, self._stamped_ns = now_ns + COUNTERS_NS, 0
         self._counted: dict[str, int] = {}
-        self._stamped_ns = 0
         self._stamp()
 
     @property
