@@ -21,6 +21,7 @@ __all__ = ["SendQueue"]
 _SIOCOUTQ: Final = 0x5411
 _HELD_MAX: Final = 1_024  # Limit. Sends that are remembered; at the limit the newest count with the one before them.
 _WINDOW_NS: Final = 8 * MILLISECOND_NS  # A send leaves as a whole, as far as the kernel tells; this is some of them.
+_WINDOWS: Final = 32  # The fastest of them counts: in the others less was given than the card could send.
 _QUEUE_MIN: Final = 2
 _CAN_TELL: Final = sys.platform == "linux"
 
@@ -36,7 +37,18 @@ class SendQueue:
         is_standing: Whether something was held when last asked: then each send has to be noted.
     """
 
-    __slots__ = ("_began_ns", "_charged", "_count", "_drained", "_fd", "_held", "_rate", "_total", "is_standing")
+    __slots__ = (
+        "_began_ns",
+        "_charged",
+        "_count",
+        "_drained",
+        "_fd",
+        "_held",
+        "_rate",
+        "_rates",
+        "_total",
+        "is_standing",
+    )
 
     def __init__(self, fd: int) -> None:
         self._fd: Final = fd
@@ -44,6 +56,7 @@ class SendQueue:
         self._held: Final[deque[list[int]]] = deque()  # [given at, ns; bytes], oldest first.
         self._total = self._charged = 0
         self._began_ns = self._drained = self._rate = 0  # Of the window; bytes left in it; bytes in a millisecond.
+        self._rates: Final[deque[int]] = deque(maxlen=_WINDOWS)
         self.is_standing = False
 
     def _ask(self) -> int:
@@ -84,7 +97,8 @@ class SendQueue:
         while held and self._total - held[0][1] >= charged:
             self._total -= held.popleft()[1]
         if now_ns - self._began_ns >= _WINDOW_NS:
-            self._rate = self._drained * MILLISECOND_NS // (now_ns - self._began_ns)
+            self._rates.append(self._drained * MILLISECOND_NS // (now_ns - self._began_ns))
+            self._rate = max(self._rates)
             self._began_ns, self._drained = now_ns, 0
         if len(held) < _QUEUE_MIN:
             return 0
