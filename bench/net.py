@@ -167,6 +167,7 @@ def part_failover(overlays: Sequence[Overlay], options: argparse.Namespace) -> P
         Figure(f"blackhole, {trials:.0f} trials: median", "s", 0.4, ours.get("median_s"), peer=peer),
         Figure("the same: worst", "s", 1.0, ours.get("worst_s")),
         Figure("the same: TCP streams that broke", "", 0.0, ours.get("tcp_broken")),
+        Figure("the same: trials that did not begin on the direct path", "", 0.0, ours.get("not_direct")),
     ], results
 
 
