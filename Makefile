@@ -14,11 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 JOBS ?= 2
 SEED ?= 1..20
 
-.PHONY: help setup fast test check format demo sim fuzz clean
+.PHONY: help setup fast test test-compiled check format demo sim fuzz clean
 
 help:
 	@sed -n 's/^# \{0,1\}//; 1,2p' $(firstword $(MAKEFILE_LIST))
-	@echo "  make setup | make fast | make sim SEED=1..200 | make bench-NAME | make fuzz [FUZZ_SECONDS=60] | make format | make clean"
+	@echo "  make setup | make fast | make test-compiled | make sim SEED=1..200 | make bench-NAME | make fuzz [FUZZ_SECONDS=60] | make format | make clean"
 
 # One stamp for each set of packages, so that a demo does not wait for type checkers.
 $(VENV)/.made:
@@ -40,8 +40,13 @@ $(VENV)/.check: $(VENV)/.test
 	@touch $@
 
 # The compiled part is optional: where a C compiler, Python's headers and OpenSSL's are not all there, Python does the same.
-$(VENV)/.fast: $(VENV)/.run native/pyproject.toml native/setup.py $(wildcard native/src/*)
-	@mkdir -p $(VENV)/native && cp -r native/. $(VENV)/native
+# It holds for exactly these sources; after a change the node goes without it until it is made again.
+DEVICE := $(addprefix src/atoll/,base core device host overlay)
+$(VENV)/.fast: $(VENV)/.run native/pyproject.toml native/setup.py $(wildcard native/src/*) src/atoll/__init__.py \
+		$(shell find $(DEVICE) -name '*.py')
+	@echo "making the compiled part, about a minute"
+	@rm -rf $(VENV)/native && cp -r native $(VENV)/native && mkdir $(VENV)/native/atoll
+	@cp -r src/atoll/__init__.py $(DEVICE) $(VENV)/native/atoll
 	@if $(PIP) --build-constraint constraints.txt --force-reinstall --no-deps $(VENV)/native >$(VENV)/native.log 2>&1; then \
 		echo "the compiled part is installed"; \
 	else echo "without the compiled part (it needs cc, Python's headers and OpenSSL's; see $(VENV)/native.log)"; fi
@@ -53,6 +58,13 @@ setup: $(VENV)/.check $(VENV)/.fast
 
 test: $(VENV)/.test $(VENV)/.fast
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@if $(BIN)/python -c "import atoll_device" 2>/dev/null; then $(MAKE) --no-print-directory test-compiled; \
+	else echo "without the compiled part, which has the device's tests once more"; test "$(CI)" != true; fi
+
+# What tests the packet device in one process, with its modules compiled.
+test-compiled: $(VENV)/.test $(VENV)/.fast
+	$(BIN)/python -m pytest -p tests.compiled $(foreach room,unit property,$(wildcard $(foreach what,device overlay_session \
+		session host,tests/$(room)/test_$(what)_*.py)))
 
 check: $(VENV)/.check
 	$(BIN)/ruff check

@@ -1,9 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the compiled loops: two files of C against Python's stable ABI and the system's OpenSSL."""
+"""Builds what makes atoll's packet device fast, of the atoll beside it; both parts are optional.
 
+* ``atoll_fast``: the loops over a burst, in C against Python's stable ABI and the system's OpenSSL.
+* ``atoll_device``: a copy of the rooms that the device's process loads, with the modules that see packets translated by
+  mypyc. See ``atoll/host/compiled_tree.py``.
+"""
+
+import shutil
+from pathlib import Path
+from runpy import run_path
+
+from mypyc.build import mypycify
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).parent.resolve()
+PACKAGE = next(path for path in (HERE / "atoll", HERE.parent / "src" / "atoll") if path.is_dir())
+TREE = run_path(str(PACKAGE / "host" / "compiled_tree.py"))
+NIC = (
+    *(
+        "access",
+        "backlog",
+        "bursts",
+        "carriers",
+        "codel",
+        "counters",
+        "endpoints",
+        "engine",
+        "evidence",
+        "flows",
+        "frame",
+    ),
+    *(
+        "guest_bursts",
+        "guests",
+        "held",
+        "inlet",
+        "meter",
+        "outlet",
+        "peers",
+        "plaintext",
+        "process",
+        "questions",
+        "relay",
+    ),
+    *("segments", "tables", "tun_port", "whereabouts"),
+)
+COMPILED = (
+    *(f"device/nic/{name}.py" for name in NIC),
+    *(f"overlay/session/{name}.py" for name in ("keypair", "session", "sessions", "window")),
+    *(f"host/{name}.py" for name in ("clock", "send_queue", "udp")),
+)
+FLAGS = ("--ignore-missing-imports", *(str(PACKAGE / name) for name in COMPILED))
+
+
+class BuildBoth(build_ext):
+    """Puts the translated modules into a tree of their own, beside copies of all the sources."""
+
+    def get_ext_fullpath(self, ext_name: str) -> str:
+        """Return where a compiled module belongs."""
+        path = Path(super().get_ext_fullpath(ext_name))
+        if ext_name == "atoll_fast":
+            return str(path)
+        return str(Path(self.build_lib, TREE["PACKAGE"], path.relative_to(self.build_lib)))
+
+    def run(self) -> None:
+        """Build, and copy."""
+        super().run()
+        tree = Path(self.build_lib) / TREE["PACKAGE"]
+        for source in TREE["sources_of"](PACKAGE):
+            target = tree / "atoll" / source.relative_to(PACKAGE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        says = f'"""atoll\'s packet device, compiled."""\n\nSOURCES = "{TREE["digest_of"](PACKAGE)}"\n'
+        (tree / "__init__.py").write_text(says, encoding="ascii")
+
 
 setup(
+    packages=[],  # None are looked for: what stands beside this file is not to be installed as it is.
+    py_modules=[],
     ext_modules=[
         Extension(
             "atoll_fast",
@@ -12,7 +87,10 @@ setup(
             libraries=["crypto"],
             extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],
             py_limited_api=True,
-        )
+        ),
+        *mypycify(
+            ["--ignore-missing-imports", *(str(PACKAGE / name) for name in COMPILED)], opt_level="3", debug_level="0"
+        ),
     ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    cmdclass={"build_ext": BuildBoth},
 )

@@ -16,6 +16,7 @@ from random import SystemRandom
 
 import pytest
 
+import atoll
 from atoll.base.errors import LinkError, UsageError
 from atoll.base.ids import DIRECT, Endpoint, NodeId, PublicKey, node_id_of
 from atoll.device.nic.client import LAST_WORDS_BYTES_MAX, NicClient
@@ -34,6 +35,7 @@ from atoll.device.nic.messages import (
     encode_item,
     join_items,
 )
+from atoll.host.compiled_tree import PACKAGE, compiled_tree, digest_of
 from atoll.host.udp import Sent, UdpSocket
 from atoll.overlay.orders import SendControl, SetArrivalLabel, SetForwardLabel, SetRoute, SetTransmitLabel
 from atoll.overlay.reports import ControlReceived, FlowSeen, RelayMetered, SessionUp
@@ -229,6 +231,29 @@ def test_bulk_loses_no_control_message_and_keeps_order() -> None:
             assert one.client.dropped > 0  # All in one turn of the loop: more than may wait.
 
     run(scenario())
+
+
+def test_a_compiled_device_that_fails_gives_way_to_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = tmp_path / PACKAGE / "atoll" / "device" / "nic" / "__main__.py"
+    main.parent.mkdir(parents=True)
+    for package in (main.parent, main.parent.parent, main.parent.parent.parent):
+        (package / "__init__.py").touch()
+    main.write_text("raise TypeError('int object expected')", encoding="ascii")
+    digest = digest_of(Path(atoll.__file__).parent)
+    (tmp_path / PACKAGE / "__init__.py").write_text(f"SOURCES = {digest!r}", encoding="ascii")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
+
+    async def scenario() -> None:
+        async with started(2) as (one, two):
+            one.send(two, b"hello")
+            await two.until(lambda: len(two.packets()) == 1)
+
+    try:
+        assert compiled_tree() == tmp_path / PACKAGE
+        run(scenario())
+    finally:
+        sys.modules.pop(PACKAGE, None)
 
 
 def test_a_killed_device_is_noticed_and_can_be_started_again() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.device.nic.segments import Bulk
-from atoll.overlay.session import Burst, Run, Sessions
+from atoll.overlay.session import Burst, Run
 from atoll.overlay.session.batch import batch_of
 from atoll.overlay.session.keypair import Keypair
 from atoll.overlay.session.session import Session
@@ -243,7 +243,5 @@ def test_a_key_has_32_bytes(key: bytes) -> None:
 def test_sessions_use_it_unless_told_not_to() -> None:
     assert keypair(is_compiled=True, aes=True).batch_sealer is not None
     assert keypair(is_compiled=False, aes=True).batch_sealer is None
-    assert Sessions.__doc__ is not None
-    assert "compiled" in Sessions.__doc__
     assert keypair(is_compiled=True, aes=False).aes_batch_opener is not None
     assert OTHER != KEY

@@ -313,7 +313,7 @@ class Node:
                 "no TUN device" if network is None else network.offloads,
                 "bursts" if told.bursts else "one datagram at a time",
                 "AES-256-GCM" if told.aes else "ChaCha20-Poly1305",
-                "compiled" if told.compiled else "not compiled",
+                "compiled" if told.translated else "bursts compiled" if told.compiled else "not compiled",
             )
         )
 

@@ -8,6 +8,7 @@ call. The device's death is told once, by ``on_lost``; the caller starts it anew
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -42,6 +43,7 @@ from atoll.device.nic.messages import (
     join_items,
 )
 from atoll.device.nic.orphan import made_door
+from atoll.host.compiled_tree import COMPILED_VARIABLE, compiled_tree
 
 __all__ = ["NicClient"]
 
@@ -84,6 +86,7 @@ class NicClient:
         self._watch: asyncio.Task[None] | None = None
         self._listening: asyncio.Future[Listening] | None = None
         self._flushing = self._writing = self._stopping = False
+        self._tree = compiled_tree() if os.environ.get(COMPILED_VARIABLE) != "no" else None
         self._fault = ""
         self.dropped = 0
 
@@ -93,7 +96,7 @@ class NicClient:
         return None if self._process is None else self._process.pid
 
     async def start(self, configure: Configure) -> Listening:
-        """Start the process and configure it.
+        """Start the process and configure it; if a compiled one fails at that, one in Python.
 
         Returns:
             Where it listens; with ``error`` set, nowhere: then the process has ended and ``on_lost`` is not called.
@@ -104,6 +107,15 @@ class NicClient:
         """
         if self._process is not None:
             raise UsageError("the packet device is running already")
+        was_compiled = self._tree is not None
+        try:
+            return await self._start(configure)
+        except LinkError:
+            if self._tree is None and was_compiled:
+                return await self._start(configure)
+            raise
+
+    async def _start(self, configure: Configure) -> Listening:
         loop = asyncio.get_running_loop()
         try:
             ours, theirs = _pair()
@@ -125,6 +137,7 @@ class NicClient:
                     stdin=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.PIPE,  # Not our own: the file behind it may have been rotated away.
                     pass_fds=passed,
+                    env=self._environment(),
                 )
             except OSError as error:
                 ours.close()
@@ -150,6 +163,13 @@ class NicClient:
         if listening.error:
             await self._end()
         return listening
+
+    def _environment(self) -> dict[str, str] | None:
+        """Return what lets the process find the compiled device first; None: there is none."""
+        if self._tree is None:
+            return None
+        before = os.environ.get("PYTHONPATH")
+        return os.environ | {"PYTHONPATH": os.pathsep.join((str(self._tree), before) if before else (str(self._tree),))}
 
     def attach(self, order: AttachTun, fd: int) -> None:
         """Have the device serve a TUN device from the next turn of the event loop on, instead of any other.
@@ -275,6 +295,9 @@ class NicClient:
         status = await process.wait()
         if words:
             log.error("the packet device said: %s", words)
+            if self._tree is not None and status > 0:
+                log.warning("the compiled packet device failed by itself; Python's own takes its place")
+                self._tree = None
         self._readable()  # Its last reports.
         self._close()
         if self._listening is not None:

@@ -29,7 +29,7 @@ _TARGET_AT: Final = 24  # Address, 16 bytes; the ports stand behind it.
 _PORTS_AT: Final = 40
 _PORT_END: Final = 42
 _PORTS_END: Final = 44
-_SOURCE_PORT: Final = slice(16, 18)  # In ``FlowOpened.flow``.
+_SOURCE_PORT_AT: Final = 16  # In ``FlowOpened.flow``.
 _TCP_FLAGS_AT: Final = 53
 _SYN_ACK: Final = 0x12
 _SYN: Final = 0x02
@@ -113,7 +113,8 @@ class Flows:
 
     def learn(self, order: FlowOwned) -> None:
         """Take whose a flow is, if it is one that we asked for."""
-        flow = self._flows.get(order.flow if order.protocol == _TCP else order.flow[_SOURCE_PORT])
+        key = order.flow if order.protocol == _TCP else order.flow[_SOURCE_PORT_AT : _SOURCE_PORT_AT + 2]
+        flow = self._flows.get(key)
         if flow is not None:
             flow.entries, flow.tag, flow.is_known = self.entries_of(order.programs), order.tag, True
 

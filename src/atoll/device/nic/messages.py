@@ -277,6 +277,7 @@ class Listening(Tuple, frozen=True):
         bursts: Whether the kernel cuts and joins datagrams for us, as a self-test found.
         aes: Whether it seals with AES between nodes that both want it.
         compiled: Whether the loop over a burst is compiled.
+        translated: Whether the device's own modules are.
     """
 
     endpoints: tuple[tuple[str, int], ...]
@@ -285,6 +286,7 @@ class Listening(Tuple, frozen=True):
     aes: bool = False
     compiled: bool = False
     missing: tuple[tuple[str, int], ...] = ()
+    translated: bool = False
 
 
 class PacketReceived(Tuple, frozen=True):

@@ -65,6 +65,7 @@ from atoll.device.nic.outlet import gathered
 from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
+from atoll.host.compiled_tree import COMPILED_VARIABLE, is_compiled_module
 from atoll.host.cpu import prefers_aes
 from atoll.host.heap import freeze_heap
 from atoll.host.tcp import TcpListener
@@ -78,7 +79,6 @@ EXIT_NOT_CONFIGURED: Final = 4
 
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # What terminals and service managers send.
 
-COMPILED_VARIABLE: Final = "ATOLL_COMPILED"  # "no": bursts go through Python though ``atoll-fast`` is installed.
 BUSY_NS: Final = 20_000  # Who waits for less than this found something there: then there is more, and worth a loop.
 ORPHAN_CHECK_S: Final = 1.0  # Only where the control socket cannot tell that its other end is gone.
 _DROPS: Final = {Sent.FULL: "send-full", Sent.TOO_LONG: "send-too-long", Sent.REFUSED: "send-refused"}
@@ -177,7 +177,8 @@ class NicProcess:
         for _ in range(BATCHES_PER_TURN_MAX):
             files: list[int] = []
             try:
-                batch, files, _, _ = socket.recv_fds(self._control, IPC_BYTES_MAX, 1)
+                received = socket.recv_fds(self._control, IPC_BYTES_MAX, 1)
+                batch, files = received[0], received[1]
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionResetError:  # It left reports unread; what it had still ordered comes after this.
@@ -428,6 +429,7 @@ def main(arguments: Sequence[str]) -> int:
             bursts=bursts,
             aes=limits.prefers_aes,
             compiled=limits.compiled and is_compiled(),
+            translated=is_compiled_module(__name__),
             missing=missing,
         )
         _say(control, listening, *engine.reports)  # Reserved before it is used.
