@@ -17,37 +17,10 @@ from setuptools.command.build_ext import build_ext
 HERE = Path(__file__).parent.resolve()
 PACKAGE = next(path for path in (HERE / "atoll", HERE.parent / "src" / "atoll") if path.is_dir())
 TREE = run_path(str(PACKAGE / "host" / "compiled_tree.py"))
-NIC = (
-    *(
-        "access",
-        "backlog",
-        "bursts",
-        "carriers",
-        "codel",
-        "counters",
-        "endpoints",
-        "engine",
-        "evidence",
-        "flows",
-        "frame",
-    ),
-    *(
-        "guest_bursts",
-        "guests",
-        "held",
-        "inlet",
-        "meter",
-        "outlet",
-        "peers",
-        "plaintext",
-        "process",
-        "questions",
-        "relay",
-    ),
-    *("segments", "tables", "tun_port", "whereabouts"),
-)
+# Control's side, data, and what runs once.
+AS_IT_IS = {"__init__", "__main__", "client", "config", "confine", "limits", "messages", "orphan"}
 COMPILED = (
-    *(f"device/nic/{name}.py" for name in NIC),
+    *(f"device/nic/{path.name}" for path in sorted((PACKAGE / "device/nic").glob("*.py")) if path.stem not in AS_IT_IS),
     *(f"overlay/session/{name}.py" for name in ("keypair", "session", "sessions", "window")),
     *(f"host/{name}.py" for name in ("clock", "send_queue", "udp")),
 )
