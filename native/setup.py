@@ -19,12 +19,10 @@ PACKAGE = next(path for path in (HERE / "atoll", HERE.parent / "src" / "atoll") 
 TREE = run_path(str(PACKAGE / "host" / "compiled_tree.py"))
 # Control's side, data, and what runs once.
 AS_IT_IS = {"__init__", "__main__", "client", "config", "confine", "limits", "messages", "orphan"}
-COMPILED = (
-    *(f"device/nic/{path.name}" for path in sorted((PACKAGE / "device/nic").glob("*.py")) if path.stem not in AS_IT_IS),
-    *(f"overlay/session/{name}.py" for name in ("keypair", "session", "sessions", "window")),
-    *(f"host/{name}.py" for name in ("clock", "send_queue", "udp")),
-)
-FLAGS = ("--ignore-missing-imports", *(str(PACKAGE / name) for name in COMPILED))
+NIC = (path for path in sorted((PACKAGE / "device" / "nic").glob("*.py")) if path.stem not in AS_IT_IS)
+SESSION = (PACKAGE / "overlay" / "session" / f"{name}.py" for name in ("keypair", "session", "sessions", "window"))
+HOST = (PACKAGE / "host" / f"{name}.py" for name in ("clock", "send_queue", "udp"))
+COMPILED = tuple(map(str, (*NIC, *SESSION, *HOST)))
 
 
 class BuildBoth(build_ext):
@@ -61,9 +59,7 @@ setup(
             extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],
             py_limited_api=True,
         ),
-        *mypycify(
-            ["--ignore-missing-imports", *(str(PACKAGE / name) for name in COMPILED)], opt_level="3", debug_level="0"
-        ),
+        *mypycify(["--ignore-missing-imports", *COMPILED], opt_level="3", debug_level="0"),
     ],
     cmdclass={"build_ext": BuildBoth},
 )
