@@ -280,5 +280,5 @@ class Control:
 
 
 KIND: Final[MachineKind[ControlInput, ControlEffect]] = MachineKind(
-    name="control", version=6, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
+    name="control", version=7, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
 )

@@ -8,7 +8,7 @@ Rules of this file, in the order in which they bind:
 3. A way in use that failed, vanished or loses a tenth of its packets is left at once. Nothing else is urgent.
 4. Anything else waits until the way in use has been used for a minute, and must then be better by a clear margin.
 5. Among relays that are about equally good each pair takes its own, so that not all pairs load the same one; and the
-   direct path is taken again when it has cost no more than the relay for a minute.
+   direct path is taken again when it has been about as good as the relay, or better, for a minute.
 
 Every function is pure. What must be remembered between two decisions is in ``Incumbent``.
 """
@@ -64,10 +64,10 @@ MARGIN_US_MIN: Final = 1_000  # ... by at least this (loopback and LAN paths dif
 MARGIN_SIGMA_PARTS: Final = 6  # ... and by a sixth of the two paths' common deviation.
 MARGIN_SIGMA_SHARE: Final = 20  # ... of which more than 5 % of the score is not asked: such a gain is worth a try.
 MARGIN_PARTS_THROUGHPUT: Final = 5  # The TCP model multiplies errors of loss and latency; RON waited for half.
-EVEN_NS: Final = 60 * SECOND_NS  # So long a direct path must have cost no more than the relay in use.
+EVEN_NS: Final = 60 * SECOND_NS  # So long a direct path must have been about as good as the relay in use, or better.
 FAR_BETTER: Final = 2  # A direct path that is never clean is taken again if it costs half of the way in use.
-NEAR_PARTS: Final = 200  # Relays within 0.5 % of the best score are equals ...
-NEAR_US_MIN: Final = 500
+NEAR_PARTS: Final = 200  # Ways within 0.5 % of the best score are equals ...
+NEAR_US_MIN: Final = 500  # ... or within half a millisecond, by which scores of a busy machine stray each second ...
 NEAR_US_MAX: Final = 20_000  # ... but a clean path 30 ms longer is never the equal of one that loses 30 %.
 
 TCP_SEGMENT_BITS: Final = 8 * 1_220  # What fits a 1280-byte inner packet.
@@ -162,7 +162,7 @@ class Incumbent(msgspec.Struct):
         clean_ns: Since when the direct path has been ok and below 1 % loss; -1: it is not. Kept by ``watch``.
         score_us: Its score when it was chosen; tells a path that became slow from a rival that became better.
         sound_ns: Since when the direct path has been ok, whatever its loss; -1: it is not.
-        even_ns: Since when the direct path has cost no more than the way in use; -1: it costs more.
+        even_ns: Since when the direct path has been the way in use's equal or better; -1: it costs more.
     """
 
     via: bytes
@@ -181,7 +181,8 @@ class Incumbent(msgspec.Struct):
         current = next((one for one in candidates if one.via == self.via), home)
         sound = home.state == PathState.OK
         clean = sound and _loss(home) < CLEAN_LOSS_MAX
-        even = score_us(home, rule.metric) <= score_us(current, rule.metric)
+        least_us = score_us(current, rule.metric)
+        even = score_us(home, rule.metric) <= least_us + _near_us(least_us)
         self.sound_ns = _since(self.sound_ns, now_ns, holds=sound)
         self.clean_ns = _since(self.clean_ns, now_ns, holds=clean)
         self.even_ns = _since(self.even_ns, now_ns, holds=even)
@@ -401,8 +402,8 @@ def _home(current: _Rated, usable: Sequence[_Rated], incumbent: Incumbent, now_n
     home = next((one for one in usable if not one.via), None)
     if not current.via or home is None or home.rank > _RANK_OK or not 0 <= incumbent.clean_ns <= now_ns - CLEAN_NS:
         return None
-    # It took a margin to leave. To come back it takes a minute of costing no more, so that no chance measurement ends
-    # what is better. Between the two lies the band in which nothing moves.
+    # It took a margin to leave. To come back it takes a minute of being equal, so that no chance measurement ends what
+    # is better. Between the two lies the band in which nothing moves.
     worth_it = not current.reserve and not 0 <= incumbent.even_ns <= now_ns - EVEN_NS
     return None if worth_it else home
 
