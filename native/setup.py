@@ -21,7 +21,7 @@ TREE = run_path(str(PACKAGE / "host" / "compiled_tree.py"))
 AS_IT_IS = {"__init__", "__main__", "client", "config", "confine", "limits", "messages", "orphan"}
 NIC = (path for path in sorted((PACKAGE / "device" / "nic").glob("*.py")) if path.stem not in AS_IT_IS)
 SESSION = (PACKAGE / "overlay" / "session" / f"{name}.py" for name in ("keypair", "session", "sessions", "window"))
-HOST = (PACKAGE / "host" / f"{name}.py" for name in ("clock", "send_queue", "udp"))
+HOST = (PACKAGE / "host" / f"{name}.py" for name in ("clock", "poller", "send_queue", "udp"))
 COMPILED = tuple(map(str, (*NIC, *SESSION, *HOST)))
 
 
@@ -53,7 +53,7 @@ setup(
     ext_modules=[
         Extension(
             "atoll_fast",
-            ["src/batch.c", "src/label.c"],
+            ["src/batch.c", "src/label.c", "src/port.c"],
             depends=["src/atoll_fast.h"],
             libraries=["crypto"],
             extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],

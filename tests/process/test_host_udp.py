@@ -21,9 +21,12 @@ pytestmark = pytest.mark.process
 WAIT_S = 5.0
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"])
+@pytest.fixture(params=["127.0.0.1", "127.0.0.1 compiled", "::1", "::1 compiled"])
 def pair(request: pytest.FixtureRequest) -> Generator[tuple[UdpSocket, UdpSocket]]:
-    one, two = (UdpSocket((request.param, 0), bursts=True) for _ in range(2))
+    host, _, compiled = request.param.partition(" ")
+    if compiled:
+        request.getfixturevalue("compiled")
+    one, two = (UdpSocket((host, 0), bursts=True, compiled=bool(compiled)) for _ in range(2))
     yield one, two
     one.close()
     two.close()
@@ -167,3 +170,32 @@ def test_reads_are_counted_and_the_rest_is_there_afterwards(pair: tuple[UdpSocke
     assert [burst for burst, _ in came(two, 1)] == [[b"\3"]]
     assert [burst for burst, _ in came(two)] == [[b"\4"]]
     assert came(two) == []
+
+
+def test_what_cannot_be_sent_is_told(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, two = pair
+    other_family = "::1" if two.endpoint[0] == "127.0.0.1" else "127.0.0.1"
+    for host in (other_family, "255.255.255.255", "ff02::1%nowhere"):
+        assert one.send((host, two.endpoint[1]), b"lost") is Sent.REFUSED, host
+    assert one.send(two.endpoint, bytes(DATAGRAM_BYTES_MAX + 1)) is Sent.TOO_LONG
+    assert one.send(two.endpoint, b"came") is Sent.OK
+    assert datagrams(two, 1) == [(b"came", one.endpoint)]
+
+
+def test_each_datagram_goes_where_it_is_to_go_and_tells_where_it_came_from(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, two = pair
+    three = UdpSocket((one.endpoint[0], 0), bursts=True)
+    try:
+        for number in range(6):
+            assert one.send((two, three)[number % 2].endpoint, bytes([number])) is Sent.OK
+        assert [source for _, source in datagrams(two, 3) + datagrams(three, 3)] == [one.endpoint] * 6
+        for sender in (two, three, three, two):
+            assert sender.send(one.endpoint, b"back") is Sent.OK
+        assert [source for _, source in datagrams(one, 4)] == [
+            two.endpoint,
+            three.endpoint,
+            three.endpoint,
+            two.endpoint,
+        ]
+    finally:
+        three.close()

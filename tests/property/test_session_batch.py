@@ -84,6 +84,22 @@ def test_the_same_packet_becomes_the_same_datagrams(
     assert ours == theirs
 
 
+@given(plaintext=st.binary(max_size=200), aes=st.booleans(), broken=st.none() | st.integers(8, 300))
+def test_one_packet_is_sealed_and_opened_the_same(plaintext: bytes, aes: bool, broken: int | None) -> None:
+    ours, theirs = (keypair(is_compiled=compiled, aes=aes) for compiled in (True, False))
+    datagram = ours.seal(plaintext)
+    assert datagram == theirs.seal(plaintext)
+    assert ours.sent == theirs.sent == FIRST + 1
+    if broken is not None:
+        changed = bytearray(datagram)
+        changed[broken % (len(datagram) - 8) + 8] ^= 1  # The header's kind and index are for finding the key.
+        datagram = bytes(changed)
+    counter = int.from_bytes(datagram[8:16], "little")
+    opened = ours.open(ours.kind, counter, datagram)
+    assert opened == theirs.open(ours.kind, counter, datagram)
+    assert opened == (plaintext + bytes(-len(plaintext) % 16) if broken is None else None)
+
+
 @given(
     count=st.integers(1, 6),
     size=st.integers(0, 300),

@@ -244,11 +244,10 @@ def test_one_chance_measurement_does_not_bring_direct_back() -> None:
 def test_scores_that_stray_by_less_than_anyone_feels_do_not_keep_direct_from_coming_back() -> None:
     """On a busy machine the scores of two short ways cross each other every few seconds."""
     incumbent = used(R, 0, 0, -1)
+    home, now, other = (Candidate(via, 0, rtt, 0, 0, 0) for via, rtt in ((b"", 1_250), (R, 890), (R, 1_290)))
     for second in range(61):
-        stray_us = 100 if second % 4 else -300
-        ways = Candidate(b"", 0, 1_250, 0, 0, 0), Candidate(R, 0, 1_190 + stray_us, 0, 0, 0)
-        incumbent.watch(ways, LATENCY, NOW_NS - EVEN_NS + second * SECOND_NS)
-    assert chosen(incumbent, *ways) == (b"", "recovered")
+        incumbent.watch((home, other if second % 4 else now), LATENCY, NOW_NS - EVEN_NS + second * SECOND_NS)
+    assert chosen(incumbent, home, now) == (b"", "recovered")
 
 
 def test_from_a_relay_that_is_not_worth_it_to_one_that_is_or_else_to_direct() -> None:

@@ -82,10 +82,13 @@ def test_the_key_is_another_one_and_the_nonce_the_counter() -> None:
         rekey_ns=1,
         ours=True,
     )
-    sealed = keypair.seal_aes(bytes(4) + (7).to_bytes(8, "little"), b"text")
-    assert sealed is not None
+    keypair.sent = 7
+    keypair.use_aes()
     key = blake2s(b"atoll data aes-256-gcm", key=bytes([3] * 32), digest_size=32).digest()
-    assert AESGCM(key).decrypt(bytes(4) + (7).to_bytes(8, "little"), sealed, None) == b"text"
+    for counter, sealed, plaintext in ((7, keypair.seal(b"text"), b"text" + bytes(12)), (8, keypair.offer_aes(), b"")):
+        assert sealed is not None
+        assert sealed[:16] == (6).to_bytes(4, "little") + (2).to_bytes(4, "little") + counter.to_bytes(8, "little")
+        assert AESGCM(key).decrypt(bytes(4) + counter.to_bytes(8, "little"), sealed[16:], None) == plaintext
 
 
 def test_one_counter_is_never_used_by_both_ciphers() -> None:

@@ -19,6 +19,7 @@ from typing import Final, final
 
 from atoll.base.errors import LinkError
 from atoll.base.ids import Endpoint
+from atoll.host.port import port_of
 from atoll.host.send_queue import SendQueue
 
 __all__ = [
@@ -57,6 +58,9 @@ class Sent(Enum):
     REFUSED = "refused"  # No route, forbidden, or another family.
 
 
+_OK: Final = Sent.OK  # An enumeration's members are found by a slow way, and this one is wanted for each packet.
+
+
 @final
 class UdpSocket:
     """One bound UDP socket that never blocks.
@@ -64,6 +68,7 @@ class UdpSocket:
     Args:
         endpoint: Numeric host, and port; port 0: any.
         bursts: Read by ``receive_burst`` only; ``receive`` would take a whole burst for one datagram.
+        compiled: Whether packets take the compiled way, if there is one.
 
     Attributes:
         endpoint: Where it is really bound.
@@ -79,6 +84,7 @@ class UdpSocket:
     __slots__ = (
         "_cuttable",
         "_is_cut",
+        "_port",
         "_socket",
         "_whole",
         "endpoint",
@@ -88,7 +94,7 @@ class UdpSocket:
         "sends_bursts",
     )
 
-    def __init__(self, endpoint: Endpoint, *, bursts: bool = False) -> None:
+    def __init__(self, endpoint: Endpoint, *, bursts: bool = False, compiled: bool = False) -> None:
         self.is_ipv6: Final = ":" in endpoint[0]
         family = socket.AF_INET6 if self.is_ipv6 else socket.AF_INET
         try:
@@ -113,6 +119,7 @@ class UdpSocket:
         self._is_cut: bool | None = None  # Not told yet.
         self._fragmenting(allowed=True)
         self.queue: Final = SendQueue(self._socket.fileno())
+        self._port: Final = port_of(self._socket.fileno()) if compiled else None
         self.sends_bursts = self._can(_UDP_SEGMENT, 0)
         self.receives_bursts: Final = bursts and self._can(_UDP_GRO, 1)
 
@@ -153,6 +160,12 @@ class UdpSocket:
     def send(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Sent:
         """Send a datagram to a numeric host of this socket's family; never raises."""
         self._fragmenting(allowed=len(datagram) <= CUTTABLE_BYTES_MAX)
+        if self._port is not None:
+            error = self._port.send(endpoint[0], endpoint[1], datagram)
+            if not error:
+                return _OK
+            if error != errno.EDESTADDRREQ:
+                return _SENT.get(error, Sent.REFUSED)
         try:
             self._socket.sendto(datagram, endpoint)
         except OSError as error:
@@ -171,6 +184,12 @@ class UdpSocket:
         Raises:
             LinkError: As ``receive``.
         """
+        if self._port is not None:
+            try:
+                received = self._port.receive(buffer)
+            except OSError as error:
+                raise LinkError(error_name(error)) from error
+            return None if received is None else (received[0], received[1], (received[2], received[3]))
         try:
             read, ancillary, _, source = self._socket.recvmsg_into([buffer], _ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):

@@ -24,11 +24,10 @@ from atoll.device.nic.plaintext import BLOCK_BYTES, IPV6_HEADER_BYTES, IPV6_NIBB
 from atoll.device.nic.relay import Arrival, Forward, Relay
 from atoll.device.nic.segments import CONTINUED_NIBBLE, UNFINISHED, Bulk, Joint, head_bytes_of, single
 from atoll.host.udp import BURST_BYTES_MAX
-from atoll.overlay.session import Burst, Run, Sessions
+from atoll.overlay.session import DATA_KINDS, Burst, Run, Sessions
 
 __all__ = ["Bursts", "Slow"]
 
-_DATA: Final = frozenset((b"\x04\0\0\0", b"\x06\0\0\0"))
 _BUFFER_BYTES: Final = 2 * 65_536 + 128 * (FRAME_HEADER_BYTES + OVERHEAD_BYTES)
 _PADDING_BYTES_MAX: Final = 2 * BLOCK_BYTES - 1
 
@@ -164,11 +163,11 @@ class Bursts:
             rest = data[at:] if at else data
             kind = rest[:4].tobytes()
             taken = 0
-            if kind in _DATA and min(size, end - at) >= OVERHEAD_BYTES:
+            if kind in DATA_KINDS and min(size, end - at) >= OVERHEAD_BYTES:
                 if self._guests.takes(rest):
                     taken = self.guests.take_run(rest, size, self._opened[at:], source, now_ns, wall_ns)
                 elif end - at <= size:  # The last one, and mostly the only one.
-                    self._open(rest, at, source, None)
+                    self._open(rest, source, None)
                     break
                 else:
                     taken = self._take_run(rest, size, 0, at, source, None)
@@ -196,7 +195,7 @@ class Bursts:
             self._slow.meter(forward)
             return passed
         arrival = self._relay.arrivals.get(label)
-        if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in _DATA:
+        if arrival is None or bytes(frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + 4]) not in DATA_KINDS:
             self._slow.take_datagram(bytes(frame), source)
             return size
         arrived = self._relay.arrive_run(arrival, frames, size, source)
@@ -211,7 +210,7 @@ class Bursts:
         ends = ends_of(len(data), size, head + OVERHEAD_BYTES)
         opened = self._sessions.open_run(Run(data, size, head, ends, self._opened[place:]), self._now_ns, self._wall_ns)
         if opened is None:
-            self._open(data[head:size], place, source, arrival)
+            self._open(data[head:size], source, arrival)
             return size
         public_key, count, done = opened
         peer, via = self._by_key[public_key], DIRECT if arrival is None else arrival.relay
@@ -252,19 +251,17 @@ class Bursts:
         for start, end in bulk.segments():
             self._take_opened(peer, memoryview(bulk.buffer)[start:end], 0, source, arrival)
 
-    def _open(self, datagram: memoryview, at: int, source: Endpoint, arrival: Arrival | None) -> None:
-        size = len(datagram) - OVERHEAD_BYTES
-        plaintext = self._opened[at : at + size]
-        opened = self._sessions.open_into(datagram, plaintext, self._now_ns, self._wall_ns)
+    def _open(self, datagram: memoryview, source: Endpoint, arrival: Arrival | None) -> None:
+        opened = self._sessions.open_packet(bytes(datagram), self._now_ns, self._wall_ns)
         if opened is None:
             if self._sessions.outbox:
                 self._slow.settle(None, source, arrival, confirms=False)
             return
-        public_key, _, gap_delta, confirms = opened
+        public_key, plaintext, _, gap_delta, confirms = opened
         peer = self._by_key[public_key]
         if confirms or self._sessions.outbox:
             self._slow.settle(peer, source, arrival, confirms=confirms)
-        self._take_opened(peer, plaintext, gap_delta, source, arrival)
+        self._take_opened(peer, memoryview(bytearray(plaintext)), gap_delta, source, arrival)
 
     def _take_opened(
         self, peer: Peer, plaintext: memoryview, gap_delta: int, source: Endpoint, arrival: Arrival | None
@@ -277,6 +274,12 @@ class Bursts:
         else:
             self._flush()  # What came before it stays before it.
             self._slow.take_plaintext(peer, bytes(plaintext), gap_delta, source, arrival)
+
+    def deliver(self, peer: Peer, plaintext: bytes, via: bytes, now_ns: int) -> None:
+        """Hand a packet whose checksum is not done, and that is for us, to the kernel."""
+        self._now_ns = now_ns
+        self._deliver(peer, memoryview(bytearray(plaintext)), via)
+        self._flush()
 
     def _deliver(self, peer: Peer, plaintext: memoryview, via: bytes) -> bool:
         """Hand a packet whose checksum is not done to the kernel, with those around it; False: it is not for it."""

@@ -7,7 +7,6 @@ engine shows by using it; strangers are few and have little time, and a new one 
 connection that no peer uses any more is closed.
 """
 
-import selectors
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, final
@@ -27,6 +26,7 @@ from atoll.device.nic.limits import (
     STRANGERS_MAX,
     UNUSED_NS,
 )
+from atoll.host.poller import READ, WRITE, Poller
 from atoll.host.tcp import TcpListener, TcpStream
 from atoll.host.udp import Sent
 
@@ -43,7 +43,7 @@ class _Carrier:
         stream: It.
         used_ns: When a peer last used it; at first, when it began.
         is_known: Whether a peer ever did.
-        events: What the selector watches for.
+        events: What the poller watches for.
     """
 
     __slots__ = ("events", "is_known", "stream", "used_ns")
@@ -61,7 +61,7 @@ class Carriers:
 
     Args:
         listeners: For callers; closed with the rest.
-        selector: Told what to watch.
+        poller: Told what to watch.
         engine: Takes what comes.
         clock: Time.
 
@@ -69,10 +69,8 @@ class Carriers:
         deadline_ns: When ``tick`` is owed.
     """
 
-    def __init__(
-        self, listeners: Sequence[TcpListener], selector: selectors.BaseSelector, engine: Engine, clock: Clock
-    ) -> None:
-        self._listeners, self._selector, self._engine, self._clock = listeners, selector, engine, clock
+    def __init__(self, listeners: Sequence[TcpListener], poller: Poller, engine: Engine, clock: Clock) -> None:
+        self._listeners, self._poller, self._engine, self._clock = listeners, poller, engine, clock
         self._carriers: Final[dict[Endpoint, _Carrier]] = {}
         self._redial: Final[dict[Endpoint, tuple[int, int]]] = {}  # (when it may be dialled again, the pause then).
         self._reading = False
@@ -83,9 +81,9 @@ class Carriers:
         self._reading = wanted
         for listener in self._listeners:
             if wanted:
-                self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+                self._poller.register(listener.fileno(), partial(self._accept, listener))
             else:
-                self._selector.unregister(listener)
+                self._poller.unregister(listener.fileno())
         for carrier in self._carriers.values():
             self._watch(carrier)
 
@@ -120,9 +118,9 @@ class Carriers:
             return
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         try:
-            if mask & selectors.EVENT_WRITE:
+            if mask & WRITE:
                 stream.flush()
-            if mask & selectors.EVENT_READ:
+            if mask & READ:
                 for datagram in stream.receive():
                     self._engine.receive(datagram, stream.endpoint, now_ns, wall_ns)
         except LinkError:
@@ -179,21 +177,21 @@ class Carriers:
         self._watch(carrier)
 
     def _watch(self, carrier: _Carrier) -> None:
-        events = selectors.EVENT_READ * (self._reading and carrier.stream.is_connected)
-        events |= selectors.EVENT_WRITE * carrier.stream.is_waiting
+        events = READ * (self._reading and carrier.stream.is_connected)
+        events |= WRITE * carrier.stream.is_waiting
         if events == carrier.events:
             return
         if not carrier.events:
-            self._selector.register(carrier.stream, events, partial(self._serve, carrier))
+            self._poller.register(carrier.stream.fileno(), partial(self._serve, carrier), events)
         elif events:
-            self._selector.modify(carrier.stream, events, partial(self._serve, carrier))
+            self._poller.modify(carrier.stream.fileno(), events)
         else:
-            self._selector.unregister(carrier.stream)
+            self._poller.unregister(carrier.stream.fileno())
         carrier.events = events
 
     def _end(self, carrier: _Carrier) -> None:
         if carrier.events:
-            self._selector.unregister(carrier.stream)
+            self._poller.unregister(carrier.stream.fileno())
         carrier.stream.close()
         del self._carriers[carrier.stream.endpoint]
         self._engine.lost(carrier.stream.endpoint)

@@ -34,6 +34,7 @@ from atoll.device.nic.config import EngineConfig
 from atoll.device.nic.counters import Counters
 from atoll.device.nic.evidence import Evidence
 from atoll.device.nic.frame import FRAME_KIND, label_of
+from atoll.device.nic.guest_bursts import OVERHEAD_BYTES
 from atoll.device.nic.guests import Guest, Guests
 from atoll.device.nic.inlet import ADMINISTRATIVE, NO_PORT, NO_ROUTE, Inlet, unreachable
 from atoll.device.nic.limits import (
@@ -75,12 +76,10 @@ from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked, single
 from atoll.device.nic.tables import Peers, Tables
 from atoll.overlay.orders import ProbeSize, SendControl
 from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
-from atoll.overlay.session import Established, Sessions
+from atoll.overlay.session import DATA_KINDS, Established, Sessions
 from atoll.overlay.sizes import BASE_BYTES
 
 __all__ = ["Engine"]
-
-_DATA: Final = frozenset((4, 6))
 
 
 _DEFAULT: Final = EngineConfig()
@@ -220,10 +219,10 @@ class Engine:
     def deadline_ns(self) -> int:
         """When ``tick`` is owed."""
         owed_ns = min(self._evidence.wake_ns, self._counters_ns)
-        for due_ns in (self._sessions.deadline_ns, self._guests.deadline_ns):
-            if due_ns is not None and due_ns < owed_ns:
-                owed_ns = due_ns
-        return owed_ns
+        sessions_ns, guests_ns = self._sessions.deadline_ns, self._guests.deadline_ns
+        if sessions_ns is not None:
+            owed_ns = min(owed_ns, sessions_ns)
+        return owed_ns if guests_ns is None else min(owed_ns, guests_ns)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -380,13 +379,13 @@ class Engine:
             wall_ns: Time since 1970.
         """
         self._now_ns, self._wall_ns = now_ns, wall_ns
-        head = bulk.buffer[bulk.start : bulk.start + bulk.head_bytes]
+        head = bytes(bulk.buffer[bulk.start : bulk.start + bulk.head_bytes])
         found = self.inlet.member_of(head) or self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
         if found is None:
             return
-        tag = self._tag(bytes(head[30:40]), head, len(head) + bulk.size)
+        tag = self._tag(head[30:40], head, len(head) + bulk.size)
         if self.inlet.access.is_active:
-            self.inlet.access.note(bytes(head[30:40]), head, now_ns)
+            self.inlet.access.note(head[30:40], head, now_ns)
         if self._is_cut_to_fit(found, tag, bulk) and not self._sent_at_once(found, tag, bulk):
             for start, until in bulk.segments():
                 self._send_on(found, tag, bytes(bulk.buffer[start:until]))
@@ -506,26 +505,29 @@ class Engine:
             self._open(inner, source, arrival, under_load=under_load)
 
     def _open(self, datagram: bytes, source: Endpoint, arrival: Arrival | None, *, under_load: bool) -> None:
-        """Give a datagram of kind 1 to 4 or 6 to the sessions, and what it holds to control."""
+        """Give a datagram of kind 1 to 4 or 6 to the sessions, and what it holds to whom it is for."""
         sessions = self._sessions
-        claimed = b"" if datagram[0] in _DATA else source_of(source, arrival)  # Only handshakes care.
-        got = sessions.receive(datagram, claimed, self._now_ns, self._wall_ns, under_load)
-        if got is None:
+        if datagram[:4] in DATA_KINDS and len(datagram) >= OVERHEAD_BYTES:
+            opened = sessions.open_packet(datagram, self._now_ns, self._wall_ns)
             if sessions.outbox:
                 self._answer(source, arrival)
+            if opened is None:
+                return
+            public_key, plaintext, _, gap_delta, confirms = opened
+            peer = self._by_key[public_key]
+            if confirms:
+                self._established(peer)
+            if plaintext:
+                self.take_plaintext(peer, plaintext, gap_delta, source, arrival)
             return
-        peer = self._by_key[got.public_key]
+        got = sessions.receive(datagram, source_of(source, arrival), self._now_ns, self._wall_ns, under_load)
         if sessions.outbox:
             self._answer(source, arrival)
         if isinstance(got, Established):
+            peer = self._by_key[got.public_key]
             if arrival is None and got.initiator:
                 self._outlet.note_place(peer, news=peer.where.answered(source), now_ns=self._now_ns)
             self._established(peer)
-            return
-        if got.confirms:
-            self._established(peer)
-        if got.plaintext:
-            self.take_plaintext(peer, got.plaintext, got.gap_delta, source, arrival)
 
     def settle(self, peer: Peer | None, source: Endpoint, arrival: Arrival | None, *, confirms: bool) -> None:
         """Send what the sessions have to say after a packet, and report a session that it confirmed."""
@@ -564,10 +566,14 @@ class Engine:
         self._stamp()
 
     def _take_packet(self, peer: Peer, plaintext: bytes, via: bytes) -> None:
+        kind = plaintext[0] >> 4
+        if kind in UNFINISHED and self.inlet.is_open and plaintext[8:40] == peer.addresses_in:
+            self._bursts.deliver(peer, plaintext, via, self._now_ns)
+            return
         try:
-            if plaintext[0] >> 4 in UNFINISHED:
+            if kind in UNFINISHED:
                 plaintext = finished(plaintext)
-            elif plaintext[0] >> 4 != IPV6_NIBBLE:
+            elif kind != IPV6_NIBBLE:
                 raise WireError("packet kind")
             packet, copied = take_packet(plaintext)
         except WireError:

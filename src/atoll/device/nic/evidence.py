@@ -76,8 +76,10 @@ class Evidence:
         )
 
     def _due(self, due_ns: int, now_ns: int) -> int:
-        due_ns = max(due_ns, now_ns, 1)  # 0 means that nothing is due.
-        self.wake_ns = min(self.wake_ns, due_ns)
+        if due_ns <= now_ns:
+            due_ns = now_ns or 1  # 0 means that nothing is due.
+        if due_ns < self.wake_ns:  # noqa: PLR1730 - a third of the price of min(), on the packet path.
+            self.wake_ns = due_ns
         return due_ns
 
     def _told_flow(self, peer: Peer, now_ns: int) -> bool:

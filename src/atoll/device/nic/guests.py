@@ -162,6 +162,8 @@ class Guests:
     @property
     def deadline_ns(self) -> int | None:
         """When ``tick`` is owed; None: never."""
+        if not self._gateways:
+            return None
         owed = [at for sessions in self._gateways.values() if (at := sessions.deadline_ns) is not None]
         return min(owed, default=None)
 

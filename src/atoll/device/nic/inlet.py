@@ -27,7 +27,7 @@ __all__ = ["ADMINISTRATIVE", "NO_PORT", "NO_ROUTE", "Inlet", "too_big", "unreach
 
 _PORTS: Final = Struct(">HH")
 _ICMP_ERROR: Final = Struct(">BBHI")
-_ECHO: Final = Struct(">B3xH")  # Type and identifier.
+_IDENTIFIER_AT: Final = IPV6_HEADER_BYTES + 4  # Of an echo.
 _IP: Final = Struct(">IHBB")
 _TCP: Final = 6
 _TCP_FLAGS_AT: Final = 53
@@ -114,14 +114,16 @@ class Inlet:
 
     def is_shared(self, packet: bytes) -> bool:
         """Return whether control wants to see a packet that ``takes`` gives to the kernel: an answer to its echo."""
-        if packet[6] != _ICMP6 or len(packet) < IPV6_HEADER_BYTES + _ECHO.size:
+        if packet[6] != _ICMP6 or len(packet) < _IDENTIFIER_AT + 2:
             return False
-        kind, identifier = _ECHO.unpack_from(packet, IPV6_HEADER_BYTES)
-        return bool(kind == _ECHO_REPLY and identifier == self.echo)
+        return (
+            packet[IPV6_HEADER_BYTES] == _ECHO_REPLY
+            and packet[_IDENTIFIER_AT] << 8 | packet[_IDENTIFIER_AT + 1] == self.echo
+        )
 
-    def member_of(self, packet: bytes | bytearray | memoryview) -> Peer | None:
+    def member_of(self, packet: bytes) -> Peer | None:
         """Return the member that a packet of the kernel is from us for; None: it is anything else, see ``peer_of``."""
-        peer = self._peers.get(bytes(packet[30:IPV6_HEADER_BYTES]))
+        peer = self._peers.get(packet[30:IPV6_HEADER_BYTES])
         return peer if peer is not None and packet[8:IPV6_HEADER_BYTES] == peer.addresses_out else None
 
     def is_query(self, packet: bytes | memoryview) -> bool:

@@ -193,5 +193,6 @@ def dropped_by(peers: Iterable[Peer]) -> dict[bytes, dict[str, int]]:
 
 
 def _count(counts: dict[bytes, int], via: bytes, count: int) -> None:
-    if via in counts or len(counts) < WAYS_COUNTED_MAX:
-        counts[via] = (counts.get(via, 0) + count) & 0xFFFF_FFFF
+    before = counts.get(via)
+    if before is not None or len(counts) < WAYS_COUNTED_MAX:
+        counts[via] = ((before or 0) + count) & 0xFFFF_FFFF

@@ -14,7 +14,6 @@ then, and let through when control is gone: one that came meanwhile ends it at o
 """
 
 import os
-import selectors
 import signal
 import socket
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from typing import Final, final
 
 from atoll.base.compiled import is_compiled
 from atoll.base.errors import LinkError, UsageError, WireError
-from atoll.base.ids import Endpoint, is_tcp
+from atoll.base.ids import TCP_PREFIX, Endpoint, is_tcp
 from atoll.base.units import SECOND_NS
 from atoll.device.nic.backlog import Backlog
 from atoll.device.nic.carriers import Carriers
@@ -68,6 +67,7 @@ from atoll.host.clock import SystemClock
 from atoll.host.compiled_tree import COMPILED_VARIABLE, is_compiled_module
 from atoll.host.cpu import prefers_aes
 from atoll.host.heap import freeze_heap
+from atoll.host.poller import READ, WRITE, Poller
 from atoll.host.tcp import TcpListener
 from atoll.host.udp import RECEIVE_BYTES, Sent, UdpSocket, bursts_work
 
@@ -80,7 +80,9 @@ EXIT_NOT_CONFIGURED: Final = 4
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # What terminals and service managers send.
 
 BUSY_NS: Final = 20_000  # Who waits for less than this found something there: then there is more, and worth a loop.
+WALL_NS: Final = SECOND_NS  # So old the difference of the two clocks may be; the device dates handshakes by it.
 ORPHAN_CHECK_S: Final = 1.0  # Only where the control socket cannot tell that its other end is gone.
+_OK: Final = Sent.OK
 _DROPS: Final = {Sent.FULL: "send-full", Sent.TOO_LONG: "send-too-long", Sent.REFUSED: "send-refused"}
 
 
@@ -94,6 +96,7 @@ class NicProcess:
         listeners: For connections over TCP; closed with them.
         engine: Fresh.
         outlives_ns: How long it goes on without control.
+        compiled: Whether packets take the compiled way to the kernel, if there is one.
     """
 
     def __init__(
@@ -103,21 +106,25 @@ class NicProcess:
         listeners: Sequence[TcpListener],
         engine: Engine,
         outlives_ns: int = 0,
+        *,
+        compiled: bool = False,
     ) -> None:
+        self._is_compiled: Final = compiled
         self._outlives_ns, self._ends_ns = outlives_ns, NEVER_NS
         self._control, self._sockets, self._engine = control, sockets, engine
         self._clock: Final = SystemClock()
         self._backlog: Final = Backlog()
         self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
-        self._selector: Final = selectors.DefaultSelector()
-        self._carriers: Final = Carriers(listeners, self._selector, engine, self._clock)
+        self._poller: Final = Poller()
+        self._carriers: Final = Carriers(listeners, self._poller, engine, self._clock)
         self._buffer: Final = memoryview(bytearray(RECEIVE_BYTES))
         self._held: Final = Held()
         self._codel: Final = CoDel()
         self._tun: TunPort | None = None
         self._reading = self._blocked = self._is_busy = False
         self._now_ns, self._wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()  # Of this turn.
+        self._wall_due_ns = self._wall_ahead_ns = 0
         self._running = True
         self._tells_end = control.type != socket.SOCK_DGRAM
         self._parent = os.getppid()
@@ -125,21 +132,24 @@ class NicProcess:
     def run(self) -> None:
         """Work until control says ``Stop``, or has been gone long enough."""
         control, engine, carriers, clock = self._control, self._engine, self._carriers, self._clock
+        poller, first = self._poller, control.fileno()
         control.settimeout(0)
-        self._selector.register(control, selectors.EVENT_READ, self._take_orders)
+        self._poller.register(control.fileno(), self._take_orders)
         self._report()
         while self._running:
-            due_ns = min(engine.deadline_ns, carriers.deadline_ns, self._ends_ns)
+            due_ns = min(min(engine.deadline_ns, carriers.deadline_ns), self._ends_ns)  # noqa: PLW3301 - two at a time are fast.
             before_ns = clock.monotonic_ns()
             wait_ns = min(due_ns - before_ns, WAIT_NS) if self._held else due_ns - before_ns
-            ready = self._selector.select(self._timeout_s(wait_ns))
+            ready = poller.wait(self._timeout_s(wait_ns))
             now_ns = self._now_ns = clock.monotonic_ns()
-            self._wall_ns = clock.wall_ns()
+            if now_ns >= self._wall_due_ns:
+                self._wall_due_ns, self._wall_ahead_ns = now_ns + WALL_NS, clock.wall_ns() - now_ns
+            self._wall_ns = now_ns + self._wall_ahead_ns
             self._is_busy = now_ns - before_ns < BUSY_NS
             if len(ready) > 1:
-                ready.sort(key=lambda one: one[0].fileobj is not control)  # Orders first.
-            for key, mask in ready:
-                key.data(mask)
+                ready.sort(key=lambda one: one[0] != first)  # Orders first.
+            for fd, found in ready:
+                poller.serve(fd, found)
                 self._send()
             if self._held:
                 self._release()
@@ -153,7 +163,7 @@ class NicProcess:
             if not self._tells_end and os.getppid() != self._parent:
                 self._running = False
         carriers.close()
-        self._selector.close()
+        self._poller.close()
         if self._tun is not None:
             self._tun.close()
 
@@ -168,9 +178,9 @@ class NicProcess:
         self._reading = wanted
         for udp in self._sockets:
             if wanted:
-                self._selector.register(udp, selectors.EVENT_READ, partial(self._take_datagrams, udp))
+                self._poller.register(udp.fileno(), partial(self._take_datagrams, udp))
             else:
-                self._selector.unregister(udp)
+                self._poller.unregister(udp.fileno())
         self._carriers.read(wanted=wanted)
 
     def _take_orders(self, _: int) -> None:
@@ -205,7 +215,7 @@ class NicProcess:
         """Control is gone without a word: go on without it for a while, if there is anybody to go on with."""
         self._running = bool(self._outlives_ns) and self._engine.is_linked
         self._ends_ns = self._now_ns + self._outlives_ns
-        self._selector.unregister(self._control)
+        self._poller.unregister(self._control.fileno())
         self._backlog.clear()
         self._blocked = False
         self._read_network(wanted=True)
@@ -225,14 +235,14 @@ class NicProcess:
     def _attach(self, fd: int, order: AttachTun) -> None:
         """Serve another TUN device from now on."""
         self._detach()
-        self._tun = TunPort(fd, self._engine.counters)
-        self._selector.register(self._tun, selectors.EVENT_READ, partial(self._take_tun, self._tun))
+        self._tun = TunPort(fd, self._engine.counters, compiled=self._is_compiled)
+        self._poller.register(self._tun.fileno(), partial(self._take_tun, self._tun))
         inlet = self._engine.inlet
         inlet.is_open, inlet.ports, inlet.echo = True, frozenset(order.ports), order.echo
 
     def _detach(self) -> None:
         if self._tun is not None:
-            self._selector.unregister(self._tun)
+            self._poller.unregister(self._tun.fileno())
             self._tun.close()
             self._tun = None
         self._held.clear()
@@ -241,15 +251,24 @@ class NicProcess:
     def _take_tun(self, tun: TunPort, _: int = 0) -> None:
         if tun is not self._tun:  # Another one took its place in this turn.
             return
-        now_ns = self._now_ns
-        try:
-            for item in tun.packets(TUN_READS_PER_TURN_MAX if self._is_busy else 1):
-                if not self._waits(item):
-                    self._pass(item)
-                elif not self._held.add(item, now_ns):
-                    self._engine.counters.drop("tun-queue")
-        except LinkError as error:
-            self._lose(error)
+        counters = self._engine.counters
+        reads = TUN_READS_PER_TURN_MAX if self._is_busy else 1
+        while reads:
+            reads -= 1
+            try:
+                item = tun.read()
+            except WireError:
+                counters.drop("tun-malformed")
+                continue
+            except LinkError as error:
+                self._lose(error)
+                return
+            if item is None:
+                return
+            if not self._waits(item):
+                self._pass(item)
+            elif not self._held.add(item, self._now_ns):
+                counters.drop("tun-queue")
 
     def _pass(self, item: Bulk | Lone) -> None:
         """Give a packet of the kernel to the engine."""
@@ -288,13 +307,27 @@ class NicProcess:
     def _take_datagrams(self, udp: UdpSocket, _: int) -> None:
         engine, now_ns, wall_ns = self._engine, self._now_ns, self._wall_ns
         try:
-            reads = DATAGRAMS_PER_TURN_MAX if self._is_busy else 1
-            for start, end, size, source in udp.receive_bursts(self._buffer, reads):
+            if not self._is_busy:
+                self._take_first(udp)
+                return
+            for start, end, size, source in udp.receive_bursts(self._buffer, DATAGRAMS_PER_TURN_MAX):
                 engine.receive_burst(self._buffer[start:end], size, source, now_ns, wall_ns)
-                if self._send_what_cannot_wait() and self._tun is not None and not self._is_busy:
-                    self._take_tun(self._tun)  # The kernel's answer is often there already.
+                self._send_what_cannot_wait()
         except LinkError:
             engine.counters.drop("receive-failed")
+
+    def _take_first(self, udp: UdpSocket) -> None:
+        """Take what came after a pause, mostly one datagram that somebody waits for, and nothing behind it."""
+        received = udp.receive_burst(self._buffer)
+        if received is None:
+            return
+        read, size, source = received
+        if read <= size:
+            self._engine.receive(self._buffer[:read].tobytes(), source, self._now_ns, self._wall_ns)
+        else:
+            self._engine.receive_burst(self._buffer[:read], size, source, self._now_ns, self._wall_ns)
+        if self._send_what_cannot_wait() and self._tun is not None:
+            self._take_tun(self._tun)  # The kernel's answer is often there already.
 
     def _send_what_cannot_wait(self) -> bool:
         """Send what the engine's next call may overwrite, and all that came before it; True: some to the kernel.
@@ -335,7 +368,7 @@ class NicProcess:
 
     def _emit(self, endpoint: Endpoint, data: bytes | memoryview, size: int) -> None:
         """Send one datagram, or several of this size back to back of which the last may be shorter."""
-        if is_tcp(endpoint):
+        if endpoint[0].startswith(TCP_PREFIX):
             sent = self._carriers.send(endpoint, data, size, self._now_ns)
         else:
             udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
@@ -348,7 +381,7 @@ class NicProcess:
                 sent = udp.send(endpoint, data)
                 if udp.queue.is_standing:
                     udp.queue.note(self._now_ns)
-        if sent is not Sent.OK:
+        if sent is not _OK:
             self._engine.counters.drop(_DROPS[sent], -(-len(data) // size))
 
     def _report(self) -> None:
@@ -383,8 +416,7 @@ class NicProcess:
             backlog.sent()
         if blocked != self._blocked:
             self._blocked = blocked
-            events = selectors.EVENT_READ | selectors.EVENT_WRITE if blocked else selectors.EVENT_READ
-            self._selector.modify(self._control, events, self._take_orders)
+            self._poller.modify(self._control.fileno(), READ | WRITE if blocked else READ)
 
 
 def _is_marked(item: Bulk | Lone) -> bool:
@@ -413,12 +445,15 @@ def main(arguments: Sequence[str]) -> int:
         sockets: list[UdpSocket] = []
         listeners: list[TcpListener] = []
         try:
-            bursts = bursts_work()
-            sockets.extend(UdpSocket(endpoint, bursts=bursts) for endpoint in configure.listen if not is_tcp(endpoint))
+            bursts, limits = bursts_work(), _limits(configure)
+            sockets.extend(
+                UdpSocket(endpoint, bursts=bursts, compiled=limits.compiled)
+                for endpoint in configure.listen
+                if not is_tcp(endpoint)
+            )
             missing = _listen_tcp(configure, listeners)
             for udp in sockets:
                 udp.sends_bursts = udp.sends_bursts and bursts
-            limits = _limits(configure)
             engine = _engine(configure, limits)  # It loads what it needs, which another user may not be able to read.
             confine(configure.run_as_uid)
         except (LinkError, OSError, UsageError) as error:
@@ -435,7 +470,8 @@ def main(arguments: Sequence[str]) -> int:
         _say(control, listening, *engine.reports)  # Reserved before it is used.
         engine.reports.clear()
         freeze_heap()
-        NicProcess(control, sockets, listeners, engine, configure.outlives_ns).run()
+        process = NicProcess(control, sockets, listeners, engine, configure.outlives_ns, compiled=limits.compiled)
+        process.run()
         for udp in sockets:
             udp.close()
     return EXIT_OK

@@ -44,6 +44,7 @@ __all__ = [
 
 HEADER: Final = Struct("<BBHHHH")  # flags, kind, bytes of headers, payload of a segment, checksum from, checksum at.
 HEADER_BYTES: Final = HEADER.size
+KIND_AT: Final = 1
 
 FLAG_NEEDS_SUM: Final = 1
 KIND_NONE: Final = 0

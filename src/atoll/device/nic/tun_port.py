@@ -5,23 +5,27 @@ Decides nothing but what is well-formed: the kernel is trusted, but some of what
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, final
 
 from atoll.base.errors import LinkError, WireError
 from atoll.device.nic.counters import Counters
+from atoll.device.nic.held import Lone
 from atoll.device.nic.segments import (
     FLAG_NEEDS_SUM,
     HEADER,
     HEADER_BYTES,
     IPV6_BYTES,
+    KIND_AT,
+    KIND_NONE,
     PACKET_BYTES_MAX,
     SUM_AT,
     Bulk,
     bulk_of,
     is_finishable,
 )
+from atoll.host.port import port_of
 from atoll.host.udp import error_name
 
 __all__ = ["TunPort"]
@@ -36,53 +40,50 @@ class TunPort:
     Args:
         fd: Open, with virtio headers in little-endian order; owned from now on.
         counters: What is malformed or does not fit is counted here.
+        compiled: Whether packets take the compiled way, if there is one.
     """
 
-    __slots__ = ("_buffer", "_counters", "_fd")
+    __slots__ = ("_buffer", "_buffers", "_counters", "_fd", "_port")
 
-    def __init__(self, fd: int, counters: Counters) -> None:
+    def __init__(self, fd: int, counters: Counters, *, compiled: bool = False) -> None:
         os.set_blocking(fd, False)
         self._fd, self._counters = fd, counters
         self._buffer: Final = bytearray(HEADER_BYTES + PACKET_BYTES_MAX)
+        self._buffers: Final = (self._buffer,)
+        self._port: Final = port_of(fd) if compiled else None
 
     def fileno(self) -> int:
         """Return the file descriptor, for a selector."""
         return self._fd
 
-    def packets(self, reads: int) -> Iterator[Bulk | tuple[bytes, bool]]:
-        """Yield what the kernel has for us now, at most so many reads of it.
-
-        Either a large packet, good until the next one is asked for, or (packet, whether its checksum is undone).
+    def read(self) -> Bulk | Lone | None:
+        """Return the next packet of the kernel; None: there is none now. A large one is good until the next read.
 
         Raises:
+            WireError: It is malformed; the next one may be read.
             LinkError: The device is gone; the text is the name of the operating system's error.
         """
         buffer = self._buffer
-        for _ in range(reads):
-            try:
-                end = os.readv(self._fd, (buffer,))
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                raise LinkError(error_name(error)) from error
-            try:
-                yield self._sorted(end)
-            except WireError:
-                self._counters.drop("tun-malformed")
-
-    def _sorted(self, end: int) -> Bulk | tuple[bytes, bool]:
-        buffer = self._buffer
+        try:
+            end = os.readv(self._fd, self._buffers) if self._port is None else self._port.read(buffer)
+            if end < 0:
+                raise OSError(-end, "TUN")
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise LinkError(error_name(error)) from error
         if end < HEADER_BYTES + IPV6_BYTES:
             raise WireError("packet length")
-        header = HEADER.unpack_from(buffer)
-        bulk = bulk_of(header, buffer, HEADER_BYTES, end)
-        if bulk is not None:
-            return bulk
+        if buffer[KIND_AT] != KIND_NONE:
+            bulk = bulk_of(HEADER.unpack_from(buffer), buffer, HEADER_BYTES, end)
+            if bulk is not None:
+                return bulk
         packet = bytes(buffer[HEADER_BYTES:end])
-        return packet, bool(header[0] & FLAG_NEEDS_SUM) and self._is_usual(packet, header[4], header[5])
+        return packet, bool(buffer[0] & FLAG_NEEDS_SUM) and self._is_usual(packet)
 
-    def _is_usual(self, packet: bytes, start: int, offset: int) -> bool:
+    def _is_usual(self, packet: bytes) -> bool:
         """Return whether an undone checksum stands where ``finished`` will look for it; nothing else is passed on."""
+        _, _, _, _, start, offset = HEADER.unpack_from(self._buffer)
         if start == IPV6_BYTES and offset == SUM_AT.get(packet[6]) and is_finishable(packet):
             return True
         raise WireError("checksum place")
@@ -95,7 +96,12 @@ class TunPort:
         """
         for packet in packets:
             try:
-                os.writev(self._fd, packet if isinstance(packet, list) else (_PLAIN, packet))
+                if isinstance(packet, list):
+                    os.writev(self._fd, packet)
+                elif self._port is None:
+                    os.writev(self._fd, (_PLAIN, packet))
+                elif (failed := self._port.write(packet)) != 0:
+                    raise OSError(failed, "TUN")
             except (BlockingIOError, InterruptedError):
                 self._counters.drop("tun-full")
             except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled form of one direction's key: seals and opens packets by the dozen, as sessions do one by one."""
+"""The compiled form of one direction's key: seals and opens packets, by the dozen or one, as keypairs do in Python."""
 
 from typing import Any, Protocol
 
@@ -17,6 +17,14 @@ class Batch(Protocol):
 
     def seal_finished(self, *arguments: Any) -> int:
         """As ``seal``, with checksums and padding as stock WireGuard has them."""
+        ...
+
+    def seal_packet(self, kind: int, index: int, counter: int, plaintext: bytes, /) -> bytes:
+        """Return one packet as a datagram, padded."""
+        ...
+
+    def open_packet(self, datagram: bytes, /) -> bytes | None:
+        """Return what a datagram holds; None: it is not authentic."""
         ...
 
     def open(self, *arguments: Any) -> tuple[int, int]:

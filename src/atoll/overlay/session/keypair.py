@@ -5,6 +5,7 @@ from hashlib import blake2s
 from random import Random
 from typing import Final, Generic, TypeVar, final
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from atoll.base.ids import KEY_BYTES
@@ -13,7 +14,11 @@ from atoll.overlay.session.protocol import (
     DATA,
     DATA_AES,
     DATA_AES_CONTEXT,
+    DATA_HEADER,
+    DATA_HEADER_BYTES,
     KEEPALIVE_TIMEOUT_NS,
+    NONCE,
+    PADDING_BYTES,
     REJECT_AFTER_TIME_NS,
     REKEY_TIMEOUT_NS,
 )
@@ -23,6 +28,7 @@ __all__ = ["NEVER_NS", "IndexTable", "Keypair"]
 
 NEVER_NS: Final = 1 << 63  # Later than any clock; plain integers compare faster than optional ones on the packet path.
 _INDEX_MASK: Final = 0xFFFF_FFFF
+_PADS: Final = tuple(bytes(-size % PADDING_BYTES) for size in range(PADDING_BYTES))
 
 
 @final
@@ -41,6 +47,7 @@ class Keypair:
 
     Attributes:
         kind: Of what we seal: DATA, or DATA_AES.
+        sent: The next counter.
         aes_opener: For kind 6; None: the peer is no node of ours.
         batch_sealer: The compiled form of ``sealer``, or None; ``batch_opener`` and ``aes_batch_opener`` likewise.
     """
@@ -103,9 +110,42 @@ class Keypair:
         if self._aes_sealer is not None:
             self.kind, self.sealer, self.batch_sealer = DATA_AES, self._aes_sealer, self._aes_batch
 
-    def seal_aes(self, nonce: bytes, plaintext: bytes) -> bytes | None:
-        """Seal one packet of kind 6; None: the peer would not understand it."""
-        return None if self._aes_sealer is None else self._aes_sealer.encrypt(nonce, plaintext, None)
+    def seal(self, plaintext: bytes) -> bytes:
+        """Return the next data packet, its plaintext padded."""
+        counter, batch = self.sent, self.batch_sealer
+        self.sent = counter + 1
+        if batch is not None:
+            return batch.seal_packet(self.kind, self.remote_index, counter, plaintext)
+        return self._sealed(self.kind, self.sealer, counter, plaintext + _PADS[len(plaintext) & 15])
+
+    def offer_aes(self) -> bytes | None:
+        """Return the next data packet, empty and of kind 6; None: the peer would not understand it."""
+        if self._aes_sealer is None:
+            return None
+        counter = self.sent
+        self.sent = counter + 1
+        return self._sealed(DATA_AES, self._aes_sealer, counter, b"")
+
+    def _sealed(self, kind: int, sealer: ChaCha20Poly1305 | AESGCM, counter: int, plaintext: bytes) -> bytes:
+        return DATA_HEADER.pack(kind, self.remote_index, counter) + sealer.encrypt(NONCE.pack(counter), plaintext, None)
+
+    def open(self, kind: int, counter: int, datagram: bytes) -> bytes | None:
+        """Return what a data packet of a kind that we understand holds, still padded; None: it is not authentic.
+
+        Args:
+            kind: In its header.
+            counter: In its header.
+            datagram: All of it, at least DATA_BYTES_MIN bytes.
+        """
+        batch = self.batch_opener if kind == DATA else self.aes_batch_opener
+        if batch is not None:
+            return batch.open_packet(datagram)
+        opener = self.opener if kind == DATA else self.aes_opener
+        assert opener is not None
+        try:
+            return opener.decrypt(NONCE.pack(counter), datagram[DATA_HEADER_BYTES:], None)
+        except InvalidTag:
+            return None
 
 
 def _none(_: bytes, *, aes: bool) -> Batch | None:  # noqa: ARG001 - the shape of ``batch_of``.

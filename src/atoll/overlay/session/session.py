@@ -23,7 +23,6 @@ from atoll.overlay.session.keypair import NEVER_NS, IndexTable, Keypair
 from atoll.overlay.session.limits import BURST_MAX, INITIATION_INTERVAL_NS, OUTBOX_MAX, PREVIOUS_MAX, RESPONDED_HOLD_NS
 from atoll.overlay.session.noise import Initiator, PrivateKey, Responder
 from atoll.overlay.session.protocol import (
-    DATA_AES,
     DATA_HEADER,
     DATA_HEADER_BYTES,
     INITIATION,
@@ -31,7 +30,6 @@ from atoll.overlay.session.protocol import (
     KEEPALIVE_TIMEOUT_NS,
     MACS_BYTES,
     NONCE,
-    PADDING_BYTES,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME_NS,
     REKEY_AFTER_MESSAGES,
@@ -48,8 +46,6 @@ from atoll.overlay.session.timestamp import Timestamps
 __all__ = ["Local", "Session"]
 
 _UNANSWERED_NS: Final = KEEPALIVE_TIMEOUT_NS + REKEY_TIMEOUT_NS
-_NONCE_PREFIX: Final = bytes(4)
-_PADS: Final = tuple(bytes(-size % PADDING_BYTES) for size in range(PADDING_BYTES))
 
 
 @final
@@ -222,12 +218,9 @@ class Session:
         if keypair is None or now_ns >= keypair.reject_ns or keypair.sent >= REJECT_AFTER_MESSAGES:
             self.demand(now_ns, wall_ns)
             return None
-        counter = keypair.sent
-        keypair.sent = counter + 1
-        header = DATA_HEADER.pack(keypair.kind, keypair.remote_index, counter)
-        sealed = keypair.sealer.encrypt(_NONCE_PREFIX + header[8:], plaintext + _PADS[len(plaintext) & 15], None)
-        self._sent(keypair, now_ns, wall_ns, data=bool(plaintext))
-        return header + sealed
+        sealed = keypair.seal(plaintext)
+        self._sent(keypair, now_ns, wall_ns, data=len(plaintext) > 0)
+        return sealed
 
     def seal_burst(self, burst: Burst, now_ns: int, wall_ns: int) -> int | None:
         """Seal packets that stand in one buffer into another one; return where the last datagram ends there.
@@ -411,11 +404,9 @@ class Session:
         keypair = self.current
         if keypair is None or not self._local.prefers_aes:
             return
-        counter = keypair.sent
-        sealed = keypair.seal_aes(NONCE.pack(counter), b"")
-        if sealed is not None:
-            keypair.sent = counter + 1
-            self._local.send(self.public_key, DATA_HEADER.pack(DATA_AES, keypair.remote_index, counter) + sealed)
+        offer = keypair.offer_aes()
+        if offer is not None:
+            self._local.send(self.public_key, offer)
 
     def offered_aes(self, keypair: Keypair) -> None:
         """Take an authentic packet of kind 6: whoever sends one would rather have AES as well."""

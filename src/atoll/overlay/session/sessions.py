@@ -48,9 +48,9 @@ from atoll.overlay.session.protocol import (
 from atoll.overlay.session.session import Local, Session
 from atoll.overlay.session.timestamp import Timestamps
 
-__all__ = ["Sessions"]
+__all__ = ["DATA_KINDS", "Sessions"]
 
-_DATA_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (DATA, DATA_AES))
+DATA_KINDS: Final = frozenset(kind.to_bytes(4, "little") for kind in (DATA, DATA_AES))
 _HANDSHAKE_BYTES: Final = {INITIATION: INITIATION_BYTES, RESPONSE: RESPONSE_BYTES, COOKIE_REPLY: COOKIE_REPLY_BYTES}
 _ZERO_PSK: Final = bytes(KEY_BYTES)
 
@@ -260,32 +260,27 @@ class Sessions:
         if len(datagram) < DATA_BYTES_MIN:
             self.counters.drop("malformed")
             return None
-        if datagram[:4] not in _DATA_KINDS:
+        if datagram[:4] not in DATA_KINDS:
             kind = int.from_bytes(datagram[:4], "little")
             return self._receive_handshake(kind, datagram, source, now_ns, wall_ns, under_load=under_load)
-        size = len(datagram) - DATA_BYTES_MIN
-        out = bytearray(size)
-        opened = self.open_into(datagram, out, now_ns, wall_ns)
+        opened = self.open_packet(datagram, now_ns, wall_ns)
         if opened is None:
             return None
-        public_key, counter, gap_delta, confirms = opened
-        if confirms and not size:
+        public_key, plaintext, counter, gap_delta, confirms = opened
+        if confirms and not plaintext:
             return Established(public_key, initiator=False)
-        return Data(public_key, bytes(out), counter, gap_delta, confirms)
+        return Data(public_key, plaintext, counter, gap_delta, confirms)
 
-    def open_into(
-        self, datagram: bytes | memoryview, out: bytearray | memoryview, now_ns: int, wall_ns: int
-    ) -> tuple[bytes, int, int, bool] | None:
-        """Open one data packet into a buffer; nothing in it can raise.
+    def open_packet(self, datagram: bytes, now_ns: int, wall_ns: int) -> tuple[bytes, bytes, int, int, bool] | None:
+        """Open one data packet; nothing in it can raise.
 
         Args:
             datagram: Of kind 4 or 6, at least DATA_BYTES_MIN bytes.
-            out: For the plaintext, DATA_BYTES_MIN bytes shorter than the datagram. When it is not opened, garbage.
             now_ns: Monotonic time.
             wall_ns: Time since 1970, in case a handshake starts.
 
         Returns:
-            (public key, counter, gap delta, confirms), as in ``Data``; None: dropped and counted.
+            (public key, plaintext, counter, gap delta, confirms), as in ``Data``; None: dropped and counted.
         """
         kind, index, counter = DATA_HEADER.unpack_from(datagram)
         held = self._keypairs.get(index)
@@ -300,13 +295,11 @@ class Sessions:
         if window.seen(counter):  # Before decrypting, because the second of two copies is common and should be cheap.
             self.counters.drop("replayed")
             return None
-        opener = keypair.opener if kind == DATA else keypair.aes_opener
-        if opener is None:
+        if kind != DATA and keypair.aes_opener is None:
             self.counters.drop("malformed")
             return None
-        try:
-            opener.decrypt_into(NONCE.pack(counter), datagram[DATA_HEADER_BYTES:], None, out)
-        except InvalidTag:
+        plaintext = keypair.open(kind, counter, datagram)
+        if plaintext is None:
             self.counters.drop("forged")
             return None
         gap_delta = window.mark(counter)
@@ -321,9 +314,9 @@ class Sessions:
             session.demand(now_ns, wall_ns)
         if keypair is not session.current and session.is_outdated(keypair, now_ns, wall_ns):
             gap_delta = -1  # Late by a whole handshake: it says nothing of where the peer is now.
-        if len(out) and session.reply_ns == NEVER_NS:
+        if plaintext and session.reply_ns == NEVER_NS:
             session.arm_reply(now_ns)
-        return session.public_key, counter, gap_delta, confirms
+        return session.public_key, plaintext, counter, gap_delta, confirms
 
     def open_run(self, run: Run, now_ns: int, wall_ns: int) -> tuple[bytes, int, int] | None:
         """Open the first packets of a burst, as far as there is nothing special about them; nothing in it can raise.
@@ -333,9 +326,9 @@ class Sessions:
 
         Returns:
             (public key, how many were opened, how many of these were joined to the first one); None: none, and the
-            first one is for ``open_into``, as is the one that follows those opened. Those joined say that they continue
-            the TCP segment in the first one, and are as long: only their payload is in ``run.out``, back to back behind
-            the first plaintext.
+            first one is for ``open_packet``, as is the one that follows those opened. Those joined say that they
+            continue the TCP segment in the first one, and are as long: only their payload is in ``run.out``, back to
+            back behind the first plaintext.
         """
         data, size, out, head = run.data, run.size, run.out, run.head
         kind, index, first = DATA_HEADER.unpack_from(data, head)
@@ -360,7 +353,7 @@ class Sessions:
         else:
             count, joined = _opened(keypair, run, kind, index, first), 0
         if not count:
-            return None  # ``open_into`` finds out once more why, and counts it.
+            return None  # ``open_packet`` finds out once more why, and counts it.
         window.mark_run(first, count)
         session.traversed_ns, session.renew_ns = now_ns, NEVER_NS
         if session.reply_ns == NEVER_NS:
