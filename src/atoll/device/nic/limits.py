@@ -11,6 +11,7 @@ __all__ = [
     "ACCESS_ENTRIES_MAX",
     "ARRIVAL_LABELS_MAX",
     "BATCHES_PER_TURN_MAX",
+    "BYTES_PER_TURN",
     "CARRIERS_MAX",
     "CONTROL_BURST",
     "CONTROL_PER_S",
@@ -120,9 +121,10 @@ SHARES_PER_ORDER_MAX: Final = MEMBERS_MAX
 
 # The TUN device. A read is up to 64 KiB; so many before orders and the network are looked at again.
 TUN_READS_PER_TURN_MAX: Final = 8
+BYTES_PER_TURN: Final = 32 << 10  # Sent, before the network is looked at: a large packet takes up to a millisecond.
 
 # While the queue of the way out stands. What waits is looked at again after WAIT_NS; the queue must last that long.
-QUEUE_NS: Final = 3 * MILLISECOND_NS  # What stands in the queue of the card; all that is more waits here.
+QUEUE_NS: Final = 2 * MILLISECOND_NS  # What stands in the queue of the card; all that is more waits here.
 WAIT_NS: Final = MILLISECOND_NS
 HELD_BYTES_MAX: Final = 4 << 20  # 40 ms of 1 Gbit/s. Beyond: the newest is dropped and counted.
 SMALL_BYTES_MAX: Final = 576  # A packet up to this may go ahead.

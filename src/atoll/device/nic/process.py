@@ -3,6 +3,7 @@
 
 Order of each turn: orders first, so that bulk never starves control; then a bounded number of datagrams from each
 socket, or just one if nothing waited there: then the whole turn is what its packet waits for; then time; then reports.
+Of the kernel's large packets one is sent in a turn, for an answer to another may have come meanwhile.
 
 Control ends it by ``Stop``. When control is gone without a word, nobody admits, expels or routes any more; then it goes
 on with the last tables for the time that ``Configure`` said, if there are sessions, and ends (``orphan.py``, ADR 0029).
@@ -36,6 +37,7 @@ from atoll.device.nic.evidence import NEVER_NS
 from atoll.device.nic.held import Held, Lone
 from atoll.device.nic.limits import (
     BATCHES_PER_TURN_MAX,
+    BYTES_PER_TURN,
     DATAGRAMS_HELD_MAX,
     DATAGRAMS_PER_TURN_MAX,
     IPC_BYTES_MAX,
@@ -122,7 +124,7 @@ class NicProcess:
         self._held: Final = Held()
         self._codel: Final = CoDel()
         self._tun: TunPort | None = None
-        self._reading = self._blocked = self._is_busy = False
+        self._reading = self._blocked = self._is_busy = self._is_releasing = False
         self._now_ns, self._wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()  # Of this turn.
         self._wall_due_ns = self._wall_ahead_ns = 0
         self._running = True
@@ -139,7 +141,9 @@ class NicProcess:
         while self._running:
             due_ns = min(min(engine.deadline_ns, carriers.deadline_ns), self._ends_ns)  # noqa: PLW3301 - two at a time are fast.
             before_ns = clock.monotonic_ns()
-            wait_ns = min(due_ns - before_ns, WAIT_NS) if self._held else due_ns - before_ns
+            wait_ns = due_ns - before_ns
+            if self._held:
+                wait_ns = 0 if self._is_releasing else min(wait_ns, WAIT_NS)
             ready = poller.wait(self._timeout_s(wait_ns))
             now_ns = self._now_ns = clock.monotonic_ns()
             if now_ns >= self._wall_due_ns:
@@ -252,8 +256,8 @@ class NicProcess:
         if tun is not self._tun:  # Another one took its place in this turn.
             return
         counters = self._engine.counters
-        reads = TUN_READS_PER_TURN_MAX if self._is_busy else 1
-        while reads:
+        reads, room = TUN_READS_PER_TURN_MAX if self._is_busy else 1, BYTES_PER_TURN
+        while reads and room > 0:
             reads -= 1
             try:
                 item = tun.read()
@@ -267,6 +271,7 @@ class NicProcess:
                 return
             if not self._waits(item):
                 self._pass(item)
+                room -= _size_of(item)
             elif not self._held.add(item, self._now_ns):
                 counters.drop("tun-queue")
 
@@ -290,8 +295,14 @@ class NicProcess:
 
     def _release(self) -> None:
         """Pass what waited, as far as the queue of the way out has room; tell its sender of a wait that is too long."""
+        room = BYTES_PER_TURN
+        self._is_releasing = False
         while self._held and self._queue_ns() < QUEUE_NS:
+            if room <= 0:
+                self._is_releasing = True
+                return
             item, since_ns = self._held.take()
+            room -= _size_of(item)
             if self._codel.drops(self._now_ns - since_ns, self._now_ns) and not _is_marked(item):
                 self._engine.counters.drop("tun-queue")
                 if not isinstance(item, Bulk) or not item.drop_last():
@@ -417,6 +428,10 @@ class NicProcess:
         if blocked != self._blocked:
             self._blocked = blocked
             self._poller.modify(self._control.fileno(), READ | WRITE if blocked else READ)
+
+
+def _size_of(item: Bulk | Lone) -> int:
+    return item.end - item.start if isinstance(item, Bulk) else len(item[0])
 
 
 def _is_marked(item: Bulk | Lone) -> bool:
