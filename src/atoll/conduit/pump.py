@@ -30,10 +30,21 @@ def reset_socket(connection: socket.socket) -> None:
 
 
 def hold_back(writer: asyncio.StreamWriter) -> None:
-    """Keep asyncio from reading anything; to be called in the turn in which it announces a connection."""
+    """Keep asyncio from reading anything; to be called in the turn in which it announces a connection.
+
+    Python 3.11.2 (Debian 12's) begins to read right after that turn, paused or not; so it is paused once more before
+    anything can have been read.
+    """
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport)
+
+    def again() -> None:
+        if not transport.is_reading():  # Else it was let go meanwhile.
+            transport.resume_reading()
+            transport.pause_reading()
+
     transport.pause_reading()
+    asyncio.get_running_loop().call_soon(again)
 
 
 def let_go(writer: asyncio.StreamWriter) -> None:
