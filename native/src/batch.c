@@ -3,8 +3,8 @@
  * for which the way through five Python objects takes longer than its cipher.
  *
  * It does what Session.seal_burst, Sessions.open_run, Keypair.seal and .open, and (for guests) segments.Joint do in Python
- * with the same bytes as result, and nothing else: no protocol, no tables, no time. The ciphers are OpenSSL's. Every length is checked before the
- * first byte is touched.
+ * with the same bytes as result, and nothing else: no protocol, no tables, no time. The ciphers are OpenSSL's. Every length
+ * is checked before the first byte is touched.
  */
 
 #include "atoll_fast.h"

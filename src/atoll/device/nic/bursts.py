@@ -45,8 +45,8 @@ class Slow(Protocol):
         """Take what a data packet held, if it is not for the fast path."""
         ...
 
-    def settle(self, peer: Peer | None, source: Endpoint, arrival: Arrival | None, *, confirms: bool) -> None:
-        """Send what the sessions have to say after a packet, and report a session that it confirmed."""
+    def open_data(self, datagram: bytes, source: Endpoint, arrival: Arrival | None) -> tuple[Peer, bytes, int] | None:
+        """Open a data packet, and send and report what the sessions say of it; None: there is nothing in it."""
         ...
 
     def count_flow(self, peer: Peer, *, sent: int = 0, received: int = 0) -> None:
@@ -252,16 +252,10 @@ class Bursts:
             self._take_opened(peer, memoryview(bulk.buffer)[start:end], 0, source, arrival)
 
     def _open(self, datagram: memoryview, source: Endpoint, arrival: Arrival | None) -> None:
-        opened = self._sessions.open_packet(bytes(datagram), self._now_ns, self._wall_ns)
-        if opened is None:
-            if self._sessions.outbox:
-                self._slow.settle(None, source, arrival, confirms=False)
-            return
-        public_key, plaintext, _, gap_delta, confirms = opened
-        peer = self._by_key[public_key]
-        if confirms or self._sessions.outbox:
-            self._slow.settle(peer, source, arrival, confirms=confirms)
-        self._take_opened(peer, memoryview(bytearray(plaintext)), gap_delta, source, arrival)
+        opened = self._slow.open_data(bytes(datagram), source, arrival)
+        if opened is not None:
+            peer, plaintext, gap_delta = opened
+            self._take_opened(peer, memoryview(bytearray(plaintext)), gap_delta, source, arrival)
 
     def _take_opened(
         self, peer: Peer, plaintext: memoryview, gap_delta: int, source: Endpoint, arrival: Arrival | None

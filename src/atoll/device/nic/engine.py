@@ -508,16 +508,9 @@ class Engine:
         """Give a datagram of kind 1 to 4 or 6 to the sessions, and what it holds to whom it is for."""
         sessions = self._sessions
         if datagram[:4] in DATA_KINDS and len(datagram) >= OVERHEAD_BYTES:
-            opened = sessions.open_packet(datagram, self._now_ns, self._wall_ns)
-            if sessions.outbox:
-                self._answer(source, arrival)
-            if opened is None:
-                return
-            public_key, plaintext, _, gap_delta, confirms = opened
-            peer = self._by_key[public_key]
-            if confirms:
-                self._established(peer)
-            if plaintext:
+            opened = self.open_data(datagram, source, arrival)
+            if opened is not None:
+                peer, plaintext, gap_delta = opened
                 self.take_plaintext(peer, plaintext, gap_delta, source, arrival)
             return
         got = sessions.receive(datagram, source_of(source, arrival), self._now_ns, self._wall_ns, under_load)
@@ -529,12 +522,22 @@ class Engine:
                 self._outlet.note_place(peer, news=peer.where.answered(source), now_ns=self._now_ns)
             self._established(peer)
 
-    def settle(self, peer: Peer | None, source: Endpoint, arrival: Arrival | None, *, confirms: bool) -> None:
-        """Send what the sessions have to say after a packet, and report a session that it confirmed."""
+    def open_data(self, datagram: bytes, source: Endpoint, arrival: Arrival | None) -> tuple[Peer, bytes, int] | None:
+        """Open a data packet, and send and report what the sessions say of it.
+
+        Returns:
+            (peer, plaintext, gap delta); None: there is nothing in it.
+        """
+        opened = self._sessions.open_packet(datagram, self._now_ns, self._wall_ns)
         if self._sessions.outbox:
             self._answer(source, arrival)
-        if confirms and peer is not None:
+        if opened is None:
+            return None
+        public_key, plaintext, _, gap_delta, confirms = opened
+        peer = self._by_key[public_key]
+        if confirms:
             self._established(peer)
+        return (peer, plaintext, gap_delta) if plaintext else None
 
     def take_plaintext(
         self, peer: Peer, plaintext: bytes, gap_delta: int, source: Endpoint, arrival: Arrival | None

@@ -13,7 +13,7 @@ from atoll.device.nic.limits import HELD_BYTES_MAX
 from atoll.device.nic.plaintext import IPV6_HEADER_BYTES
 from atoll.device.nic.segments import Bulk
 
-__all__ = ["Held", "Lone"]
+__all__ = ["Held", "Lone", "size_of"]
 
 Lone = tuple[bytes, bool]  # A packet, and whether its checksum is undone.
 
@@ -46,9 +46,10 @@ class Held:
         if isinstance(item, Bulk):
             packet = item.buffer[item.start : item.end]
             kept: Bulk | Lone = Bulk(packet, 0, len(packet), item.head_bytes, item.size)
-            flow, size = _flow_of(packet), len(packet)
+            flow = _flow_of(packet)
         else:
-            kept, flow, size = item, _flow_of(item[0]), len(item[0])
+            kept, flow = item, _flow_of(item[0])
+        size = size_of(item)
         if self._bytes + size + _ITEM_BYTES > HELD_BYTES_MAX:
             return False
         self._bytes += size + _ITEM_BYTES
@@ -59,8 +60,7 @@ class Held:
     def take(self) -> tuple[Bulk | Lone, int]:
         """Return the one that has waited longest, and since when. Only if there is one."""
         since_ns, flow, item = self._items.popleft()
-        size = item.end if isinstance(item, Bulk) else len(item[0])
-        self._bytes -= size + _ITEM_BYTES
+        self._bytes -= size_of(item) + _ITEM_BYTES
         if self._flows[flow] == 1:
             del self._flows[flow]
         else:
@@ -72,6 +72,11 @@ class Held:
         self._items.clear()
         self._flows.clear()
         self._bytes = 0
+
+
+def size_of(item: Bulk | Lone) -> int:
+    """Return the length of a packet."""
+    return item.end - item.start if isinstance(item, Bulk) else len(item[0])
 
 
 def _flow_of(packet: bytes | bytearray) -> bytes:

@@ -34,7 +34,7 @@ from atoll.device.nic.config import EngineConfig
 from atoll.device.nic.confine import confine
 from atoll.device.nic.engine import Engine
 from atoll.device.nic.evidence import NEVER_NS
-from atoll.device.nic.held import Held, Lone
+from atoll.device.nic.held import Held, Lone, size_of
 from atoll.device.nic.limits import (
     BATCHES_PER_TURN_MAX,
     BYTES_PER_TURN,
@@ -271,7 +271,7 @@ class NicProcess:
                 return
             if not self._waits(item):
                 self._pass(item)
-                room -= _size_of(item)
+                room -= size_of(item)
             elif not self._held.add(item, self._now_ns):
                 counters.drop("tun-queue")
 
@@ -302,7 +302,7 @@ class NicProcess:
                 self._is_releasing = True
                 return
             item, since_ns = self._held.take()
-            room -= _size_of(item)
+            room -= size_of(item)
             if self._codel.drops(self._now_ns - since_ns, self._now_ns) and not _is_marked(item):
                 self._engine.counters.drop("tun-queue")
                 if not isinstance(item, Bulk) or not item.drop_last():
@@ -379,7 +379,7 @@ class NicProcess:
 
     def _emit(self, endpoint: Endpoint, data: bytes | memoryview, size: int) -> None:
         """Send one datagram, or several of this size back to back of which the last may be shorter."""
-        if endpoint[0].startswith(TCP_PREFIX):
+        if endpoint[0].startswith(TCP_PREFIX):  # ``is_tcp``, which is not translated.
             sent = self._carriers.send(endpoint, data, size, self._now_ns)
         else:
             udp = self._ipv6 if ":" in endpoint[0] else self._ipv4
@@ -428,10 +428,6 @@ class NicProcess:
         if blocked != self._blocked:
             self._blocked = blocked
             self._poller.modify(self._control.fileno(), READ | WRITE if blocked else READ)
-
-
-def _size_of(item: Bulk | Lone) -> int:
-    return item.end - item.start if isinstance(item, Bulk) else len(item[0])
 
 
 def _is_marked(item: Bulk | Lone) -> bool:
