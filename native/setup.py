@@ -53,7 +53,7 @@ setup(
     ext_modules=[
         Extension(
             "atoll_fast",
-            ["src/batch.c", "src/label.c", "src/port.c"],
+            ["src/batch.c", "src/label.c", "src/port.c", "src/turn.c"],
             depends=["src/atoll_fast.h"],
             libraries=["crypto"],
             extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],

@@ -456,7 +456,7 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"atoll_fast.Batch", sizeof(Batch), 0, Py_TPFLAGS_DEFAULT, slots};
 
-static PyModuleDef module = {PyModuleDef_HEAD_INIT, "atoll_fast", "Packets by the dozen.", -1, NULL,
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "atoll_fast", "Packets by the dozen.", -1, turn_functions,
                              NULL, NULL, NULL, NULL};
 
 static int add(PyObject *made, const char *name, PyType_Spec *from) {

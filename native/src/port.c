@@ -21,6 +21,7 @@
 #define UDP_GRO 104 /* Linux's udp(7). */
 #endif
 
+enum { SHORT = 2048 };     /* Bytes that are cheaper to copy than to look at where they are. */
 enum { TUN_HEADER = 10 }; /* struct virtio_net_hdr; all zeros: one packet, its checksum done. */
 
 typedef union {
@@ -146,21 +147,15 @@ static int sourced(Place *place, const Address *address, socklen_t length) {
     return 1;
 }
 
-PyDoc_STRVAR(receive_doc, "receive(buffer) -> (int, int, str, int) | None\n\n"
-                          "Read what came from one source; return how many bytes, the length of each datagram but the last,\n"
-                          "host and port; None: there is nothing.");
-
-static PyObject *port_receive(PyObject *object, PyObject *buffer) {
-    Port *self = (Port *)object;
-    Py_buffer into;
+/* Read what came from one source into a buffer, and take over the source; return how many bytes, and the length of each
+ * datagram but the last; -1: there is nothing, or there is an exception. */
+static ssize_t received(Port *self, Py_buffer *into, int *size) {
     Address address;
     union {
         struct cmsghdr aligned;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
-    if (PyObject_GetBuffer(buffer, &into, PyBUF_WRITABLE) < 0)
-        return NULL;
-    struct iovec part = {into.buf, (size_t)into.len};
+    struct iovec part = {into->buf, (size_t)into->len};
     struct msghdr message = {.msg_name = &address,
                              .msg_namelen = sizeof address,
                              .msg_iov = &part,
@@ -168,37 +163,63 @@ static PyObject *port_receive(PyObject *object, PyObject *buffer) {
                              .msg_control = control.bytes,
                              .msg_controllen = sizeof control.bytes};
     ssize_t read = recvmsg(self->fd, &message, MSG_DONTWAIT);
-    int error = errno;
-    PyBuffer_Release(&into);
     if (read < 0) {
-        if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR)
-            Py_RETURN_NONE;
-        errno = error;
-        return PyErr_SetFromErrno(PyExc_OSError);
+        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+            PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
     }
-    int size = read ? (int)read : 1;
+    *size = read ? (int)read : 1;
     for (struct cmsghdr *one = CMSG_FIRSTHDR(&message); one; one = CMSG_NXTHDR(&message, one)) {
         int told;
         if (one->cmsg_type == UDP_GRO && one->cmsg_len == CMSG_LEN(sizeof told)) {
             memcpy(&told, CMSG_DATA(one), sizeof told);
             if (told > 0)
-                size = told;
+                *size = told;
         }
     }
-    if (!sourced(&self->source, &address, message.msg_namelen))
+    return sourced(&self->source, &address, message.msg_namelen) ? read : -1;
+}
+
+/* Read, and return it in Python's terms. */
+static PyObject *told(Port *self, PyObject *buffer, int wants_lone) {
+    Py_buffer into;
+    int size = 0;
+    if (PyObject_GetBuffer(buffer, &into, PyBUF_WRITABLE) < 0)
         return NULL;
-    PyObject *found = PyTuple_New(4);
-    if (!found)
-        return NULL;
-    Py_INCREF(self->source.host);
-    PyTuple_SetItem(found, 0, PyLong_FromSsize_t(read));
-    PyTuple_SetItem(found, 1, PyLong_FromLong(size));
-    PyTuple_SetItem(found, 2, self->source.host);
-    PyTuple_SetItem(found, 3, PyLong_FromLong(self->source.port));
+    ssize_t read = received(self, &into, &size);
+    PyObject *found = read < 0 ? NULL : PyTuple_New(4);
+    if (found) {
+        int is_lone = wants_lone && read <= size;
+        PyTuple_SetItem(found, 0, is_lone ? PyBytes_FromStringAndSize(into.buf, read) : PyLong_FromSsize_t(read));
+        PyTuple_SetItem(found, 1, PyLong_FromLong(size));
+        Py_INCREF(self->source.host);
+        PyTuple_SetItem(found, 2, self->source.host);
+        PyTuple_SetItem(found, 3, PyLong_FromLong(self->source.port));
+    }
+    PyBuffer_Release(&into);
+    if (!found && !PyErr_Occurred())
+        Py_RETURN_NONE;
     return found;
 }
 
-PyDoc_STRVAR(read_doc, "read(buffer) -> int\n\nRead once; return how many bytes, or the number of the error, negative.");
+PyDoc_STRVAR(receive_doc, "receive(buffer) -> (int, int, str, int) | None\n\n"
+                          "Read what came from one source; return how many bytes, the length of each datagram but the last,\n"
+                          "host and port; None: there is nothing.");
+
+static PyObject *port_receive(PyObject *object, PyObject *buffer) {
+    return told((Port *)object, buffer, 0);
+}
+
+PyDoc_STRVAR(receive_first_doc, "receive_first(buffer) -> (int | bytes, int, str, int) | None\n\n"
+                                "As receive, but one datagram that came alone is returned instead of how long it is.");
+
+static PyObject *port_receive_first(PyObject *object, PyObject *buffer) {
+    return told((Port *)object, buffer, 1);
+}
+
+PyDoc_STRVAR(read_doc, "read(buffer) -> int | bytes\n\n"
+                       "Read once; return how many bytes, or what was read, too, if it is short; or the number of the error,\n"
+                       "negative.");
 
 static PyObject *port_read(PyObject *object, PyObject *buffer) {
     Py_buffer into;
@@ -207,8 +228,9 @@ static PyObject *port_read(PyObject *object, PyObject *buffer) {
     ssize_t got = read(((Port *)object)->fd, into.buf, (size_t)into.len);
     if (got < 0)
         got = -errno;
+    PyObject *found = got < 0 || got > SHORT ? PyLong_FromSsize_t(got) : PyBytes_FromStringAndSize(into.buf, got);
     PyBuffer_Release(&into);
-    return PyLong_FromSsize_t(got);
+    return found;
 }
 
 PyDoc_STRVAR(write_doc, "write(packet) -> int\n\n"
@@ -227,6 +249,7 @@ static PyObject *port_write(PyObject *object, PyObject *packet) {
 static PyMethodDef methods[] = {
     {"send", (PyCFunction)(void (*)(void))port_send, METH_FASTCALL, send_doc},
     {"receive", port_receive, METH_O, receive_doc},
+    {"receive_first", port_receive_first, METH_O, receive_first_doc},
     {"read", port_read, METH_O, read_doc},
     {"write", port_write, METH_O, write_doc},
     {NULL, NULL, 0, NULL},

@@ -97,7 +97,22 @@ def test_who_reads_single_datagrams_is_given_single_ones(pair: tuple[UdpSocket, 
 
 
 def test_nothing_there_is_nothing(pair: tuple[UdpSocket, UdpSocket]) -> None:
-    assert pair[0].receive_burst(bytearray(DATAGRAM_BYTES_MAX)) is None
+    buffer = bytearray(DATAGRAM_BYTES_MAX)
+    assert pair[0].receive_burst(buffer) is None
+    assert pair[0].receive_first(memoryview(buffer)) is None
+
+
+def test_the_first_of_a_turn_is_returned_if_it_is_alone(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, two = pair
+    buffer = memoryview(bytearray(DATAGRAM_BYTES_MAX))
+    for alone in (b"one", bytes(9000)):
+        assert one.send(two.endpoint, alone) is Sent.OK
+        assert select.select([two], [], [], WAIT_S)[0]
+        assert two.receive_first(buffer) == (alone, len(alone), one.endpoint)
+    assert one.send_burst(two.endpoint, memoryview(b"aabbc"), 2) is Sent.OK
+    assert select.select([two], [], [], WAIT_S)[0]
+    assert two.receive_first(buffer) == (5, 2, one.endpoint)
+    assert bytes(buffer[:5]) == b"aabbc"
 
 
 def came(udp: UdpSocket, reads: int = 1000) -> list[tuple[list[bytes], Endpoint]]:

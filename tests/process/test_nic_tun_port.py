@@ -44,6 +44,9 @@ def test_packets_are_read_one_by_one(port: tuple[TunPort, socket.socket, Counter
     bulk = tun.read()
     assert isinstance(bulk, Bulk)
     assert (bulk.end - bulk.start, bulk.head_bytes, bulk.size) == (len(PACKET), 60, 4)
+    for payload in (1900, 9000):  # A short packet takes a way of its own.
+        kernel.send(header() + PACKET + bytes(payload))
+        assert tun.read() == (PACKET + bytes(payload), False)
     assert tun.read() is None
 
 

@@ -3,6 +3,8 @@
 
 import time
 
+import pytest
+
 from atoll.base.ports import Clock
 from atoll.host.clock import SystemClock
 
@@ -18,6 +20,13 @@ def test_sleep_counts() -> None:
     # On Linux the clock that counts sleep is never behind the one that does not.
     awake_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     assert SystemClock().monotonic_ns() >= awake_ns
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="Linux only")
+def test_the_compiled_way_reads_the_same_clock() -> None:
+    before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now_ns = SystemClock().monotonic_ns()
+    assert before_ns <= now_ns <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def test_the_wall_clock_is_the_computers() -> None:

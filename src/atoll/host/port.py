@@ -23,8 +23,12 @@ class Port(Protocol):
         """
         ...
 
-    def read(self, buffer: bytearray, /) -> int:
-        """Read from a TUN device; return how many bytes, or an error, negative."""
+    def receive_first(self, buffer: memoryview, /) -> tuple[int | bytes, int, str, int] | None:
+        """As ``receive``, but return one datagram that came alone instead of how long it is."""
+        ...
+
+    def read(self, buffer: bytearray, /) -> int | bytes:
+        """Read from a TUN device; return how many bytes, or if it is short what was read, or an error, negative."""
         ...
 
     def write(self, packet: bytes, /) -> int:

@@ -202,6 +202,20 @@ class UdpSocket:
                 size = _INT.unpack(value)[0] or size
         return read, size, source if len(source) == 2 else (source[0], source[1])
 
+    def receive_first(self, buffer: memoryview) -> tuple[bytes | int, int, Endpoint] | None:
+        """As ``receive_burst``, but return a datagram that came alone instead of how long it is."""
+        if self._port is not None:
+            try:
+                received = self._port.receive_first(buffer)
+            except OSError as error:
+                raise LinkError(error_name(error)) from error
+            return None if received is None else (received[0], received[1], (received[2], received[3]))
+        burst = self.receive_burst(buffer)
+        if burst is None:
+            return None
+        read, size, source = burst
+        return buffer[:read].tobytes() if read <= size else read, size, source
+
     def receive_bursts(self, buffer: memoryview, reads: int) -> Iterator[tuple[int, int, int, Endpoint]]:
         """Yield what there is now, in order; whoever asks for the next one has done with the one before.
 

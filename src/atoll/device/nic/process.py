@@ -67,7 +67,7 @@ from atoll.device.nic.segments import Bulk
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
 from atoll.host.compiled_tree import COMPILED_VARIABLE, is_compiled_module
-from atoll.host.cpu import prefers_aes
+from atoll.host.cpu import ask_for_short_slices, prefers_aes
 from atoll.host.heap import freeze_heap
 from atoll.host.poller import READ, WRITE, Poller
 from atoll.host.tcp import TcpListener
@@ -83,7 +83,7 @@ ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # What terminals and se
 
 BUSY_NS: Final = 20_000  # Who waits for less than this found something there: then there is more, and worth a loop.
 WALL_NS: Final = SECOND_NS  # So old the difference of the two clocks may be; the device dates handshakes by it.
-ORPHAN_CHECK_S: Final = 1.0  # Only where the control socket cannot tell that its other end is gone.
+ORPHAN_CHECK_NS: Final = SECOND_NS  # Only where the control socket cannot tell that its other end is gone.
 _OK: Final = Sent.OK
 _DROPS: Final = {Sent.FULL: "send-full", Sent.TOO_LONG: "send-too-long", Sent.REFUSED: "send-refused"}
 
@@ -118,7 +118,7 @@ class NicProcess:
         self._backlog: Final = Backlog()
         self._ipv4 = next((udp for udp in sockets if not udp.is_ipv6), None)
         self._ipv6 = next((udp for udp in sockets if udp.is_ipv6), None)
-        self._poller: Final = Poller()
+        self._poller: Final = Poller(compiled=compiled)
         self._carriers: Final = Carriers(listeners, self._poller, engine, self._clock)
         self._buffer: Final = memoryview(bytearray(RECEIVE_BYTES))
         self._held: Final = Held()
@@ -144,7 +144,7 @@ class NicProcess:
             wait_ns = due_ns - before_ns
             if self._held:
                 wait_ns = 0 if self._is_releasing else min(wait_ns, WAIT_NS)
-            ready = poller.wait(self._timeout_s(wait_ns))
+            ready = poller.wait(wait_ns if self._tells_end else min(wait_ns, ORPHAN_CHECK_NS))
             now_ns = self._now_ns = clock.monotonic_ns()
             if now_ns >= self._wall_due_ns:
                 self._wall_due_ns, self._wall_ahead_ns = now_ns + WALL_NS, clock.wall_ns() - now_ns
@@ -170,10 +170,6 @@ class NicProcess:
         self._poller.close()
         if self._tun is not None:
             self._tun.close()
-
-    def _timeout_s(self, left_ns: int) -> float:
-        left_s = max(left_ns, 0) / SECOND_NS
-        return left_s if self._tells_end else min(left_s, ORPHAN_CHECK_S)
 
     def _read_network(self, *, wanted: bool) -> None:
         """Listen to the network, or not while control is too slow; see ``backlog.py``."""
@@ -329,14 +325,14 @@ class NicProcess:
 
     def _take_first(self, udp: UdpSocket) -> None:
         """Take what came after a pause, mostly one datagram that somebody waits for, and nothing behind it."""
-        received = udp.receive_burst(self._buffer)
+        received = udp.receive_first(self._buffer)
         if received is None:
             return
-        read, size, source = received
-        if read <= size:
-            self._engine.receive(self._buffer[:read].tobytes(), source, self._now_ns, self._wall_ns)
+        found, size, source = received
+        if isinstance(found, bytes):
+            self._engine.receive(found, source, self._now_ns, self._wall_ns)
         else:
-            self._engine.receive_burst(self._buffer[:read], size, source, self._now_ns, self._wall_ns)
+            self._engine.receive_burst(self._buffer[:found], size, source, self._now_ns, self._wall_ns)
         if self._send_what_cannot_wait() and self._tun is not None:
             self._take_tun(self._tun)  # The kernel's answer is often there already.
 
@@ -481,6 +477,7 @@ def main(arguments: Sequence[str]) -> int:
         _say(control, listening, *engine.reports)  # Reserved before it is used.
         engine.reports.clear()
         freeze_heap()
+        ask_for_short_slices()
         process = NicProcess(control, sockets, listeners, engine, configure.outlives_ns, compiled=limits.compiled)
         process.run()
         for udp in sockets:

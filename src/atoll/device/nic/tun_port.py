@@ -65,7 +65,17 @@ class TunPort:
         """
         buffer = self._buffer
         try:
-            end = os.readv(self._fd, self._buffers) if self._port is None else self._port.read(buffer)
+            if self._port is None:
+                end = os.readv(self._fd, self._buffers)
+            else:
+                found = self._port.read(buffer)
+                if isinstance(found, bytes):
+                    end = len(found)
+                    if end >= HEADER_BYTES + IPV6_BYTES and found[KIND_AT] == KIND_NONE:
+                        packet = found[HEADER_BYTES:]
+                        return packet, bool(found[0] & FLAG_NEEDS_SUM) and self._is_usual(packet)
+                else:
+                    end = found
             if end < 0:
                 raise OSError(-end, "TUN")
         except (BlockingIOError, InterruptedError):
