@@ -233,6 +233,18 @@ def test_bulk_loses_no_control_message_and_keeps_order() -> None:
     run(scenario())
 
 
+def test_what_was_to_be_sent_is_sent_before_the_end() -> None:
+    async def scenario() -> None:
+        async with started(2) as (one, two):
+            for _ in range(PACKETS_QUEUED_MAX // 2):  # Several times what the socket to the device takes at once.
+                one.send(two, bytes(1_200))
+            one.send(two, b"the end of a stream")
+            await one.client.stop()
+            await two.until(lambda: b"the end of a stream" in two.packets())
+
+    run(scenario())
+
+
 def test_a_compiled_device_that_fails_gives_way_to_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main = tmp_path / PACKAGE / "atoll" / "device" / "nic" / "__main__.py"
     main.parent.mkdir(parents=True)

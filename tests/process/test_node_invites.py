@@ -40,7 +40,7 @@ def test_an_inviter_killed_before_the_guest_came_lets_it_in_and_nobody_else(worl
     one.again()
     assert used(late.try_up(invite)), "that it was used is known to the next process, too"
     assert set(one.peers()) == {"two"}
-    one.kill()
+    one.down()  # A journal is written within a second, or at the end.
     replayed = one.run_bare("replay", str(one.state / "journal"))
     assert replayed.status == 0, replayed.err
 

@@ -205,7 +205,7 @@ class NicClient:
         """End the process, kindly and then not; ``on_lost`` is not called. Not running: nothing."""
         if self._process is None:
             return
-        self._put(Stop())
+        self._backlog.put_packet(encode_item(Stop()))  # Behind what is still to be sent, such as the ends of streams.
         self._flush()
         await self._end(grace_s=STOP_S_MAX)
         if self._door is not None:
