@@ -97,10 +97,11 @@ def part_latency(overlays: Sequence[Overlay], options: argparse.Namespace) -> Pa
     """Take turns, started afresh each time: how cold memory is changes by the minute, and by the start."""
     rounds = [each(overlays, lambda wan, overlay: dict(latency(wan, overlay))) for _ in range(options.rounds)]
     results: Results = {}
-    for name in (overlay.name for overlay in overlays):
-        told = [one[name] for one in rounds if name in one]
-        keys = told[0] if told else ()
-        results[name] = {key: middle([found for one in told if (found := one[key]) is not None]) for key in keys}
+    for overlay in overlays:
+        told = [one[overlay.name] for one in rounds if overlay.name in one]
+        for key in told[0] if told else ():
+            found = [value for one in told if (value := one[key]) is not None]
+            results.setdefault(overlay.name, {})[key] = middle(found)
     ours, nebula = results.get(OURS, {}), results.get("nebula", {})
     return [
         ratio(f"added round trip p{share}, against nebula", 1.5, ours.get(key), nebula.get(key), at_most=True)

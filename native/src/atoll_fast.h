@@ -7,8 +7,8 @@
 
 enum { FORM = 5 }; /* Of what this module offers; atoll uses no other than it knows (src/atoll/base/compiled.py). */
 
-extern PyType_Spec label_spec; /* label.c */
-extern PyType_Spec port_spec;  /* port.c */
+extern PyType_Spec label_spec;       /* label.c */
+extern PyType_Spec port_spec;        /* port.c */
 extern PyMethodDef turn_functions[]; /* turn.c */
 
 /* Return whether a call has so many arguments; if not, it has failed. */

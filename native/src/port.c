@@ -21,7 +21,7 @@
 #define UDP_GRO 104 /* Linux's udp(7). */
 #endif
 
-enum { SHORT = 2048 };     /* Bytes that are cheaper to copy than to look at where they are. */
+enum { SHORT = 2048 };    /* Bytes that are cheaper to copy than to look at where they are. */
 enum { TUN_HEADER = 10 }; /* struct virtio_net_hdr; all zeros: one packet, its checksum done. */
 
 typedef union {

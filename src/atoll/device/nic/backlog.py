@@ -4,7 +4,8 @@
 Policy, the same in both directions: everything but packets is *urgent*. Urgent items go first, in order, and are never
 dropped. Packets are dropped, oldest first, when too many wait: they are the network's, and it may lose them. When too
 many urgent items wait the owner must stop making them: the device stops reading its sockets (the operating system then
-drops datagrams, as any busy machine does), and control takes a device that no longer takes orders for dead.
+drops datagrams, as any busy machine does), and control takes a device that no longer takes orders for dead. The order
+to end goes as the last packet: what waits is sent before it.
 """
 
 from collections import deque

@@ -205,7 +205,8 @@ class NicClient:
         """End the process, kindly and then not; ``on_lost`` is not called. Not running: nothing."""
         if self._process is None:
             return
-        self._backlog.put_packet(encode_item(Stop()))  # Behind what is still to be sent, such as the ends of streams.
+        # Behind the packets that are still to be sent, such as the ends of streams.
+        self.dropped += self._backlog.put_packet(encode_item(Stop()))
         self._flush()
         await self._end(grace_s=STOP_S_MAX)
         if self._door is not None:

@@ -65,31 +65,23 @@ class TunPort:
         """
         buffer = self._buffer
         try:
-            if self._port is None:
-                end = os.readv(self._fd, self._buffers)
-            else:
-                found = self._port.read(buffer)
-                if isinstance(found, bytes):
-                    end = len(found)
-                    if end >= HEADER_BYTES + IPV6_BYTES and found[KIND_AT] == KIND_NONE:
-                        packet = found[HEADER_BYTES:]
-                        return packet, bool(found[0] & FLAG_NEEDS_SUM) and self._is_usual(packet)
-                else:
-                    end = found
-            if end < 0:
-                raise OSError(-end, "TUN")
+            found = os.readv(self._fd, self._buffers) if self._port is None else self._port.read(buffer)
+            if not isinstance(found, bytes) and found < 0:
+                raise OSError(-found, "TUN")
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
             raise LinkError(error_name(error)) from error
+        end = len(found) if isinstance(found, bytes) else found
         if end < HEADER_BYTES + IPV6_BYTES:
             raise WireError("packet length")
-        if buffer[KIND_AT] != KIND_NONE:
+        head = found if isinstance(found, bytes) else bytes(buffer[:HEADER_BYTES])
+        if head[KIND_AT] != KIND_NONE:
             bulk = bulk_of(HEADER.unpack_from(buffer), buffer, HEADER_BYTES, end)
             if bulk is not None:
                 return bulk
-        packet = bytes(buffer[HEADER_BYTES:end])
-        return packet, bool(buffer[0] & FLAG_NEEDS_SUM) and self._is_usual(packet)
+        packet = found[HEADER_BYTES:] if isinstance(found, bytes) else bytes(buffer[HEADER_BYTES:end])
+        return packet, bool(head[0] & FLAG_NEEDS_SUM) and self._is_usual(packet)
 
     def _is_usual(self, packet: bytes) -> bool:
         """Return whether an undone checksum stands where ``finished`` will look for it; nothing else is passed on."""
