@@ -24,6 +24,7 @@ from net_wan import Wan, WanError
 HOSTS = 4
 RATES_MBIT_S = (100, 300, 1000)
 OURS = "atoll"
+RIVAL = "nebula"  # In the round trip.
 
 Part = tuple[Sequence[Figure], Mapping[str, object]]
 Results = dict[str, dict[str, float | None]]
@@ -77,7 +78,7 @@ def part_throughput(overlays: Sequence[Overlay], options: argparse.Namespace) ->
             for key in Moved.__dataclass_fields__
         }
 
-    results = each(overlays, measure)
+    results = each([overlay for overlay in overlays if not overlay.retimed], measure)
     ours = results.get(OURS, {})
     figures = [
         Figure(f"one TCP stream, direct, {name}", "Mbit/s", None, told["direct_mbit_s"])
@@ -94,17 +95,22 @@ def part_throughput(overlays: Sequence[Overlay], options: argparse.Namespace) ->
 
 
 def part_latency(overlays: Sequence[Overlay], options: argparse.Namespace) -> Part:
-    """Take turns, started afresh each time: how cold memory is changes by the minute, and by the start."""
-    rounds = [each(overlays, lambda wan, overlay: dict(latency(wan, overlay))) for _ in range(options.rounds)]
+    """Take turns, started afresh each time: how cold memory is changes by the minute, and by the start.
+
+    The two that are compared take every turn, the others the first.
+    """
+    turns = [[overlay for overlay in overlays if not overlay.retimed]]
+    turns += [[overlay for overlay in overlays if overlay.name in {OURS, RIVAL}]] * (options.rounds - 1)
+    rounds = [each(turn, lambda wan, overlay: dict(latency(wan, overlay))) for turn in turns]
     results: Results = {}
     for overlay in overlays:
         told = [one[overlay.name] for one in rounds if overlay.name in one]
         for key in told[0] if told else ():
             found = [value for one in told if (value := one[key]) is not None]
             results.setdefault(overlay.name, {})[key] = middle(found)
-    ours, nebula = results.get(OURS, {}), results.get("nebula", {})
+    ours, rival = results.get(OURS, {}), results.get(RIVAL, {})
     return [
-        ratio(f"added round trip p{share}, against nebula", 1.5, ours.get(key), nebula.get(key), at_most=True)
+        ratio(f"added round trip p{share}, against {RIVAL}", 1.5, ours.get(key), rival.get(key), at_most=True)
         for share in (50, 99)
         for key in (f"added_p{share}_ms",)
     ], results
@@ -222,10 +228,10 @@ PARTS: dict[str, Callable[[Sequence[Overlay], argparse.Namespace], Part]] = {
     "throughput": part_throughput,
     "latency": part_latency,
     "rate": part_rate,
+    "client": part_client,
     "idle": part_idle,
     "failover": part_failover,
     "lossy": part_lossy,
-    "client": part_client,
 }
 
 
@@ -253,11 +259,9 @@ def main() -> None:
             print(f"  {overlay.name} is left out: not installed: {', '.join(missing)}", file=sys.stderr)
         else:
             overlays.append(overlay)
-    measured: dict[str, Part] = {}
     for name in wanted:
         print(f"{name} ...", file=sys.stderr)
-        measured[name] = PARTS[name](overlays, options)
-    report_parts("net", list(PARTS), measured)
+        report_parts("net", list(PARTS), {name: PARTS[name](overlays, options)})  # At once: a run may be cut short.
 
 
 if __name__ == "__main__":

@@ -29,11 +29,13 @@ class Overlay(ABC):
         encrypted: Whether it encrypts.
         programs: What must be installed.
         phase_s: A fault comes at a random moment within so many seconds, so that it meets every state of its timers.
+        retimed: Only its timers differ from another's here: what a byte and a round trip cost is measured with that.
     """
 
     name: str
     about: str
     encrypted = True
+    retimed = False
     programs: tuple[str, ...] = ()
     phase_s = 10.0
 
@@ -123,7 +125,7 @@ class Nebula(Overlay):
     phase_s = 15.0
 
     def __init__(self, name: str = "nebula", extra: str = "", told: str = "the sample configuration's timers") -> None:
-        self.name, self._extra = name, extra
+        self.name, self._extra, self.retimed = name, extra, bool(extra)
         self.about = f"C is lighthouse and relay; {told}"
 
     def start(self, wan: Wan) -> None:
@@ -156,6 +158,7 @@ class Tinc(Overlay):
 
     def __init__(self, name: str, extra: str, about: str, phase_s: float) -> None:
         self.name, self._extra, self.about, self.phase_s = name, extra, about, phase_s
+        self.retimed = bool(extra)
 
     def start(self, wan: Wan) -> None:
         for host in wan.hosts:
@@ -239,7 +242,7 @@ class WireGuardBabel(Overlay):
     phase_s = 16.0
 
     def __init__(self, name: str, options: tuple[str, ...], told: str) -> None:
-        self.name, self._options = name, options
+        self.name, self._options, self.retimed = name, options, bool(options)
         self.about = f"a wireguard-go tunnel for each pair, babeld on them, {told}"
 
     def start(self, wan: Wan) -> None:
