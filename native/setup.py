@@ -18,7 +18,7 @@ HERE = Path(__file__).parent.resolve()
 PACKAGE = next(path for path in (HERE / "atoll", HERE.parent / "src" / "atoll") if path.is_dir())
 TREE = run_path(str(PACKAGE / "host" / "compiled_tree.py"))
 # Control's side, data, and what runs once.
-AS_IT_IS = {"__init__", "__main__", "client", "config", "confine", "limits", "messages", "orphan"}
+AS_IT_IS = {"__init__", "__main__", "client", "config", "confine", "limits", "messages", "orphan", "tun_trial"}
 NIC = (path for path in sorted((PACKAGE / "device" / "nic").glob("*.py")) if path.stem not in AS_IT_IS)
 SESSION = (PACKAGE / "overlay" / "session" / f"{name}.py" for name in ("keypair", "session", "sessions", "window"))
 HOST = (PACKAGE / "host" / f"{name}.py" for name in ("clock", "poller", "send_queue", "udp"))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel that says that it cuts and joins datagrams, and swallows them: found at the start, and done without."""
+"""A kernel that says that it cuts and joins, and swallows or spoils: found at the start, and done without."""
 
 import sys
+from hashlib import shake_128
 
 import pytest
 
@@ -30,3 +31,102 @@ def test_an_offload_that_lies_is_found_out_and_the_node_goes_without() -> None:
         until(lambda: all(peer.state == "ok" for peer in two.status().peers), "the two linked")
         assert ", bursts," in one.status().device
         assert ", one datagram at a time," in two.status().device
+
+
+# A TUN device of the kernel behind a go-between that does something to what passes: "hand over" is what the kernel has
+# cut by others, "take" is what it is to cut. The first ten bytes are the virtio header, the second its kind.
+TRIAL = """
+import os, select, socket, sys, threading
+from atoll.device.nic.tun_trial import large_packets_pass
+from atoll.host.tun import TunDevice
+
+LIES = {
+    "none": (lambda found: found, lambda found: found),
+    "hands over nothing large": (lambda found: found if not found[1] else b"", lambda found: found),
+    "hands over what is spoilt": (lambda found: found if not found[1] else found[:-1] + b"?", lambda found: found),
+    "hands over half": (lambda found: found if not found[1] else found[:len(found) // 2], lambda found: found),
+    "says that sums are done": (lambda found: bytes(1) + found[1:], lambda found: found),
+    "takes nothing large": (lambda found: found, lambda found: found if not found[1] else b""),
+    "takes what it spoils": (lambda found: found, lambda found: found if not found[1] else found[:-1] + b"?"),
+    "takes half": (lambda found: found, lambda found: found if not found[1] else found[:len(found) // 2]),
+}
+
+def go_between(tun, theirs, handed, taken):
+    while True:
+        for ready in select.select((tun, theirs), (), ())[0]:
+            if ready is theirs:
+                if not (found := theirs.recv(70_000)):
+                    return
+                if found := taken(found):
+                    os.write(tun, found)
+            elif found := handed(os.read(tun, 70_000)):
+                theirs.send(found)
+
+address = socket.inet_pton(socket.AF_INET6, "fd00::1")
+for number, (lie, ways) in enumerate(LIES.items()):
+    device = TunDevice(f"tried{number}")
+    device.bring_up(address, 64, 1408)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    liar = threading.Thread(target=go_between, args=(device.fd, theirs, *ways))
+    liar.start()
+    passed = large_packets_pass(ours.fileno(), socket.socket(socket.AF_INET6, socket.SOCK_STREAM), address)
+    ours.close()
+    liar.join()
+    device.close()
+    print(f"{lie}: {passed}")
+"""
+
+
+def test_a_tun_device_is_tried_before_it_is_used() -> None:
+    with hosts(1) as (one,), one.python(TRIAL) as program:
+        told = dict(line.split(": ") for line in program.communicate(timeout=60)[0].splitlines())
+    assert [lie for lie, passed in told.items() if passed == "True"] == ["none"]
+    assert len(told) == 8
+
+
+NO_TRIAL = "table inet wall { chain out { type filter hook output priority 0; tcp dport 9 drop; }; }"
+NOTHING_LARGE = """
+table inet lie {
+    chain in { type filter hook prerouting priority 0; iifname "atoll*" meta length > 2000 drop; }
+}
+"""
+SERVE = """
+import hashlib, socket, sys
+listener = socket.create_server((sys.argv[1], 8000), family=socket.AF_INET6)
+print("ready", flush=True)
+connection, _ = listener.accept()
+connection.settimeout(20)
+told = hashlib.shake_128()
+while data := connection.recv(65536):
+    told.update(data)
+print(told.hexdigest(8))
+"""
+SEND = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 8000), timeout=20) as connection:
+    connection.sendall(bytes(3_000_000))
+"""
+
+
+def test_a_node_goes_without_what_the_kernel_swallows() -> None:
+    with hosts(2) as (one, two):
+        invite = one.up("--tun").invite
+        assert invite is not None
+        two.inside("nft", NOTHING_LARGE)
+        two.up("--tun", invite)
+        until(lambda: all(peer.state == "ok" for peer in two.status().peers), "the two linked")
+        assert "no offloads: they failed a self-test" in two.status().device
+        assert "offloads" in one.status().device
+        assert "self-test" not in one.status().device
+        with two.python(SERVE, two.address) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            one.inside(sys.executable, "-c", SEND, two.address)
+            assert server.stdout.readline().strip() == shake_128(bytes(3_000_000)).hexdigest(8)
+
+
+def test_a_wall_that_forbids_the_trial_costs_no_offloads() -> None:
+    with hosts(1) as (one,):
+        one.inside("nft", NO_TRIAL)
+        one.up("--tun")
+        assert "(tcp" in one.status().device

@@ -9,7 +9,7 @@ import pytest
 
 from atoll.base.errors import LinkError, WireError
 from atoll.device.nic.counters import Counters
-from atoll.device.nic.segments import Bulk
+from atoll.device.nic.segments import Bulk, Joint, is_right
 from atoll.device.nic.tun_port import TunPort
 
 pytestmark = pytest.mark.process
@@ -69,6 +69,26 @@ def test_packets_are_written_behind_a_header(port: tuple[TunPort, socket.socket,
     tun.write([PACKET, [header(1), PACKET[:50], memoryview(PACKET)[50:]]])
     assert kernel.recv(2000) == bytes(10) + PACKET
     assert kernel.recv(2000) == header(1) + PACKET
+
+
+def test_a_kernel_that_is_to_get_whole_packets_gets_them() -> None:
+    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    counters, joint = Counters(), Joint()
+    tun = TunPort(ours.detach(), counters, whole=True)
+    for at in range(0, 12, 4):
+        sequence = pack(">I", at)
+        assert joint.add(memoryview(PACKET[:44] + sequence + PACKET[48:60] + PACKET[60:64]))
+    tun.write([PACKET, joint.take(), [header(1), b"\x60" + bytes(5) + b"\x06" + bytes(60)]])
+    assert kernel.recv(2000) == bytes(10) + PACKET
+    for at in range(0, 12, 4):
+        found = kernel.recv(2000)
+        assert found[:10] == bytes(10)
+        assert found[54:58] == pack(">I", at)
+        assert found[70:] == b"payl"
+        assert is_right(found[10:])
+    assert counters.dropped["tun-malformed"] == 1, "it says that it has no payload"
+    tun.close()
+    kernel.close()
 
 
 def test_what_the_kernel_does_not_take_is_counted(port: tuple[TunPort, socket.socket, Counters]) -> None:

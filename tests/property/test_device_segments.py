@@ -22,6 +22,7 @@ from atoll.device.nic.segments import (
     TCP_SUM_AT,
     UNFINISHED_NIBBLE,
     Joint,
+    apart,
     bulk_of,
     finished,
     marked,
@@ -122,7 +123,9 @@ def test_what_was_cut_is_put_together_again(
     made, joint = cut(KIND_TCP6, packet, size), Joint()
     for one in made:
         assert joint.add(memoryview(unmarked(one)))
-    whole = b"".join(joint.take())
+    pieces = joint.take()
+    assert list(apart(pieces)) == [finished(one) for one in made]
+    whole = b"".join(pieces)
     needs, kind, head_bytes, segment, start, offset = HEADER.unpack_from(whole)
     assert (needs, start, offset, head_bytes) == (FLAG_NEEDS_SUM, IPV6_BYTES, TCP_SUM_AT, 60 + len(options))
     if len(made) == 1:

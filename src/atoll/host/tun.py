@@ -23,7 +23,7 @@ from typing import Final, final
 from atoll.base.errors import LinkError
 from atoll.host.udp import error_name
 
-__all__ = ["LARGE_BYTES_MAX", "NAME_CHARS_MAX", "TUN_PATH", "Offloads", "TunDevice"]
+__all__ = ["LARGE_BYTES_MAX", "NAME_CHARS_MAX", "TUN_PATH", "Offloads", "TunDevice", "renounce_offloads"]
 
 TUN_PATH: Final = "/dev/net/tun"
 NAME_CHARS_MAX: Final = 15  # Of an interface's name, in Linux.
@@ -177,6 +177,18 @@ class TunDevice:
 
     def __str__(self) -> str:
         return f"{self.name} ({'tcp and udp' if self.offloads.udp else 'tcp' if self.offloads.tcp else 'no'} offloads)"
+
+
+def renounce_offloads(fd: int) -> None:
+    """Have the kernel cut and sum all that it hands over by an open TUN device.
+
+    Raises:
+        LinkError: The name of the operating system's error.
+    """
+    try:
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)
+    except OSError as error:
+        raise LinkError(error_name(error)) from error
 
 
 def _bound_large(index: int) -> None:

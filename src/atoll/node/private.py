@@ -23,7 +23,7 @@ from atoll.device.nic.messages import AttachTun
 from atoll.host.namespaces import make, more_sockets
 from atoll.host.owners import Owners
 from atoll.node.limits import STOCK_LOW, STOCK_SOCKETS, STOCK_TRIES
-from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS
+from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS, RENOUNCED, renounces
 from atoll.overlay.sizes import LARGEST_BYTES
 
 __all__ = ["Door", "Private"]
@@ -79,6 +79,11 @@ class Private:
         self._network: Final = network
         self.owners: Final = Owners(network.sockets, network.net, packed_address_of(group, own))
         self._stock: Final = deque(network.stock)
+        try:
+            self._is_whole: Final = renounces(network.tun, self._stock.popleft(), packed_address_of(group, own))
+        except LinkError as error:
+            self._release()
+            raise _forbidden(f"tun: {error}") from error
         self._refilling: asyncio.Task[None] | None = None
 
     def door(self, group_name: str) -> Door:
@@ -88,7 +93,7 @@ class Private:
     @property
     def offloads(self) -> str:
         """What programs in it have, for people."""
-        return "private network"
+        return f"private network ({RENOUNCED})" if self._is_whole else "private network"
 
     def attach(self, nic: NicClient) -> None:
         """Hand the TUN device to a packet device that has just started.
@@ -96,7 +101,7 @@ class Private:
         Raises:
             LinkError: It does not take it.
         """
-        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER), self._network.tun)
+        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER, self._is_whole), self._network.tun)
 
     async def socket(self) -> socket.socket:
         """Return a TCP socket in it, neither bound nor connected.
@@ -125,6 +130,9 @@ class Private:
         """Let go of it; programs in it go on, without a network."""
         if self._refilling is not None:  # It uses the files that are closed here.
             await asyncio.wait((self._refilling,))
+        self._release()
+
+    def _release(self) -> None:
         self.owners.close()
         self._network.close()
         for one in self._stock:

@@ -16,17 +16,19 @@ from atoll.conduit.stack import ECHO_IDENTIFIER
 from atoll.conduit.streams import STREAM_PORT
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
+from atoll.device.nic.tun_trial import large_packets_pass
 from atoll.host.owners import Owners, sockets_here
-from atoll.host.tun import TUN_PATH, TunDevice
+from atoll.host.tun import TUN_PATH, TunDevice, renounce_offloads
 from atoll.host.udp import error_name
 from atoll.overlay.sizes import LARGEST_BYTES
 
-__all__ = ["CONTROL_PORTS", "PREFIX_BITS", "Tunnel"]
+__all__ = ["CONTROL_PORTS", "PREFIX_BITS", "RENOUNCED", "Tunnel", "renounces"]
 
 log: Final = logging.getLogger("atoll.node")
 
 NAME: Final = "atoll%d"  # The kernel counts, for several nodes on one machine.
 PREFIX_BITS: Final = 48  # The group's: fd and 40 bits.
+RENOUNCED: Final = "no offloads: they failed a self-test"
 CONTROL_PORTS: Final = (STREAM_PORT, FLOW_PORT)  # Inner UDP ports that are not the kernel's.
 _MISSING: Final = frozenset({"ENOENT", "ENODEV", "ENXIO"})
 
@@ -48,6 +50,7 @@ class Tunnel:
 
     def __init__(self, group: GroupId, own: NodeId) -> None:
         self._address: Final = packed_address_of(group, own)
+        self._is_whole = False
         self._device = self._opened()
         self.owners: Final = Owners(sockets_here(), "/proc/self/ns/net", self._address)
 
@@ -58,6 +61,7 @@ class Tunnel:
             raise _cannot(str(error)) from error
         try:
             device.bring_up(self._address, PREFIX_BITS, LARGEST_BYTES)
+            self._is_whole = renounces(device.fd, _tcp_socket(), self._address)
         except LinkError as error:
             device.close()
             raise _cannot(str(error)) from error
@@ -71,7 +75,7 @@ class Tunnel:
     @property
     def offloads(self) -> str:
         """What the kernel leaves undone in what it hands over, for people."""
-        return str(self._device)
+        return f"{self.name} ({RENOUNCED})" if self._is_whole else str(self._device)
 
     def attach(self, nic: NicClient) -> None:
         """Hand the device to a packet device that has just started.
@@ -79,7 +83,7 @@ class Tunnel:
         Raises:
             LinkError: It does not take it.
         """
-        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER), self._device.fd)
+        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER, self._is_whole), self._device.fd)
 
     async def socket(self) -> socket.socket:
         """Return a TCP socket of the network that the device is part of: this machine's.
@@ -87,10 +91,7 @@ class Tunnel:
         Raises:
             LinkError: No file is left.
         """
-        try:
-            return socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        except OSError as error:
-            raise LinkError(error_name(error)) from error
+        return _tcp_socket()
 
     def renew(self) -> None:
         """Open another one, because this one is gone.
@@ -105,6 +106,31 @@ class Tunnel:
         """Take the interface away."""
         self.owners.close()
         self._device.close()
+
+
+def renounces(fd: int, program: socket.socket, address: bytes) -> bool:
+    """Try a TUN device that nobody serves yet; return whether it must go without offloads, and does from now on.
+
+    Args:
+        fd: The device.
+        program: A TCP socket of its network; is closed.
+        address: The device's.
+
+    Raises:
+        LinkError: It cannot go without.
+    """
+    if large_packets_pass(fd, program, address):
+        return False
+    log.warning("this kernel's offloads of the TUN device spoil what they carry; going on without them, slower")
+    renounce_offloads(fd)
+    return True
+
+
+def _tcp_socket() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError as error:
+        raise LinkError(error_name(error)) from error
 
 
 def _cannot(reason: str) -> UserError:

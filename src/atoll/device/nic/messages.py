@@ -251,10 +251,12 @@ class AttachTun(Tuple, frozen=True):
     Attributes:
         ports: Inner UDP ports that stay control's, at most TUN_PORTS_MAX.
         echo: Identifier of control's own echo requests, whose answers it sees as well; -1: it has none.
+        whole: Whether the kernel gets every packet whole, because what is left to it goes wrong.
     """
 
     ports: Annotated[tuple[Port, ...], msgspec.Meta(max_length=TUN_PORTS_MAX)] = ()
     echo: Annotated[int, msgspec.Meta(ge=-1, le=0xFFFF)] = -1
+    whole: bool = False
 
 
 class TunLost(Tuple, frozen=True):

@@ -235,7 +235,7 @@ class NicProcess:
     def _attach(self, fd: int, order: AttachTun) -> None:
         """Serve another TUN device from now on."""
         self._detach()
-        self._tun = TunPort(fd, self._engine.counters, compiled=self._is_compiled)
+        self._tun = TunPort(fd, self._engine.counters, compiled=self._is_compiled, whole=order.whole)
         self._poller.register(self._tun.fileno(), partial(self._take_tun, self._tun))
         inlet = self._engine.inlet
         inlet.is_open, inlet.ports, inlet.echo = True, frozenset(order.ports), order.echo

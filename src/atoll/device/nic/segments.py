@@ -15,7 +15,7 @@ continues the one sealed just before it, so that who opens both need not compare
 Source: struct virtio_net_hdr, Virtual I/O Device 1.2, 5.1.6; RFC 8200 8.1; RFC 9293 3.1; RFC 768.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, final
@@ -30,6 +30,7 @@ __all__ = [
     "UNFINISHED_NIBBLE",
     "Bulk",
     "Joint",
+    "apart",
     "bulk_of",
     "finish",
     "finished",
@@ -37,6 +38,7 @@ __all__ = [
     "head_bytes_of",
     "is_right",
     "marked",
+    "measure",
     "ones_complement",
     "single",
     "single_bulk",
@@ -236,7 +238,7 @@ class Bulk:
             if payload == first or until >= end:
                 until = min(until, end)
                 head[0] = UNFINISHED_NIBBLE << 4 | traffic
-                _measure(head, until - payload)
+                measure(head, until - payload)
                 if is_tcp:
                     kept = flags if until == end else flags & ~FIN_PSH
                     head[_TCP_FLAGS_AT] = kept if payload == first else kept & ~CWR
@@ -250,8 +252,8 @@ class Bulk:
             yield at, until
 
 
-def _measure(head: bytearray, payload_bytes: int) -> None:
-    """Write into a header what depends on the length of its payload."""
+def measure(head: bytearray, payload_bytes: int) -> None:
+    """Write into a header what depends on the length of its payload, with the checksum undone."""
     length, protocol = len(head) - IPV6_BYTES + payload_bytes, head[6]
     _U16.pack_into(head, 4, length)
     if protocol == PROTOCOL_UDP:
@@ -290,6 +292,21 @@ def bulk_of(header: tuple[int, int, int, int, int, int], buffer: bytearray, star
     if bulk.count > SEGMENTS_MAX:
         raise WireError("bulk segments")
     return bulk
+
+
+def apart(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Yield the packets of one write that ``Joint`` or ``single`` made: cut again, their checksums done.
+
+    Raises:
+        WireError: The length that a packet has and the one that it says differ too much.
+    """
+    buffer = bytearray().join(pieces)
+    _, kind, head_bytes, size, _, _ = HEADER.unpack_from(buffer)
+    ends: Iterable[tuple[int, int]] = ((HEADER_BYTES, len(buffer)),)
+    if kind != KIND_NONE:
+        ends = Bulk(buffer, HEADER_BYTES, len(buffer), head_bytes, size).segments()
+    for at, until in ends:
+        yield finished(bytes(buffer[at:until]))
 
 
 def single_bulk(packet: bytes) -> Bulk | None:
@@ -452,7 +469,7 @@ class Joint:
             return parts
         head = bytearray(self._head)
         size = len(parts[1])
-        _measure(head, self._total)
+        measure(head, self._total)
         kind = KIND_NONE if len(parts) == 2 else KIND_TCP6 | (KIND_ECN if head[_TCP_FLAGS_AT] & CWR else 0)
         segment = 0 if kind == KIND_NONE else size
         parts[0] = HEADER.pack(FLAG_NEEDS_SUM, kind, len(head), segment, IPV6_BYTES, TCP_SUM_AT) + head

@@ -22,6 +22,7 @@ from atoll.device.nic.segments import (
     PACKET_BYTES_MAX,
     SUM_AT,
     Bulk,
+    apart,
     bulk_of,
     is_finishable,
 )
@@ -41,13 +42,14 @@ class TunPort:
         fd: Open, with virtio headers in little-endian order; owned from now on.
         counters: What is malformed or does not fit is counted here.
         compiled: Whether packets take the compiled way, if there is one.
+        whole: Whether every packet is finished here, because what is left to the kernel goes wrong.
     """
 
-    __slots__ = ("_buffer", "_buffers", "_counters", "_fd", "_port")
+    __slots__ = ("_buffer", "_buffers", "_counters", "_fd", "_port", "_whole")
 
-    def __init__(self, fd: int, counters: Counters, *, compiled: bool = False) -> None:
+    def __init__(self, fd: int, counters: Counters, *, compiled: bool = False, whole: bool = False) -> None:
         os.set_blocking(fd, False)
-        self._fd, self._counters = fd, counters
+        self._fd, self._counters, self._whole = fd, counters, whole
         self._buffer: Final = bytearray(HEADER_BYTES + PACKET_BYTES_MAX)
         self._buffers: Final = (self._buffer,)
         self._port: Final = port_of(fd) if compiled else None
@@ -98,7 +100,10 @@ class TunPort:
         """
         for packet in packets:
             try:
-                if isinstance(packet, list):
+                if isinstance(packet, list) and self._whole:
+                    for one in apart(packet):
+                        os.writev(self._fd, (_PLAIN, one))
+                elif isinstance(packet, list):
                     os.writev(self._fd, packet)
                 elif self._port is None:
                     os.writev(self._fd, (_PLAIN, packet))
@@ -110,6 +115,8 @@ class TunPort:
                 name = error_name(error)
                 if name in _GONE:
                     raise LinkError(name) from error
+                self._counters.drop("tun-malformed")
+            except WireError:
                 self._counters.drop("tun-malformed")
 
     def close(self) -> None:
