@@ -69,6 +69,9 @@ for number, (lie, ways) in enumerate(LIES.items()):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     liar = threading.Thread(target=go_between, args=(device.fd, theirs, *ways))
     liar.start()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:  # Programs may send as soon as it is up.
+        for _ in range(300):
+            other.sendto(b"something else", ("fd00::99", 5000))
     passed = large_packets_pass(ours.fileno(), socket.socket(socket.AF_INET6, socket.SOCK_STREAM), address)
     ours.close()
     liar.join()
