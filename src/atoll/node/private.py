@@ -22,8 +22,9 @@ from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import AttachTun
 from atoll.host.namespaces import make, more_sockets
 from atoll.host.owners import Owners
+from atoll.host.tun import renounce_offloads
 from atoll.node.limits import STOCK_LOW, STOCK_SOCKETS, STOCK_TRIES
-from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS, RENOUNCED, renounces
+from atoll.node.tunnel import CONTROL_PORTS, PREFIX_BITS, RENOUNCED, is_to_get_whole_packets
 from atoll.overlay.sizes import LARGEST_BYTES
 
 __all__ = ["Door", "Private"]
@@ -80,10 +81,14 @@ class Private:
         self.owners: Final = Owners(network.sockets, network.net, packed_address_of(group, own))
         self._stock: Final = deque(network.stock)
         try:
-            self._is_whole: Final = renounces(network.tun, self._stock.popleft(), packed_address_of(group, own))
+            self._is_whole: Final = is_to_get_whole_packets(
+                network.tun, self._stock.popleft, packed_address_of(group, own)
+            )
+            if self._is_whole:
+                renounce_offloads(network.tun)
         except LinkError as error:
             self._release()
-            raise _forbidden(f"tun: {error}") from error
+            raise _forbidden(f"process: {error}") from error
         self._refilling: asyncio.Task[None] | None = None
 
     def door(self, group_name: str) -> Door:

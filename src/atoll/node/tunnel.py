@@ -7,6 +7,7 @@ process holds the file too.
 
 import logging
 import socket
+from collections.abc import Callable
 from typing import Final, final
 
 from atoll.base.errors import LinkError, UserError
@@ -22,7 +23,7 @@ from atoll.host.tun import TUN_PATH, TunDevice, renounce_offloads
 from atoll.host.udp import error_name
 from atoll.overlay.sizes import LARGEST_BYTES
 
-__all__ = ["CONTROL_PORTS", "PREFIX_BITS", "RENOUNCED", "Tunnel", "renounces"]
+__all__ = ["CONTROL_PORTS", "PREFIX_BITS", "RENOUNCED", "Tunnel", "is_to_get_whole_packets"]
 
 log: Final = logging.getLogger("atoll.node")
 
@@ -50,7 +51,7 @@ class Tunnel:
 
     def __init__(self, group: GroupId, own: NodeId) -> None:
         self._address: Final = packed_address_of(group, own)
-        self._is_whole = False
+        self._is_whole: bool | None = None
         self._device = self._opened()
         self.owners: Final = Owners(sockets_here(), "/proc/self/ns/net", self._address)
 
@@ -61,7 +62,10 @@ class Tunnel:
             raise _cannot(str(error)) from error
         try:
             device.bring_up(self._address, PREFIX_BITS, LARGEST_BYTES)
-            self._is_whole = renounces(device.fd, _tcp_socket(), self._address)
+            if self._is_whole is None:
+                self._is_whole = is_to_get_whole_packets(device.fd, _tcp_socket, self._address)
+            if self._is_whole:
+                renounce_offloads(device.fd)
         except LinkError as error:
             device.close()
             raise _cannot(str(error)) from error
@@ -83,7 +87,7 @@ class Tunnel:
         Raises:
             LinkError: It does not take it.
         """
-        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER, self._is_whole), self._device.fd)
+        nic.attach(AttachTun(CONTROL_PORTS, ECHO_IDENTIFIER, bool(self._is_whole)), self._device.fd)
 
     async def socket(self) -> socket.socket:
         """Return a TCP socket of the network that the device is part of: this machine's.
@@ -108,21 +112,20 @@ class Tunnel:
         self._device.close()
 
 
-def renounces(fd: int, program: socket.socket, address: bytes) -> bool:
-    """Try a TUN device that nobody serves yet; return whether it must go without offloads, and does from now on.
+def is_to_get_whole_packets(fd: int, program: Callable[[], socket.socket], address: bytes) -> bool:
+    """Try a TUN device that nobody serves yet; return whether nothing may be left to the kernel, and log that.
 
     Args:
         fd: The device.
-        program: A TCP socket of its network; is closed.
+        program: Makes a TCP socket of its network.
         address: The device's.
 
     Raises:
-        LinkError: It cannot go without.
+        LinkError: No file is left.
     """
     if large_packets_pass(fd, program, address):
         return False
-    log.warning("this kernel's offloads of the TUN device spoil what they carry; going on without them, slower")
-    renounce_offloads(fd)
+    log.warning("this kernel's offloads of the TUN device lose or spoil what they carry; going without them, slower")
     return True
 
 

@@ -298,7 +298,7 @@ def apart(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """Yield the packets of one write that ``Joint`` or ``single`` made: cut again, their checksums done.
 
     Raises:
-        WireError: The length that a packet has and the one that it says differ too much.
+        WireError: By the length that a packet says it has, its checksum would stand beyond its end.
     """
     buffer = bytearray().join(pieces)
     _, kind, head_bytes, size, _, _ = HEADER.unpack_from(buffer)

@@ -98,12 +98,9 @@ class TunPort:
         Raises:
             LinkError: As ``packets``.
         """
-        for packet in packets:
+        for packet in self._apart(packets) if self._whole else packets:
             try:
-                if isinstance(packet, list) and self._whole:
-                    for one in apart(packet):
-                        os.writev(self._fd, (_PLAIN, one))
-                elif isinstance(packet, list):
+                if isinstance(packet, list):
                     os.writev(self._fd, packet)
                 elif self._port is None:
                     os.writev(self._fd, (_PLAIN, packet))
@@ -116,8 +113,19 @@ class TunPort:
                 if name in _GONE:
                     raise LinkError(name) from error
                 self._counters.drop("tun-malformed")
+
+    def _apart(self, packets: Sequence[bytes | list[bytes | memoryview]]) -> list[bytes]:
+        """Return the same packets, each by itself and finished."""
+        whole: list[bytes] = []
+        for packet in packets:
+            if isinstance(packet, bytes):
+                whole.append(packet)
+                continue
+            try:
+                whole.extend(apart(packet))
             except WireError:
                 self._counters.drop("tun-malformed")
+        return whole
 
     def close(self) -> None:
         """Close our file of it."""
