@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import blake2b
@@ -50,6 +51,9 @@ class Figure:
         """Return it as JSON has it. Without end (never healed) is written as null and not met: JSON has no infinity."""
         row = {key: value for key, value in asdict(self).items() if key != "at_most"} | {"met": self.met}
         return row | {"measured": None} if self.measured == float("inf") else row
+
+
+Part = tuple[Sequence[Figure], Mapping[str, object]]  # Figures, and what else a program may want to know.
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -109,9 +113,25 @@ def report(bench: str, figures: Sequence[Figure], extra: Mapping[str, object] | 
     _write(result | {"figures": [f.row() for f in figures], "extra": dict(extra or {})})
 
 
-def report_parts(
-    bench: str, order: Sequence[str], measured: Mapping[str, tuple[Sequence[Figure], Mapping[str, object]]]
-) -> None:
+def run_parts(bench: str, parts: Mapping[str, Callable[[], Part]], wanted: str, parser: ArgumentParser) -> None:
+    """Measure some parts of a benchmark, and report each at once: a run may be cut short.
+
+    Args:
+        bench: Its name.
+        parts: All parts, in order.
+        wanted: Names of those to measure, with commas between.
+        parser: Who is told of a name that there is not; ends the program.
+    """
+    names = wanted.split(",")
+    if unknown := [name for name in names if name not in parts]:
+        parser.error(f"no part {unknown[0]!r}")
+    sources_digest()  # As the sources are now: they may be edited while this runs.
+    for name in names:
+        print(f"{name} ...", file=sys.stderr)
+        report_parts(bench, list(parts), {name: parts[name]()})
+
+
+def report_parts(bench: str, order: Sequence[str], measured: Mapping[str, Part]) -> None:
     """Report a benchmark of several parts of which only some ran now, together with what earlier runs left.
 
     A part of an earlier run is taken over only if the same sources made it on the same machine; the JSON says of each

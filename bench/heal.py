@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from figures import RESULTS, Figure, Row, machine, report_parts, sources_digest
+from figures import RESULTS, Figure, Part, Row, machine, run_parts, sources_digest
 from heal_idle import idle
 from heal_live import live
 from heal_peers import fastest_peer
@@ -38,8 +38,6 @@ from atoll.sim import World, mesh_of_regions
 
 RON_KBIT_S = {10: 1.8, 20: 5.9, 30: 12.3, 40: 21.0, 50: 32.0}  # Its formula, at a probe each 14 s and pair.
 SPANS, SPAN_NS = 12, 10 * SECOND_NS
-
-Part = tuple[Sequence[Figure], Mapping[str, object]]
 
 
 def quiet_world(count: int, seed: int) -> World[SimulatedNode]:
@@ -154,15 +152,7 @@ def main() -> None:
     }
     parser.add_argument("--only", default=",".join(parts), help=f"some of {','.join(parts)}")
     options = parser.parse_args()
-    wanted = options.only.split(",")
-    if unknown := [name for name in wanted if name not in parts]:
-        parser.error(f"no part {unknown[0]!r}")
-    sources_digest()  # As the sources are now: they may be edited while this runs.
-    measured: dict[str, Part] = {}
-    for name in wanted:
-        print(f"{name} ...", file=sys.stderr)
-        measured[name] = parts[name](options)
-    report_parts("heal", list(parts), measured)
+    run_parts("heal", {name: partial(part, options) for name, part in parts.items()}, options.only, parser)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from random import Random
 from statistics import median
@@ -19,11 +19,9 @@ from statistics import median
 import health_disks as disks
 import health_slowdowns as slowdowns
 import health_telemetry as telemetry
-from figures import Figure, report_parts
+from figures import Figure, Part, run_parts
 
 from atoll import health
-
-Part = tuple[Sequence[Figure], Mapping[str, object]]
 
 COMPONENTS = 10_000
 SAMPLES_EACH = 600  # More than a gauge remembers.
@@ -145,13 +143,7 @@ PARTS: dict[str, Callable[[], Part]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure detection, and what living with slow gains.")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
-    wanted = parser.parse_args().only.split(",")
-    for name in wanted:
-        if name not in PARTS:
-            parser.error(f"no part {name!r}")
-    for name in wanted:
-        print(f"{name} ...", file=sys.stderr)
-        report_parts("health", list(PARTS), {name: PARTS[name]()})
+    run_parts("health", PARTS, parser.parse_args().only, parser)
 
 
 if __name__ == "__main__":

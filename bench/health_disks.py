@@ -12,8 +12,6 @@ the slow disk's readers get (B + b) / 2, as long as the others read.
 import io
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -72,12 +70,6 @@ class Result:
         return self.measured / self.formula
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="atoll-bench-") as directory:
-        yield Path(directory)
-
-
 def writing(ratio: float) -> dict[str, Result]:
     """Return the throughput of each plan when the last pair has this share of the others' rate."""
     slow, results = ratio * RATE, {}
@@ -86,7 +78,8 @@ def writing(ratio: float) -> dict[str, Result]:
         ("measured", Measured((1.0,) * (PAIRS - 1) + (ratio,)), (PAIRS - 1) * RATE + slow),
         ("adaptive", ADAPTIVE, (PAIRS - 1) * RATE + slow),
     ):
-        with _scratch() as root:
+        with TemporaryDirectory(prefix="atoll-bench-") as made:
+            root = Path(made)
             pairs = [(root / f"{number}a", root / f"{number}b") for number in range(PAIRS)]
             for directory in (directory for pair in pairs for directory in pair):
                 directory.mkdir()
@@ -109,7 +102,8 @@ def reading(ratio: float, *, is_graduated: bool) -> Result:
     slow = ratio * READ_RATE
     formula = ((READERS - 1) * READ_RATE + slow) / READERS if is_graduated else (READ_RATE + slow) / 2
     count = int(READ_RATE * SPAN_S / READ_BLOCK)
-    with _scratch() as root:
+    with TemporaryDirectory(prefix="atoll-bench-") as made:
+        root = Path(made)
         for number in range(READERS):
             (root / str(number)).write_bytes(bytes(2 * count * READ_BLOCK))
         files = [(root / str(number)).open("rb") for number in range(READERS)]

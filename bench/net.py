@@ -11,11 +11,12 @@ path costs.
 
 import argparse
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 
-from figures import Figure, report_parts
+from figures import Figure, Part, run_parts
 from net_client import PEER, attached
 from net_measure import Moved, await_ready, failover, idle, latency, lossy, middle, shaped, throughput
 from net_peers import PEERS, Overlay
@@ -26,7 +27,6 @@ RATES_MBIT_S = (100, 300, 1000)
 OURS = "atoll"
 RIVAL = "nebula"  # In the round trip.
 
-Part = tuple[Sequence[Figure], Mapping[str, object]]
 Results = dict[str, dict[str, float | None]]
 
 
@@ -246,10 +246,7 @@ def main() -> None:
     parser.add_argument("--peer-trials", type=int, default=5, help="cuts of each peer")
     parser.add_argument("--loss-trials", type=int, default=3, help="lossy spans of each")
     options = parser.parse_args()
-    wanted, names = options.only.split(","), options.peers.split(",")
-    for name in wanted:
-        if name not in PARTS:
-            parser.error(f"no part {name!r}")
+    names = options.peers.split(",")
     for name in names:
         if name not in PEERS:
             parser.error(f"no peer {name!r}")
@@ -259,9 +256,8 @@ def main() -> None:
             print(f"  {overlay.name} is left out: not installed: {', '.join(missing)}", file=sys.stderr)
         else:
             overlays.append(overlay)
-    for name in wanted:
-        print(f"{name} ...", file=sys.stderr)
-        report_parts("net", list(PARTS), {name: PARTS[name](overlays, options)})  # At once: a run may be cut short.
+    parts = {name: partial(measure, overlays, options) for name, measure in PARTS.items()}
+    run_parts("net", parts, options.only, parser)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,33 @@ def test_when_no_disk_is_left_the_writer_is_told(pairs: Pairs) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("atoll")]
 
 
+class Forgetful(Disk):
+    """A disk that takes everything and cannot say that it is there to stay."""
+
+    def fileno(self) -> int:
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("forgetful", [1, 2])
+def test_a_flush_needs_one_disk_of_each_pair(pairs: Pairs, forgetful: int) -> None:
+    bad = pairs[1][:forgetful]
+
+    def opener(path: Path) -> Disk:
+        return (Forgetful if path.parent in bad else Disk)(path, 1e9)
+
+    def write() -> None:
+        with StripedWriter("s", pairs, opener=opener) as writer:
+            write_all(writer, 20)
+            writer.flush()
+
+    if forgetful == 1:
+        write()
+        assert list(read_striped("s", pairs)) == blocks(20)
+    else:
+        with pytest.raises(StorageError, match="both disks"):
+            write()
+
+
 def test_a_stream_that_was_not_finished_says_so(pairs: Pairs) -> None:
     write_and_stop(pairs, 20)
     found: list[bytes] = []

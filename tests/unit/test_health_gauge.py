@@ -86,4 +86,4 @@ def test_levels_at_the_ends_of_the_scale_are_taken() -> None:
     gauge, rng = Gauge(), Random(4)
     for _ in range(5000):
         gauge.observe(rng.choice((0, 16_383)))
-    assert gauge.count == 5000
+    assert gauge.middle in {0, 16_383}

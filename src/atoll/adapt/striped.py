@@ -22,6 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -164,8 +165,10 @@ class StripedWriter:
             self._state.wait_for(lambda: not self._unfinished or self._error is not None)
             self._raise()
         for pair in self._pairs:
-            for file in pair.files:
-                _synced(file)
+            had_any = bool(pair.files)
+            _leave_out(pair, [file for file in pair.files if not _synced(file)])
+            if had_any and not pair.files:  # What it was given is nowhere else.
+                raise StorageError("both disks of a pair failed: blocks that were taken may be lost")
 
     def close(self) -> None:
         """Finish the stream: everything is on disk, and a reader can tell that it is all there.
@@ -230,7 +233,7 @@ class StripedWriter:
                     self._shared.append((number, block))
                     self._shared.extend(pair.waiting)
                     pair.waiting.clear()
-                    if not any(one.files for one in self._pairs):
+                    if not self._living:
                         self._error = StorageError("no disk is left that can be written")
                 self._state.notify_all()
                 if not written:
@@ -244,9 +247,7 @@ class StripedWriter:
         others = [(file, self._mirrors.submit(_written, file, record)) for file in files[1:]]
         failed = [file for file in files[:1] if not _written(file, record)]
         failed += [file for file, other in others if not other.result()]
-        for file in failed:
-            pair.files.remove(file)
-            file.close()
+        _leave_out(pair, failed)
         return bool(pair.files)
 
 
@@ -276,12 +277,21 @@ def _written(file: BinaryIO, record: Sequence[bytes]) -> bool:
     return True
 
 
-def _synced(file: BinaryIO) -> None:
+def _synced(file: BinaryIO) -> bool:
     try:
         file.flush()
         os.fsync(file.fileno())
-    except OSError as error:
-        raise StorageError(f"{file.name}: {error.strerror}") from error
+    except OSError:
+        return False
+    return True
+
+
+def _leave_out(pair: _Pair, failed: Sequence[BinaryIO]) -> None:
+    """Do without disks that failed."""
+    for file in failed:
+        pair.files.remove(file)
+        with suppress(OSError):
+            file.close()
 
 
 @dataclass(frozen=True, slots=True)

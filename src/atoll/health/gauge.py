@@ -55,8 +55,6 @@ class Gauge:
         middle: Median level of the past.
         limit: Distance beyond which one answer is outside.
         run_limit: Distance beyond which five of eight make the run late.
-        count: Samples seen.
-        outside: How many of them were outside.
         unlearnt: How many in a row were late, and are not learnt.
     """
 
@@ -69,10 +67,8 @@ class Gauge:
         "_points",
         "_runs",
         "_seen",
-        "count",
         "limit",
         "middle",
-        "outside",
         "run_limit",
         "unlearnt",
     )
@@ -85,7 +81,7 @@ class Gauge:
         self._points = self._runs = 0  # The newest at bit 0: was it outside; was it beyond the runs' limit.
         self._seen = 0
         self._accepts = False
-        self.count = self.outside = self.unlearnt = self.middle = 0
+        self.unlearnt = self.middle = 0
         self.limit = self.run_limit = _NEVER
 
     def observe(self, level: int) -> int:
@@ -94,16 +90,12 @@ class Gauge:
         Args:
             level: Of the latency, or of the latency per amount; 0 to 16,383.
         """
-        self.count += 1
         distance = level - self.middle
         self._points = points = self._points << 1 & _NEWEST_FIVE | (distance > self.limit)
         self._runs = runs = self._runs << 1 & _NEWEST_RUN | (distance > self.run_limit)
         said = points & OUTSIDE
-        if runs and (runs.bit_count() > RUN // 2 or points.bit_count() > NEWEST_OUTSIDE):
+        if (runs or points) and self.is_late:
             said |= LATE
-        if said:
-            self.outside += points & OUTSIDE
-        if said & LATE:
             if not self._accepts:
                 self.unlearnt += 1
                 return said

@@ -115,13 +115,13 @@ class _Entry:
         "count",
         "gap",
         "gauge",
-        "is_behind",
         "is_calm",
         "kind",
         "late_ns",
         "levels",
         "name",
         "offsets",
+        "peers",
         "times",
     )
 
@@ -131,7 +131,7 @@ class _Entry:
         self.bound: int | None = None  # Level that was declared; None: what is usual is learnt.
         self.condition = Condition()
         self.is_calm = False  # OK, and the newest sign was WITHIN: another one changes nothing.
-        self.is_behind = False  # Its peers are twice as quick.
+        self.peers: int | None = None  # Median level of its peers, if they are so much quicker.
         self.by = ""
         self.gap: int | None = None  # Usual level of how far apart in time eight samples are.
         self.count = 0
@@ -145,6 +145,11 @@ class _Entry:
         """Median of the newest levels."""
         known = sorted(self.levels[: min(self.count, NEWEST)])
         return known[len(known) // 2] if known else 0
+
+    def beyond(self, bound: int, level: int) -> int:
+        """Return what the newest level says against a bound, as a gauge does against its limits."""
+        above = sum(one > bound for one in self.levels[: min(self.count, NEWEST)])
+        return LATE if above > NEWEST // 2 else OUTSIDE if level > bound else 0
 
     @property
     def at_ns(self) -> int:
@@ -232,7 +237,9 @@ class Watch:
         entry.count += 1
         if not at and not said:
             self._note_pace(entry)
-        if said or not entry.is_calm or entry.bound is not None:
+        if entry.bound is not None:
+            said = entry.beyond(entry.bound, level)
+        if said or not entry.is_calm:
             self._judge(entry, said, at_ns)
 
     def tick(self, now_ns: int) -> None:
@@ -305,10 +312,6 @@ class Watch:
 
     def _judge(self, entry: _Entry, said: int, at_ns: int) -> None:
         """Take one more sign of a component."""
-        if entry.bound is not None:
-            above = sum(level > entry.bound for level in entry.levels[: min(entry.count, NEWEST)])
-            is_above = entry.levels[(entry.count - 1) % NEWEST] > entry.bound
-            said = LATE if above > NEWEST // 2 else OUTSIDE if is_above else 0
         if entry.gauge.unlearnt <= 1:
             entry.late_ns = at_ns
         elif entry.gauge.unlearnt >= ACCEPT_MIN and at_ns - entry.late_ns >= ACCEPT_NS:
@@ -318,11 +321,13 @@ class Watch:
         before = entry.condition
         after = entry.condition = advance(before, sign, self._terms, at_ns)
         entry.is_calm = (
-            after.state is State.OK and sign is Sign.WITHIN and not after.reservoir_ns and not entry.is_behind
+            after.state is State.OK and sign is Sign.WITHIN and not after.reservoir_ns and entry.peers is None
         )
         if after.state is not before.state:
             told = before.is_told or after.is_told
-            cause = Cause(entry.by, value_of(self._usual(entry)), value_of(entry.newest), entry.count)
+            usual = {"specification": entry.bound, "peers": entry.peers}.get(entry.by)
+            usual_ns = value_of(entry.gauge.middle if usual is None else usual)
+            cause = Cause(entry.by, usual_ns, value_of(entry.newest), entry.count)
             self.changes.append(Change(entry.name, before.state, after.state, after.since_ns, at_ns, told, cause))
 
     def _sign(self, entry: _Entry, said: int, at_ns: int) -> tuple[Sign, str]:
@@ -334,7 +339,7 @@ class Watch:
             if entry.gap is not None and entry.count > NEWEST and entry.gap - entry.pace >= BUSY:
                 return Sign.NOTHING, "busy"
             return Sign.BELOW, "history" if entry.bound is None else "specification"
-        if entry.is_behind:
+        if entry.peers is not None:
             return Sign.BELOW, "peers"
         if said:
             return Sign.OUTSIDE, "history" if entry.bound is None else "specification"
@@ -357,17 +362,9 @@ class Watch:
             return
         middle = sorted(entry.newest for entry in fresh)[len(fresh) // 2]
         for entry in fresh:
-            entry.is_behind = entry.newest - middle >= PEER_RATIO
-            if entry.is_behind:
+            entry.peers = middle if entry.newest - middle >= PEER_RATIO else None
+            if entry.peers is not None:
                 self._judge(entry, 0, now_ns)
-
-    def _usual(self, entry: _Entry) -> int:
-        if entry.by == "specification":
-            return entry.bound or 0
-        if entry.by == "peers":
-            others = sorted(other.newest for other in self._kinds[entry.kind])
-            return others[len(others) // 2]
-        return entry.gauge.middle
 
 
 def _standing(entry: _Entry) -> Standing:
