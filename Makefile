@@ -84,6 +84,13 @@ demo: $(VENV)/.run
 sim: $(VENV)/.run
 	$(BIN)/python -m atoll.lab.sim --seed $(SEED) $(SIM_ARGS)
 
+# One benchmark compares with a library that nothing else needs.
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) --group bench
+	@touch $@
+
+bench-health: $(VENV)/.bench
+
 bench-%: $(VENV)/.test $(VENV)/.fast bench/%.py
 	$(BIN)/python bench/$*.py $(BENCH_ARGS)
 

@@ -26,6 +26,7 @@ MONTH_S: Final = 30.44 * 86_400
 LENGTH: Final = 40  # Samples of a slow-down.
 BEFORE: Final = 1000  # Samples that are seen before it.
 BEFORE_MIN: Final = 300
+SURE: Final = 8
 SPANS: Final = 2  # Slow-downs of each shape and factor in each series.
 FACTORS: Final = (1.5, 2.0, 5.0, 20.0)
 SHAPES: Final = ("step", "ramp", "flapping", "stop-and-go")
@@ -48,6 +49,15 @@ class Found:
 
     share: float
     delay: float | None
+    confidences: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """One: at which sample, and how sure it was when another eight had come, or all."""
+
+    at: int
+    confidence: int
 
 
 def load() -> list[Machine]:
@@ -69,8 +79,8 @@ def load() -> list[Machine]:
     return found
 
 
-def told(machine: Machine, begin: int, end: int, slower: list[float]) -> list[int]:
-    """Return at which samples from ``begin`` to ``end`` the component is told slow.
+def told(machine: Machine, begin: int, end: int, slower: list[float]) -> list[Telling]:
+    """Return when the component is told slow, from ``begin`` to ``end``.
 
     Args:
         machine: Whose series it is.
@@ -78,15 +88,19 @@ def told(machine: Machine, begin: int, end: int, slower: list[float]) -> list[in
         end: One after the last.
         slower: By how much the last samples are slower.
     """
-    watch, found = Watch(TERMS), []
+    watch, found, begun = Watch(TERMS), list[Telling](), list[int]()
     unit = 1e6 / median(machine.took)  # So that a usual run takes a millisecond: levels have no room below 1 ns.
     first = end - len(slower)
     for number in range(begin, end):
         took = machine.took[number] * unit * (slower[number - first] if number >= first else 1.0)
         watch.observe("machine", int(1000 * took), int((machine.times[number] - machine.times[0]) * 1e9))
         if watch.changes:
-            found += [number for change in watch.changes if change.told and change.after == "slow"]
+            begun += [number for change in watch.changes if change.told and change.after == "slow"]
             watch.changes.clear()
+        standing = watch.standing("machine")
+        if begun and standing and (number == begun[0] + SURE or number == end - 1):
+            found += [Telling(at, standing.confidence) for at in begun]
+            begun.clear()
     return found
 
 
@@ -102,23 +116,24 @@ def shaped(shape: str, factor: float) -> list[float]:
     return [factor] * LENGTH
 
 
-def false_alarms(machines: list[Machine]) -> float:
-    """Return how often a component is told slow in a month as it is."""
-    count = sum(len(told(machine, 0, len(machine.took), [])) for machine in machines)
-    return count / sum((machine.times[-1] - machine.times[0]) / MONTH_S for machine in machines)
+def in_vain(machines: list[Machine]) -> tuple[float, list[int]]:
+    """Return how often a component is told slow in a month as it is, and how sure each telling was."""
+    tellings = [one for machine in machines for one in told(machine, 0, len(machine.took), [])]
+    months = sum((machine.times[-1] - machine.times[0]) / MONTH_S for machine in machines)
+    return len(tellings) / months, [one.confidence for one in tellings]
 
 
 def found_of(machines: list[Machine], shape: str, factor: float, seed: int = 1) -> Found:
     """Return how many slow-downs of a kind are found, and the median number of samples that it takes."""
-    rng, delays, tried = Random(seed), [], 0
+    rng, first, tried = Random(seed), list[tuple[int, int]](), 0
     for machine in machines:
         if len(machine.took) < BEFORE_MIN + LENGTH + 10:
             continue
         for _ in range(SPANS):
             onset = rng.randrange(BEFORE_MIN, len(machine.took) - LENGTH)
-            hits = [
-                at for at in told(machine, max(0, onset - BEFORE), onset + LENGTH, shaped(shape, factor)) if at >= onset
-            ]
+            tellings = told(machine, max(0, onset - BEFORE), onset + LENGTH, shaped(shape, factor))
+            hits = [(one.at - onset + 1, one.confidence) for one in tellings if one.at >= onset]
             tried += 1
-            delays += [hits[0] - onset + 1] if hits else []
-    return Found(len(delays) / tried, median(delays) if delays else None)
+            first += hits[:1]
+    delay = median(delay for delay, _ in first) if first else None
+    return Found(len(first) / tried, delay, tuple(confidence for _, confidence in first))

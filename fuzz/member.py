@@ -13,6 +13,7 @@ from atoll.base.units import SECOND_NS
 from atoll.conduit.names import Book
 from atoll.conduit.stream import BrokenStreamError, Reason
 from atoll.device.nic.messages import GatewayShared
+from atoll.health.members.vitals import Vitals
 from atoll.lab.groups import blueprints, factory_of, identity_of
 from atoll.node import api
 from atoll.node.control import Control
@@ -23,6 +24,7 @@ from atoll.sim import LinkSpec, World, full_mesh
 __all__ = ["NOW_NS", "WALL_NS", "answer_request", "group_of_three"]
 
 NOW_NS: Final = 1_000 * SECOND_NS
+PATIENCE_S: Final = 0.5
 WALL_NS: Final = 1_700_000_000 * SECOND_NS
 
 
@@ -46,8 +48,9 @@ def _methods() -> dict[str, api.Method]:
     async def nothing(*_: object) -> None:
         pass
 
-    async def gone(*_: object) -> None:
-        raise ConnectionError
+    async def pause(wait_s: float) -> None:
+        if wait_s > PATIENCE_S:  # As when the client hangs up after the first line of an answer.
+            raise ConnectionError
 
     async def opened(host: str, port: int) -> tuple[str, int]:
         return host, port
@@ -82,7 +85,8 @@ def _methods() -> dict[str, api.Method]:
             settings=SimpleNamespace(group_name="group"),
         ),
         loop_time=lambda: 0.0,
-        pause=gone,  # As when the client hangs up after the first line of an answer.
+        pause=pause,
+        senses=SimpleNamespace(vitals=Vitals()),
         end_soon=lambda: None,
         inner=SimpleNamespace(offer=nothing),
     )

@@ -54,11 +54,13 @@ from atoll.group.statement import (
     encode_statement,
     signed,
 )
+from atoll.health.members.messages import Ailment, Ailments, decode_ailments, encode_ailments
 from atoll.lab.emulator import serve
 from atoll.lab.groups import blueprints, identity_of
 from atoll.node.asking import decode_answer, decode_question
 from atoll.node.attached import Letter, pack_letter, unpack_letter
 from atoll.node.control import Control, ControlInput
+from atoll.node.metrics_http import judge
 from atoll.overlay import messages as overlay
 from atoll.overlay.guests import Serving, decode_serving, encode_serving
 from atoll.overlay.orders import SendControl, SetArrivalLabel, SetForwardLabel, SetGuest, SetRoute, SetTransmitLabel
@@ -486,6 +488,9 @@ _REPORTS: Final = (
 _REQUESTS: Final = (
     b'{"method":"status"}',
     b'{"method":"why","params":{"target":"n1","tag":"loss","source":"n0"}}',
+    b'{"method":"why","params":{"target":"n1","port":80}}',
+    b'{"method":"observe","params":{"samples":[{"component":"db:orders","latency_s":0.1}]}}',
+    b'{"method":"metrics"}',
     b'{"method":"ping","params":{"node":"n2","count":1}}',
     b'{"method":"invite"}',
     b'{"method":"remove","params":{"node":"n2"}}',
@@ -501,6 +506,11 @@ _COMMANDS: Final = (
     b'{"type":"Impair","source":"a","target":"b","key":"k","loss":3000,"rate_bytes_s":9,"blackhole":true}\n'
     b'{"type":"Mend","key":"k"}\n{"type":"Count"}\n'
 )
+
+
+def _scraped(data: bytes) -> object:
+    """Judge the head of a request for metrics."""
+    return judge(data, lambda host: host == "fra")
 
 
 DECODERS: Final = (
@@ -561,6 +571,16 @@ DECODERS: Final = (
     Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
     Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
     Decoder("serving", decode_serving, (WireError,), (encode_serving(Serving(((_NODE, b"s" * 12),))),)),
+    Decoder(
+        "ailments",
+        decode_ailments,
+        (WireError,),
+        (
+            encode_ailments(
+                Ailments(7, (Ailment(_NODE, "disk", failed=False, age_s=9, usual_us=1000, newest_us=90_000),))
+            ),
+        ),
+    ),
     Decoder("letter", unpack_letter, (WireError,), (pack_letter(Letter("fra-1", 53, b"payload")),)),
     Decoder("frame", _frame, (), (Heading(1, _LABEL_KEY).pack(b"\4\0\0\0" + bytes(28)),)),
     Decoder(
@@ -605,6 +625,7 @@ DECODERS: Final = (
         ),
     ),
     Decoder("request", answer_request, (UserError, ConnectionError), _REQUESTS),
+    Decoder("metrics", _scraped, (), (b"GET /metrics HTTP/1.1\r\nHost: localhost:9464",)),
     Decoder("question", decode_question, (WireError,), (b'{"ask":"why","target":"%020d","tag":"loss"}' % 0,)),
     Decoder(
         "answer", decode_answer, (WireError,), (b'{"failure":"path"}', b'{"tcp":"000102030405060708090a0b0c0d0e0f"}')

@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 import atoll
@@ -12,6 +13,9 @@ from atoll.base.errors import UserError
 from atoll.client import Group
 from atoll.client.datagrams import DATAGRAM_BYTES_MAX
 from atoll.conduit.forward import reset
+from atoll.node.api import call
+from atoll.node.state import SOCKET_NAME
+from atoll.node.views import StatusView
 from tests.process.node_world import Box, nodes
 
 pytestmark = pytest.mark.process
@@ -60,6 +64,20 @@ def test_who_is_there(pair: tuple[Box, Box]) -> None:
             assert set(group.peers) == {"two"}
             assert group.peers["two"].state == "ok"
             assert group.address.startswith("fd")
+
+    run(test)
+
+
+def test_a_program_reports_how_quick_what_it_uses_is(pair: tuple[Box, Box]) -> None:
+    async def test() -> None:
+        async with atoll.join(pair[0].state) as group:
+            await group.observe(("db:orders", 0.012), ("db:orders", 0.02, 4096), ("db:orders", float("inf")))
+            with pytest.raises(UserError, match="use kind:which") as caught:
+                await group.observe(("cpu", 0.1))
+            assert caught.value.code == "A501"
+        status = await call(pair[0].state / SOCKET_NAME, "status")
+        (component,) = (one for one in msgspec.json.decode(status, type=StatusView).components if ":" in one.name)
+        assert (component.name, component.samples) == ("db:orders", 2)
 
     run(test)
 

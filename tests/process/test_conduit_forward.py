@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from struct import pack
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 import pytest
 
@@ -17,6 +17,7 @@ from atoll.conduit.forward_udp import FLOW_PORT, PAYLOAD_BYTES_MAX
 from atoll.conduit.limits import FLOW_IDLE_S
 from atoll.conduit.packets import UdpPacket, build_udp, parse
 from atoll.conduit.stack import Stack, allow_all
+from atoll.conduit.timing import Served
 
 pytestmark = pytest.mark.process
 
@@ -45,7 +46,8 @@ class Pair:
 
         self.now = 0.0
         self.a = Stack(group=GROUP, own=A, send=send_a, clock=self.clock)
-        self.b = Stack(group=GROUP, own=B, send=send_b, allow=allow, clock=self.clock)
+        self.timed: asyncio.Queue[Served] = asyncio.Queue()
+        self.b = Stack(group=GROUP, own=B, send=send_b, allow=allow, timed=self.timed.put_nowait, clock=self.clock)
 
     def clock(self) -> float:
         """Real time, and what a test adds to it."""
@@ -97,7 +99,7 @@ def test_a_request_and_its_answer_with_half_close() -> None:
 
     async def scenario(pair: Pair) -> None:
         server, port = await service(handle)
-        forward = pair.a.tcp_forward(B, port, 0)
+        forward = pair.a.tcp_forward((B,), port, 0)
         host, local = await forward.start("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(host, local)
         writer.write(bytes(300_000))
@@ -120,7 +122,7 @@ def test_many_connections_at_once_do_not_mix() -> None:
 
     async def scenario(pair: Pair) -> None:
         server, port = await service(handle)
-        forward = pair.a.tcp_forward(B, port, 2)
+        forward = pair.a.tcp_forward((B,), port, 2)
         host, local = await forward.start("127.0.0.1", 0)
 
         async def one(number: int) -> bool:
@@ -141,7 +143,7 @@ def test_many_connections_at_once_do_not_mix() -> None:
 
 def test_a_refusal_at_the_far_end_resets_the_local_connection() -> None:
     async def scenario(pair: Pair) -> None:
-        forward = pair.a.tcp_forward(B, free_port(), 0)
+        forward = pair.a.tcp_forward((B,), free_port(), 0)
         host, local = await forward.start("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(host, local)
         with pytest.raises(ConnectionResetError):
@@ -164,7 +166,7 @@ def test_a_port_that_policy_forbids_is_refused() -> None:
 
     async def scenario(pair: Pair) -> None:
         server, port = await service(handle)
-        forward = pair.a.tcp_forward(B, port, 0)
+        forward = pair.a.tcp_forward((B,), port, 0)
         host, local = await forward.start("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(host, local)
         with pytest.raises(ConnectionResetError):
@@ -199,7 +201,7 @@ def test_a_reset_at_either_end_resets_the_other() -> None:
 
     async def scenario(pair: Pair) -> None:
         server, port = await service(handle)
-        forward = pair.a.tcp_forward(B, port, 0)
+        forward = pair.a.tcp_forward((B,), port, 0)
         host, local = await forward.start("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(host, local)
         writer.write(b"R")
@@ -219,14 +221,14 @@ def test_a_reset_at_either_end_resets_the_other() -> None:
 
 def test_a_taken_local_port_is_a_coded_error() -> None:
     async def scenario(pair: Pair) -> None:
-        first = pair.a.tcp_forward(B, 80, 0)
+        first = pair.a.tcp_forward((B,), 80, 0)
         host, local = await first.start("127.0.0.1", 0)
         with pytest.raises(UserError) as caught:
-            await pair.a.tcp_forward(B, 80, 0).start(host, local)
+            await pair.a.tcp_forward((B,), 80, 0).start(host, local)
         assert caught.value.code == "A404"
         assert "in use" in caught.value.sentence
         with pytest.raises(UserError) as caught:
-            await pair.a.tcp_forward(B, 80, 0).start("192.0.2.1", 0)
+            await pair.a.tcp_forward((B,), 80, 0).start("192.0.2.1", 0)
         assert caught.value.code == "A404"
         await first.close()
         udp = pair.a.udp_forward(B, 80, 0)
@@ -407,7 +409,7 @@ def test_one_connection_more_than_a_forward_takes_is_reset(monkeypatch: pytest.M
 
     async def scenario(pair: Pair) -> None:
         server, port = await service(handle)
-        made = pair.a.tcp_forward(B, port, 0)
+        made = pair.a.tcp_forward((B,), port, 0)
         host, local = await made.start("127.0.0.1", 0)
         first, first_writer = await asyncio.open_connection(host, local)
         first_writer.write(b"x")
@@ -422,5 +424,127 @@ def test_one_connection_more_than_a_forward_takes_is_reset(monkeypatch: pytest.M
         first_writer.close()
         await pair.close()
         server.close()
+
+    run(scenario)
+
+
+WORK_S = 0.3
+WORK_NS_MIN = 250_000_000
+
+
+async def works(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer a request, which ends with a full stop, after some work."""
+    await reader.readuntil(b".")
+    await asyncio.sleep(WORK_S)
+    writer.write(b"answer")
+    await reader.read()
+
+
+async def greets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Speak first, after some work."""
+    await asyncio.sleep(WORK_S)
+    writer.write(b"welcome")
+    await reader.read()
+
+
+@pytest.mark.parametrize(("program", "says"), [(works, b"request."), (greets, b"")])
+def test_how_long_a_program_takes_to_answer_is_told_once(
+    program: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], says: bytes
+) -> None:
+    async def scenario(pair: Pair) -> None:
+        server, port = await service(program)
+        made = pair.a.tcp_forward((B,), port, 0)
+        reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
+        writer.write(says)
+        assert await reader.read(100)
+        writer.write(b"and more.")
+        writer.close()
+        first, second = await pair.timed.get(), await pair.timed.get()
+        assert (first.port, second.port) == (port, port)
+        assert first.connect_ns == second.connect_ns is not None
+        assert first.first_byte_ns is None
+        assert second.first_byte_ns is not None
+        assert second.first_byte_ns >= WORK_NS_MIN
+        await made.close()
+        server.close()
+        assert pair.timed.empty()
+
+    run(scenario)
+
+
+def test_a_client_that_takes_its_time_with_its_request_accuses_no_program() -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b".")
+        writer.write(b"answer")
+        await reader.read()
+
+    async def scenario(pair: Pair) -> None:
+        server, port = await service(answers)
+        made = pair.a.tcp_forward((B,), port, 0)
+        reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
+        writer.write(b"request")
+        await asyncio.sleep(WORK_S)
+        asked_ns = monotonic_ns()
+        writer.write(b".")
+        assert await reader.read(100) == b"answer"
+        _, told = await pair.timed.get(), await pair.timed.get()
+        assert told.first_byte_ns is not None
+        assert told.first_byte_ns <= monotonic_ns() - asked_ns
+        writer.close()
+        await made.close()
+        server.close()
+
+    run(scenario)
+
+
+def test_a_program_that_waits_for_the_end_of_a_request_is_timed_from_there() -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.write(b"answer")
+
+    async def scenario(pair: Pair) -> None:
+        server, port = await service(answers)
+        made = pair.a.tcp_forward((B,), port, 0)
+        reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
+        writer.write(b"request")
+        await asyncio.sleep(WORK_S)
+        asked_ns = monotonic_ns()
+        writer.write_eof()
+        assert await reader.read(-1) == b"answer"
+        _, told = await pair.timed.get(), await pair.timed.get()
+        assert told.first_byte_ns is not None
+        assert told.first_byte_ns <= monotonic_ns() - asked_ns
+        writer.close()
+        await made.close()
+        server.close()
+
+    run(scenario)
+
+
+def test_a_program_that_refuses_is_told_of_and_one_that_says_nothing_is_not_timed() -> None:
+    async def leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+
+    async def scenario(pair: Pair) -> None:
+        made = pair.a.tcp_forward((B,), free_port(), 0)
+        reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
+        with pytest.raises(ConnectionResetError):
+            await reader.read(1)
+        assert await pair.timed.get() == Served(made.port, None, None)
+        writer.close()
+        await made.close()
+
+        server, port = await service(leaves)
+        made = pair.a.tcp_forward((B,), port, 0)
+        reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
+        writer.write(b"x")
+        assert await reader.read(1) == b""
+        told = await pair.timed.get()
+        assert told.connect_ns is not None
+        assert told.first_byte_ns is None
+        writer.close()
+        await made.close()
+        server.close()
+        assert pair.timed.empty()
 
     run(scenario)

@@ -11,10 +11,14 @@ import pytest
 
 from atoll.base.errors import LinkError, UserError
 from atoll.base.ids import GroupId, NodeId
-from atoll.conduit.kernel import InnerTcp
+from atoll.conduit import kernel
+from atoll.conduit.kernel import InnerService, InnerTcp
 from atoll.conduit.limits import INNER_ABSENT_S, INNER_AVOID_S, PUMP_BYTES_MAX
+from atoll.conduit.opening import Opening
 from atoll.conduit.pump import InnerConnection, Pump, hold_back, let_go, reset_socket, taken_over
+from atoll.conduit.stack import allow_all
 from atoll.conduit.stream import BrokenStreamError, Reason
+from atoll.conduit.timing import Served, Timing
 
 pytestmark = pytest.mark.process
 
@@ -54,11 +58,11 @@ class Pumped:
     member: Ends
 
     @classmethod
-    async def begin(cls, *, is_opener: bool = True, first: bytes = b"") -> "Pumped":
+    async def begin(cls, *, is_opener: bool = True, first: bytes = b"", timing: Timing | None = None) -> "Pumped":
         near, program = connected()
         inner, member = connected()
         far = InnerConnection(inner, B, is_opener=is_opener)
-        task = asyncio.get_running_loop().create_task(Pump().splice(near, far, first))
+        task = asyncio.get_running_loop().create_task(Pump().splice(near, far, first, timing))
         ends = [await asyncio.open_connection(sock=end) for end in (program, member)]
         return cls(far, task, *ends)
 
@@ -281,5 +285,118 @@ def test_a_connection_that_does_not_come_about_goes_by_quic_for_a_while() -> Non
         assert opener.asked == 2
         await opener.tcp.close()
         assert await opener.tcp.open(B, 0, 80) is None
+
+    run(scenario)
+
+
+WORK_S = 0.3
+WORK_NS_MIN = 250_000_000
+
+
+def test_the_pump_tells_once_how_long_the_program_took_to_answer() -> None:
+    async def scenario() -> None:
+        told: list[Served] = []
+        pumped = await Pumped.begin(is_opener=False, timing=Timing(80, told.append))
+        for part in (b"request", b"."):
+            pumped.member[1].write(part)
+            assert await pumped.program[0].readexactly(len(part)) == part
+        await asyncio.sleep(WORK_S)
+        assert told == []
+        pumped.program[1].write(b"answer")
+        assert await pumped.member[0].readexactly(6) == b"answer"
+        pumped.member[1].write(b"more")
+        assert await pumped.program[0].readexactly(4) == b"more"
+        pumped.program[1].write(b"more")
+        for _, writer in (pumped.program, pumped.member):
+            writer.write_eof()
+        await pumped.ended()
+        (served,) = told
+        assert served.first_byte_ns is not None
+        assert served.first_byte_ns >= WORK_NS_MIN
+
+    run(scenario)
+
+
+def test_the_pump_tells_nothing_of_a_program_that_ends_without_a_word() -> None:
+    async def scenario() -> None:
+        told: list[Served] = []
+        pumped = await Pumped.begin(is_opener=False, timing=Timing(80, told.append))
+        pumped.member[1].write(b"request")
+        for _, writer in (pumped.program, pumped.member):
+            writer.write_eof()
+        await pumped.ended()
+        assert told == []
+
+    run(scenario)
+
+
+KEY = bytes(16)
+
+
+@dataclass
+class Serving:
+    """The serving side on the system's own loopback, which stands for the network of the overlay; B is the caller."""
+
+    inner: InnerService
+    host: str
+    port: int
+    told: "asyncio.Queue[Served]"
+
+    @classmethod
+    async def begin(cls, monkeypatch: pytest.MonkeyPatch) -> "Serving":
+        def here(_group: GroupId, _node: NodeId) -> bytes:
+            return socket.inet_pton(socket.AF_INET6, "::1")
+
+        monkeypatch.setattr(kernel, "packed_address_of", here)
+        told: asyncio.Queue[Served] = asyncio.Queue()
+        inner = InnerService(GROUP, allow_all, Pump(), told.put_nowait)
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        listener.settimeout(0)
+        host, port = listener.getsockname()[:2]
+        await inner.serve(listener, lambda _: KEY)
+        return cls(inner, host, port, told)
+
+    async def call(self, port: int) -> Ends:
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        writer.write(Opening(port, 0, KEY).encode())
+        return reader, writer
+
+
+def test_the_serving_side_times_the_program_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def greets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(WORK_S)
+        writer.write(b"welcome")
+        await reader.read(1)
+        writer.close()
+
+    async def scenario() -> None:
+        serving = await Serving.begin(monkeypatch)
+        program = await asyncio.start_server(greets, "127.0.0.1", 0)
+        port = int(program.sockets[0].getsockname()[1])
+        reader, writer = await serving.call(port)
+        assert await reader.readexactly(8) == b"\0welcome"
+        first, second = await serving.told.get(), await serving.told.get()
+        assert first == Served(port, first.connect_ns, None)
+        assert first.connect_ns is not None
+        assert second.first_byte_ns is not None
+        assert second.first_byte_ns >= WORK_NS_MIN
+        writer.close()
+        program.close()
+        await serving.inner.close()
+
+    run(scenario)
+
+
+def test_the_serving_side_tells_of_a_program_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        serving = await Serving.begin(monkeypatch)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = int(probe.getsockname()[1])
+        reader, writer = await serving.call(port)
+        assert await reader.read(1) == bytes((Reason.REFUSED,))
+        assert await serving.told.get() == Served(port, None, None)
+        writer.close()
+        await serving.inner.close()
+        assert serving.told.empty()
 
     run(scenario)

@@ -22,10 +22,12 @@ from atoll.node.asking import (
     Answer,
     Answerer,
     Asked,
+    Doors,
     Failure,
+    ask_health,
     ask_why,
 )
-from atoll.node.views import CanView, WhyView
+from atoll.node.views import AilmentView, CanView, HealthView, WhyView
 from tests.process.node_world import Box, nodes, until
 
 pytestmark = pytest.mark.process
@@ -45,6 +47,7 @@ WHY = WhyView(
     next="nothing",
     told_by="an impostor",
 )
+FAULT = AilmentView(component="disk", state="slow", since_s=9, slower_percent=10_000)
 WAIT_S = 20.0
 
 
@@ -57,6 +60,8 @@ class Pair:
         self.now = 0.0
         self.members = {A, B, C}
         self.explained: list[tuple[NodeId, str]] = []
+        self.told: list[tuple[NodeId, int]] = []
+        self.health = HealthView(disk_us=900, ailments=(FAULT,), wall_ms=1_800_000_000_000)
         self.answer: WhyView | Failure = WHY
         self.keys: dict[NodeId, bytes] = {}
 
@@ -66,7 +71,9 @@ class Pair:
 
         self.a = Stack(group=GROUP, own=A, send=partial(carry, A))
         self.b = Stack(group=GROUP, own=B, send=partial(carry, B))
-        answerer = Answerer(self.members.__contains__, self.explain, self.permit, self.offer, lambda: self.now)
+        answerer = Answerer(
+            self.members.__contains__, Doors(self.explain, self.permit, self.offer, self.tell), lambda: self.now
+        )
         self.b.answer_questions(answerer.serve)
 
     async def offer(self, node: NodeId) -> bytes | None:
@@ -76,9 +83,14 @@ class Pair:
         del source, protocol, port
         return Failure("question")
 
-    def explain(self, target: NodeId, tag: str) -> WhyView | Failure:
+    async def explain(self, target: NodeId, tag: str, port: int) -> WhyView | Failure:
+        del port
         self.explained.append((target, tag))
         return self.answer
+
+    async def tell(self, asker: NodeId, port: int) -> HealthView:
+        self.told.append((asker, port))
+        return self.health
 
     async def ask(self) -> WhyView:
         return await ask_why(self.a.streams, B, ASKED)
@@ -267,3 +279,13 @@ def test_a_member_that_is_gone_is_named_in_bounded_time(group: Mapping[str, Box]
     assert monotonic() - began < ASK_TIMEOUT_S + 5
     assert "it is away" in said.field("where")
     assert "on three run:  atoll why two" in said.field("fix")
+
+
+def test_a_member_says_how_it_is_and_nothing_where_it_does_not_know_the_question() -> None:
+    async def scenario(pair: Pair) -> None:
+        assert await ask_health(pair.a.streams, B, 8080) == pair.health
+        assert pair.told == [(A, 8080)]
+        pair.members.discard(A)
+        assert await ask_health(pair.a.streams, B) is None
+
+    run(scenario)

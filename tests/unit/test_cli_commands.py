@@ -16,14 +16,15 @@ import pytest
 from click.testing import CliRunner
 
 from atoll import __version__
+from atoll.base.errors import UserError
 from atoll.base.member import RelayWill
 from atoll.cli.api import socket_path
 from atoll.cli.app import atoll, run
 from atoll.cli.forwards import parse_local, parse_target, proxy_url
-from atoll.cli.node import advertised_of
+from atoll.cli.node import advertised_of, metrics_of
 from atoll.cli.settings import Setting
 from atoll.node.state import Settings
-from atoll.node.views import ForwardView, PeerView, PingView, RelayView, StatusView, WhyView
+from atoll.node.views import ForwardView, MetricsView, PeerView, PingView, RelayView, StatusView, WhyView
 
 Captured = pytest.CaptureFixture[str]
 
@@ -248,12 +249,16 @@ def test_anything_else_is_no_local_address(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "sin-1", "sin-1:", ":80", "sin-1:0", "sin-1:65536", "SIN:80", "a:b:80", "[]:80", "[x]:80", "fd00::1:80"],
+    [
+        *("", "sin-1", "sin-1:", ":80", "sin-1:0", "sin-1:65536", "SIN:80", "a:b:80", "[]:80", "[x]:80"),
+        *("fd00::1:80", ",a:80", "a,:80", "a,,b:80", "a;b:80", "[a,b]:80", "a:80,b:80"),
+    ],
 )
 def test_a_target_is_a_node_and_a_port(text: str) -> None:
     assert parse_target("sin-1:443") == ("sin-1", 443)
     assert parse_target("sin-1.lab.atoll:443") == ("sin-1.lab.atoll", 443)
     assert parse_target("[fd00:1::2]:443") == ("fd00:1::2", 443)
+    assert parse_target("a,[fd00:1::2],b.atoll:443") == ("a,fd00:1::2,b.atoll", 443)
     with pytest.raises(click.BadParameter):
         parse_target(text)
 
@@ -281,6 +286,8 @@ def test_a_target_is_a_node_and_a_port(text: str) -> None:
         ["up", "--listen", ""],
         ["up", "--listen", "127.0.0.1:7,"],
         ["up", "--advertise", "none,192.0.2.1:7"],
+        ["up", "--metrics", "0"],
+        ["up", "--metrics", "here"],
     ],
 )
 def test_a_wrong_command_line_exits_2_and_names_the_help(arguments: list[str], capsys: Captured) -> None:
@@ -308,6 +315,40 @@ def test_what_is_advertised_can_be_kept_set_and_taken_back(
     assert advertised_of(Setting("advertise", given, "flag --advertise")) == advertised
 
 
+@pytest.mark.parametrize(
+    ("given", "served"),
+    [
+        (None, None),
+        ("none", ""),
+        ("9747", "127.0.0.1:9747"),
+        (":9747", "127.0.0.1:9747"),
+        ("0.0.0.0:1", "0.0.0.0:1"),
+        ("[::1]:65535", "[::1]:65535"),
+        ("fra.example.org:09747", "fra.example.org:9747"),
+    ],
+)
+def test_metrics_are_served_on_loopback_unless_a_host_is_named(given: str | None, served: str | None) -> None:
+    assert metrics_of(Setting("metrics", given, "flag --metrics")) == served
+
+
+@pytest.mark.parametrize("given", ["", "0", "65536", "9747x", "fra", "fra:", "fra:-1", "\u0669", "1" * 5000, "1\n"])
+def test_anything_else_is_no_place_for_metrics(given: str) -> None:
+    with pytest.raises(UserError, match="A501"):
+        metrics_of(Setting("metrics", given, "flag --metrics"))
+
+
+def test_metrics_prints_the_text_as_it_came(tmp_path: Path, capsys: Captured) -> None:
+    told = MetricsView(text='# HELP a "b"\na{c="\\n"} 1.0\n')
+    with node(tmp_path, ok(told)) as requests:
+        assert run(["metrics", "--state", str(tmp_path)]) == 0
+    assert requests == [{"method": "metrics", "params": {}}]
+    assert capsys.readouterr() == (told.text, "")
+    (tmp_path / "control.sock").unlink()
+    with node(tmp_path, ok(told)):
+        assert run(["metrics", "--json", "--state", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"schema": "atoll.metrics/1", "text": told.text}
+
+
 def test_alone_it_lists_the_commands(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert run([]) == 0
@@ -333,7 +374,7 @@ def test_help_explains_a_code_offline(capsys: Captured) -> None:
 
 def test_help_explains_a_command(capsys: Captured) -> None:
     assert run(["help", "why"]) == 0
-    assert capsys.readouterr().out.startswith("Usage: atoll why [OPTIONS] A [B]\n")
+    assert capsys.readouterr().out.startswith("Usage: atoll why [OPTIONS] A [B[:PORT]]\n")
 
 
 def test_help_without_a_code_lists_the_commands(capsys: Captured) -> None:
@@ -384,7 +425,11 @@ def test_config_show_knows_what_an_earlier_up_was_told(
         "relay-budget": ("10", told),
         "group-name": ("g", told),
         "tun": ("no", told),
+        "metrics": (None, "default"),
     }
+    (tmp_path / "settings.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(kept, metrics="::1:9747")))
+    assert run(["config", "show", "--state", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("metrics\t::1:9747\n")
 
 
 def test_logs_prints_the_last_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -464,9 +509,16 @@ run(["status", "--state", "/nonexistent"])
     [
         (VERSION, ["click", "msgspec", "asyncio"]),
         (STATUS_OF_NONE, ["rich", "asyncio", "aioquic", "cryptography", "tomllib", "difflib", "statistics"]),
+        (STATUS_OF_NONE.replace("status", "metrics"), ["rich", "asyncio", "prometheus_client"]),
     ],
 )
 def test_the_quick_commands_import_nothing_heavy(script: str, forbidden: list[str]) -> None:
     script += f"print([name for name in {forbidden!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("target", ["sin:", "sin:0", "sin:65536", "sin:http", "sin:80:90", "sin:-1", "sin:٣"])
+def test_what_is_no_port_to_ask_about_is_a_usage_error(target: str, capsys: Captured) -> None:
+    assert run(["why", target]) == 2
+    assert "is not B:PORT" in capsys.readouterr().err

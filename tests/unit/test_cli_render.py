@@ -8,6 +8,9 @@ from atoll.base.errors import UserError
 from atoll.cli import render
 from atoll.node.views import (
     CandidateView,
+    ComponentView,
+    DiagnosisView,
+    FindingView,
     ForwardView,
     InviteView,
     PeerView,
@@ -158,6 +161,50 @@ def test_why_gives_the_choice_its_rivals_and_the_history() -> None:
     )
 
 
+def found(cause: str, because: str, then: str, confidence: int = 90) -> FindingView:
+    return FindingView(cause=cause, where="sin-1", because=because, confidence=confidence, costs_ms=80.0, next=then)
+
+
+def test_why_names_what_is_slow_what_is_not_and_what_is_not_known() -> None:
+    view = WhyView(
+        source="fra-1",
+        target="sin-1",
+        tag="latency",
+        path=("fra-1", "sin-1"),
+        since_s=190.0,
+        because="start; direct ok, 250.0 ms",
+        candidates=(),
+        history=(),
+        next="A path that is clearly better is taken.",
+        diagnosis=DiagnosisView(
+            symptom="round trip 250 ms, usually 168 ms",
+            findings=(
+                found("cpu", "sin-1 runs 80 ms late.", "on sin-1 run: top"),
+                found("disk", "A durable write on sin-1 takes 1.9 s.", "on sin-1 run: top", 85),
+                found("unknown", "The round trip is longer than that explains.", ""),
+            ),
+            not_it=(
+                "MTU: packets of 1408 bytes pass",
+                "clock of sin-1: 3 ms from this one",
+                "loss: 0 % of the packets",
+            ),
+            unknown=("memory of sin-1: it did not say",),
+        ),
+    )
+    assert render.why(view) == (
+        "Path      fra-1 -> sin-1   (chosen 3 min ago)\n"
+        "Symptom   round trip 250 ms, usually 168 ms\n"
+        "Because   sin-1 runs 80 ms late.  (cpu, 90 % sure)\n"
+        "          A durable write on sin-1 takes 1.9 s.  (disk, 85 % sure)\n"
+        "          The round trip is longer than that explains.\n"
+        "Taken     start; direct ok, 250.0 ms\n"
+        "Not it    MTU: packets of 1408 bytes pass; clock of sin-1: 3 ms from this one; loss: 0 % of the packets\n"
+        "Unknown   memory of sin-1: it did not say\n"
+        "Next      on sin-1 run: top\n"
+        "          A path that is clearly better is taken.\n"
+    )
+
+
 def test_why_in_the_word_of_another_says_so_first() -> None:
     view = WhyView(
         source="a",
@@ -305,3 +352,18 @@ def test_an_explanation_ends_with_the_exit_status() -> None:
     assert text.endswith("Exit status 6.\n")
     with pytest.raises(KeyError):
         render.explanation("A999")
+
+
+def test_status_says_what_is_slow_of_this_machine_itself() -> None:
+    disk = ComponentView(
+        name="disk",
+        state="slow",
+        since_s=200.0,
+        usual_ms=5.0,
+        newest_ms=1912.0,
+        samples=90,
+        text="disk write 1912 ms, usually 1.2 ms",
+    )
+    well = ComponentView(name="loop", state="ok", since_s=1.0, usual_ms=10.0, newest_ms=10.0, samples=90, text="-")
+    text = render.status(status(components=(disk, well)))
+    assert text.splitlines()[-1] == "fra-1 itself is slow: disk write 1912 ms, usually 1.2 ms, for 3 min"

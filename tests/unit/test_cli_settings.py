@@ -30,6 +30,7 @@ def test_the_nearer_source_wins(tmp_path: Path) -> None:
         "relay-budget": ("20", f"file {path}"),
         "group-name": (None, "default"),
         "tun": (None, "default"),
+        "metrics": (None, "default"),
     }
 
 

@@ -70,6 +70,22 @@ def test_a_fault_does_not_become_the_norm_until_that_is_accepted() -> None:
     for _ in range(2 * RING):
         gauge.observe(MIDDLE + OCTAVE)
     assert gauge.observe(MIDDLE + OCTAVE) == 0
+    said = [gauge.observe(MIDDLE + 3 * OCTAVE) for _ in range(10 * RING)]  # The next fault is one again.
+    assert all(one & LATE for one in said[8:])
+
+
+def test_how_many_of_the_newest_are_beyond_is_known() -> None:
+    gauge, _ = taught()
+    assert (gauge.is_taught, gauge.beyond) == (True, 0)
+    for _ in range(3):
+        gauge.observe(MIDDLE + OCTAVE)
+    assert (gauge.beyond, gauge.is_late) == (3, True)
+    for _ in range(10):
+        gauge.observe(MIDDLE + OCTAVE)
+    assert gauge.beyond == 8
+    for _ in range(8):
+        gauge.observe(MIDDLE)
+    assert (gauge.beyond, gauge.is_late) == (0, False)
 
 
 def test_faster_is_no_fault() -> None:
@@ -80,6 +96,7 @@ def test_faster_is_no_fault() -> None:
 def test_nothing_is_judged_before_there_is_a_past() -> None:
     gauge, rng = Gauge(), Random(3)
     assert not any(gauge.observe(rng.randrange(16_384)) for _ in range(31))
+    assert not gauge.is_taught
 
 
 def test_levels_at_the_ends_of_the_scale_are_taken() -> None:

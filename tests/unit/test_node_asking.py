@@ -10,8 +10,10 @@ import pytest
 from atoll.base.errors import WireError
 from atoll.group.limits import MEMBERS_MAX
 from atoll.node.asking import (
+    AILMENTS_MAX,
     CHANGES_MAX,
     TEXT_CHARS_MAX,
+    TEXTS_MAX,
     Answer,
     Failure,
     KeyTold,
@@ -19,7 +21,16 @@ from atoll.node.asking import (
     decode_answer,
     decode_question,
 )
-from atoll.node.views import CandidateView, SwitchView, WhyView
+from atoll.node.views import (
+    AilmentView,
+    CandidateView,
+    DiagnosisView,
+    FindingView,
+    HealthView,
+    ServiceView,
+    SwitchView,
+    WhyView,
+)
 
 TARGET = bytes(range(10))
 WAY = CandidateView(
@@ -44,6 +55,21 @@ WHY = WhyView(
     candidates=(WAY,),
     history=(CHANGE,),
     next="nothing needed",
+    diagnosis=DiagnosisView(
+        symptom="round trip 171 ms, usually 88 ms",
+        findings=(
+            FindingView(cause="cpu", where="sin", because="Taken.", confidence=90, costs_ms=80.0, next="ask why"),
+        ),
+        not_it=("MTU: packets of 1408 bytes pass",),
+        unknown=(),
+    ),
+)
+FAULT = AilmentView(component="disk", state="slow", since_s=9, slower_percent=10_000)
+HEALTH = HealthView(
+    disk_us=900,
+    ailments=(FAULT,),
+    wall_ms=1_800_000_000_000,
+    service=ServiceView(port=80, allowed=True, listening=False),
 )
 
 
@@ -78,6 +104,7 @@ def test_what_is_no_question_is_a_wire_error(data: bytes) -> None:
         (Answer(why=WHY), WHY),
         (Answer(failure="target"), Failure("target")),
         (Answer(tcp="0f" * 16), KeyTold(b"\x0f" * 16)),
+        (Answer(health=HEALTH), HEALTH),
     ],
 )
 def test_an_answer_comes_back(answer: Answer, decoded: object) -> None:
@@ -92,6 +119,12 @@ def test_a_newer_members_answer_may_have_more_fields() -> None:
     assert decode_answer(changed(added_later="x")) == WHY
 
 
+def told(**changes: Any) -> bytes:
+    return json.dumps({"health": {**msgspec.to_builtins(HEALTH), **changes}}).encode()
+
+
+FOUND_OUT: dict[str, Any] = msgspec.to_builtins(WHY.diagnosis)
+FAULT_OUT: dict[str, Any] = msgspec.to_builtins(FAULT)
 WAY_OUT: dict[str, Any] = msgspec.to_builtins(WAY)
 CHANGE_OUT: dict[str, Any] = msgspec.to_builtins(CHANGE)
 
@@ -118,6 +151,16 @@ CHANGE_OUT: dict[str, Any] = msgspec.to_builtins(CHANGE)
         changed(candidates=[WAY_OUT] * (MEMBERS_MAX + 2)),
         changed(history=[{**CHANGE_OUT, "evidence": "\r"}]),
         changed(history=[CHANGE_OUT] * (CHANGES_MAX + 1)),
+        changed(diagnosis={**FOUND_OUT, "symptom": "\x1b[2J"}),
+        changed(diagnosis={**FOUND_OUT, "not_it": ["\x07"]}),
+        changed(diagnosis={**FOUND_OUT, "unknown": ["x"] * TEXTS_MAX}),
+        changed(diagnosis={**FOUND_OUT, "findings": [{**FOUND_OUT["findings"][0], "next": "a\nb"}]}),
+        told(schema="atoll.health/2"),
+        told(disk_us=10**30),
+        told(wall_ms=1 << 60),
+        told(ailments=[{**FAULT_OUT, "component": "\x1b[31m"}]),
+        told(ailments=[FAULT_OUT] * (AILMENTS_MAX + 1)),
+        told(service={"port": 1, "allowed": True, "rule": "\u202e"}),
         changed()[:-1],
         changed()[:-1] + b',"failure":"path"}',
     ],

@@ -27,8 +27,12 @@ from atoll.group.identity import Identity, join_proof
 from atoll.group.invite import invite_public_key
 from atoll.group.messages import GROUP_TAGS, JoinRequest
 from atoll.group.messages import encode as encode_group
+from atoll.health.members.bulletin import Found, HealthNotice
+from atoll.health.members.messages import HEALTH_TAGS, Ailment, Ailments, encode_ailments
+from atoll.health.model import State
 from atoll.lab.program import Blueprint
 from atoll.node.control import KIND, Control, ControlEffect
+from atoll.overlay.guests import GUEST_TAGS
 from atoll.overlay.messages import OVERLAY_TAGS
 from atoll.overlay.orders import SendControl
 from atoll.overlay.reports import ControlReceived, NicRestarted, SessionDown, SessionUp
@@ -87,7 +91,8 @@ def test_a_message_of_an_unknown_tag_is_counted_and_does_nothing(payload: bytes)
 
 
 def test_no_tag_belongs_to_two_machines() -> None:
-    assert not set(OVERLAY_TAGS) & set(GROUP_TAGS)
+    tags = [*OVERLAY_TAGS, *GUEST_TAGS, *GROUP_TAGS, *HEALTH_TAGS]
+    assert len(tags) == len(set(tags))
 
 
 def test_garbage_behind_every_known_tag_never_raises() -> None:
@@ -95,7 +100,7 @@ def test_garbage_behind_every_known_tag_never_raises() -> None:
     control, _ = control_of(one)
     rng = Random(1)
     for step in range(2000):
-        tag = rng.choice([*OVERLAY_TAGS, *GROUP_TAGS])
+        tag = rng.choice([*OVERLAY_TAGS, *GUEST_TAGS, *GROUP_TAGS, *HEALTH_TAGS])
         payload = bytes([0x90 + rng.randrange(16), tag]) + rng.randbytes(rng.randrange(60))
         control.handle(ControlReceived(two.member.node, DIRECT, payload), NOW_NS + step)
 
@@ -270,3 +275,27 @@ def test_the_kind_restores_what_the_machine_wrote() -> None:
     control, _ = control_of(plans()[0])
     assert KIND.restore(control.snapshot()).snapshot() == control.snapshot()
     assert node_id_of(PublicKey(INVITED)) not in control.admitted
+
+
+def test_who_says_that_it_is_slow_is_kept_from_relaying_and_what_ails_us_is_told() -> None:
+    one, two, three = plans()
+    control, _ = control_of(one)
+    for plan in (two, three):
+        control.handle(SessionUp(plan.member.node, 1), NOW_NS)
+    said = encode_ailments(
+        Ailments(1, (Ailment(two.member.node, "cpu", failed=False, age_s=7, usual_us=1000, newest_us=4000),))
+    )
+    effects = list(control.handle(ControlReceived(two.member.node, DIRECT, said), NOW_NS + 1))
+    assert [effect.what for effect in effects if isinstance(effect, HealthNotice)] == ["cpu"]
+    assert control.bulletin.health(two.member.node).shunned
+    effects = list(control.handle(Found(b"", "disk", State.SLOW, NOW_NS, 1_000_000, 90_000_000), NOW_NS + 2))
+    told = [effect for effect in effects if isinstance(effect, SendControl)]
+    assert {effect.node for effect in told} == {two.member.node, three.member.node}
+    assert {effect.payload[1] for effect in told} == {HEALTH_TAGS[0]}
+    restored = Control.restore(control.snapshot())
+    assert restored.bulletin.health(two.member.node) == control.bulletin.health(two.member.node)
+    assert restored.snapshot() == control.snapshot()
+    assert control.deadline_ns is not None
+    later_ns = NOW_NS + 100 * SECOND_NS
+    control.handle(Tick(), later_ns)
+    assert not control.bulletin.health(two.member.node).shunned, "it was not said again"

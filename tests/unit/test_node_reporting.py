@@ -14,7 +14,7 @@ from atoll.group.messages import REFUSED_DUPLICATE, Hello, Refused, encode
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
 from atoll.lab.scenario import SITES, demo_topology
-from atoll.node.reporting import Around, RelayMeter, name_of, status_view, why_view
+from atoll.node.reporting import Around, RelayMeter, name_of, pace, status_view, why_view
 from atoll.node.views import StatusView, WhyView
 from atoll.overlay.reports import ControlReceived, SessionUp
 from atoll.sim import LinkSpec, World
@@ -197,3 +197,8 @@ def test_a_relay_meter_forgets_what_is_old() -> None:
         meter.note(1, 1, at_ns)
     assert meter.forwarded_bytes == 15_000
     assert meter.bytes_s(10_000) < 15_000, "bounded"
+
+
+def test_a_slow_program_is_called_by_its_port() -> None:
+    assert pace("program:8080", 320_000, 20_000) == "port 8080 answers after 320 ms, usually 20 ms"
+    assert pace("program:8080", 320_000, 45_000) == "port 8080 answers after 320 ms, usually 45 ms"

@@ -42,8 +42,9 @@ def way(
     deviation_us: int = 0,
     load: int = 0,
     will: int = 2,
+    slow: bool = False,
 ) -> Candidate:
-    return Candidate(via, int(state), rtt_ms * 1_000, deviation_us, loss, loss_in, load, will)
+    return Candidate(via, int(state), rtt_ms * 1_000, deviation_us, loss, loss_in, load, will, slow)
 
 
 def used(via: bytes = b"", since_ns: int = 0, clean_ns: int = 0, even_ns: int = 0) -> Incumbent:
@@ -362,3 +363,22 @@ def test_values_survive_the_journal() -> None:
     decision = decide(used(), [way(), way(R)], LATENCY, KEY, NOW_NS)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(decision), type=Decision) == decision
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(used(R)), type=Incumbent) == used(R)
+
+
+def test_a_relay_that_is_a_slow_machine_is_left_at_once_for_any_that_will_do() -> None:
+    fresh = used(R, NOW_NS - 1)
+    assert chosen(fresh, way(state=FAILED), way(R, slow=True), way(S, 90)) == (S, "slow-relay")
+    assert chosen(fresh, way(rtt_ms=90), way(R, slow=True)) == (b"", "slow-relay")
+
+
+def test_a_slow_relay_is_kept_where_nobody_else_will_do() -> None:
+    assert chosen(used(R), way(state=FAILED), way(R, slow=True)) == (R, "keep")
+    assert chosen(used(R), way(state=FAILED), way(R, slow=True), way(S, 40, slow=True))[0] in (R, S)
+    assert chosen(used(R, clean_ns=-1), way(loss=3_000), way(R, slow=True)) == (R, "keep"), "better than a third lost"
+    assert chosen(used(R), way(state=FAILED), way(R, slow=True), way(S, will=WILL_METERED)) == (R, "keep")
+
+
+def test_a_slow_relay_is_not_taken_and_the_verdict_says_so() -> None:
+    decision = decide(None, [way(state=FAILED), way(R, 10, slow=True), way(S, 90)], LATENCY, KEY, NOW_NS)
+    assert decision.via == S
+    assert verdicts(decision)[R] == "slow machine"

@@ -33,6 +33,7 @@ from atoll.overlay.reports import (
     NicRestarted,
     PolicyChanged,
     RelayMetered,
+    RelaysShunned,
     SessionDown,
     SessionUp,
 )
@@ -170,6 +171,31 @@ def test_a_relay_without_a_session_is_gone_at_once() -> None:
     made.feed(0, SessionDown(relay))
     assert made.routes[0, 1].via not in (relay, DIRECT)
     assert made.notices[-1][2].cause == "relay-gone"
+
+
+def test_a_relay_that_is_found_slow_is_left_and_taken_again_when_it_is_well() -> None:
+    made = under_traffic(1)
+    made.change(0, 1, cut=True)
+    made.run(10)
+    relay = made.routes[0, 1].via
+    assert relay != DIRECT
+    made.feed(0, RelaysShunned((relay,)))
+    made.run(2)
+    other = made.routes[0, 1].via
+    assert other not in (relay, DIRECT)
+    assert made.notices[-1][2].cause == "slow-relay"
+    made.feed(0, RelaysShunned(()))
+    made.feed(0, SessionDown(other))
+    made.run(2)
+    assert made.routes[0, 1].via not in (other, DIRECT)
+
+
+def test_the_newest_round_trip_of_the_direct_path_is_told() -> None:
+    made = under_traffic(1)
+    heard_ns, rtt_us = made.meshes[0].round_trip(made.ids[1]) or (0, 0)
+    assert made.now_ns - SECOND_NS <= heard_ns <= made.now_ns
+    assert 2 * DIRECT_MS * 1000 <= rtt_us <= 3 * DIRECT_MS * 1000
+    assert made.meshes[0].round_trip(bytes(10)) is None
 
 
 def test_direct_is_taken_again_after_a_clean_minute_and_not_before() -> None:

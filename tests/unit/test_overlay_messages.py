@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control messages against the vectors of their specification."""
 
-import re
-from pathlib import Path
-from typing import cast
-
-import msgspec
 import pytest
 
 from atoll.base.errors import WireError
@@ -19,34 +14,10 @@ from atoll.overlay.messages import (
     decode,
     encode,
 )
+from tests.unit.spec_vectors import block, items, vectors
 
-SPEC = (Path(__file__).parents[2] / "docs" / "spec" / "control.md").read_text(encoding="utf-8")
-
-
-def block(name: str) -> list[str]:
-    found = re.search(rf"```{name}\n(.*?)```", SPEC, re.DOTALL)
-    assert found is not None
-    return found[1].split("\n")
-
-
-def words(value: object) -> str:
-    """Write a message's items as the specification does."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Link):
-        return f"[{items(value)}]"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(words(item) for item in cast("tuple[object, ...]", value)) + "]"  # Of any items.
-    return str(value)
-
-
-def items(message: msgspec.Struct) -> str:
-    return ", ".join(words(item) for item in msgspec.structs.astuple(message))
-
-
-VECTORS = list(zip(block("vectors")[0::3], block("vectors")[1::3], strict=False))
+PAGE = "control.md"
+VECTORS = vectors(PAGE)
 
 
 def test_the_specification_has_a_vector_for_each_message() -> None:
@@ -70,7 +41,7 @@ def test_vectors_decode_to_what_they_say_and_encode_back(text: str, data: str) -
     assert int(data[2:4], 16) in OVERLAY_TAGS
 
 
-@pytest.mark.parametrize("data", [line for line in block("refused") if line])
+@pytest.mark.parametrize("data", [line for line in block(PAGE, "refused") if line])
 def test_what_must_be_refused_is_a_wire_error(data: str) -> None:
     with pytest.raises(WireError):
         decode(bytes.fromhex(data))

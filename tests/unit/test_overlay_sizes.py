@@ -63,7 +63,7 @@ def test_the_largest_size_that_passes_is_found_within_a_second_or_two(width: int
 
 def test_loss_does_not_look_like_a_narrow_way() -> None:
     link = Link(9000)
-    link.lost = len(SIZES) * (TRIES - 1)
+    link.lost = (len(SIZES) + 1) * (TRIES - 1)
     link.run(2 * SECOND_NS)
     assert link.set == [LARGEST_BYTES]
 
@@ -97,7 +97,47 @@ def test_a_way_that_widens_is_found_after_a_while() -> None:
 def test_a_narrow_way_is_asked_seldom() -> None:
     link = Link(1290)
     link.run(RAISE_NS - SECOND_NS)
-    assert len(link.sent) == TRIES * len(SIZES)
+    assert len(link.sent) == TRIES * len(SIZES) + 1, "the base passes at once"
+    assert link.sizes.known(NODE, DIRECT) == (BASE_BYTES, False, False)
+
+
+def test_a_way_that_swallows_even_the_base_is_told_and_tried_again_seldom() -> None:
+    link = Link(1200)
+    link.run(RAISE_NS - SECOND_NS)
+    assert link.sizes.known(NODE, DIRECT) == (BASE_BYTES, True, False)
+    assert len(link.sent) == TRIES * (len(SIZES) + 1)
+    link.width = 9000
+    link.run(5 * SECOND_NS)
+    assert link.sizes.known(NODE, DIRECT) == (LARGEST_BYTES, False, False)
+
+
+def test_who_asks_gets_one_whole_round_on_a_way_without_traffic() -> None:
+    link = Link(1200)
+    link.sizes.use(NODE, (), 0)
+    link.run(SECOND_NS)
+    assert link.sizes.known(NODE, DIRECT) == (BASE_BYTES, None, False)
+    link.sizes.ask(NODE, DIRECT, link.now_ns)
+    link.run(TRY_NS)
+    assert link.sizes.known(NODE, DIRECT)[2]
+    sent = len(link.sent)
+    link.sizes.ask(NODE, DIRECT, link.now_ns)
+    assert len(link.sent) == sent, "one is under way"
+    link.run(RAISE_NS)
+    assert link.sizes.known(NODE, DIRECT) == (BASE_BYTES, True, False)
+    assert len(link.sent) == TRIES * (len(SIZES) + 1)
+    link.width = 9000
+    link.sizes.ask(NODE, DIRECT, link.now_ns)
+    link.run(RAISE_NS)
+    assert link.sizes.known(NODE, DIRECT) == (LARGEST_BYTES, False, False)
+    assert link.sizes.deadline_ns == NEVER_NS
+
+
+def test_a_way_that_nobody_used_can_be_asked_and_is_bounded_as_well() -> None:
+    sizes = Sizes()
+    assert sizes.known(NODE, RELAY) == (BASE_BYTES, None, False)
+    for number in range(WAYS_MAX + 1):
+        sizes.ask(number.to_bytes(10, "big"), DIRECT, 0)
+    assert len(sizes.ways) == WAYS_MAX
 
 
 def test_a_way_without_traffic_is_not_asked_and_what_was_found_stays() -> None:

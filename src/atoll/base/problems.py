@@ -136,6 +136,15 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "Change the setting that is named, as root; or use `atoll forward` or `atoll socks`, which need nothing. Where "
         "the whole machine may reach the group, `sudo atoll up --tun` does without.",
     ),
+    "A113": Explanation(
+        _S.CONFLICT,
+        "the metrics port cannot be had",
+        "`--metrics` makes the node answer Prometheus over HTTP. Another program, or another node, listens on that TCP "
+        "port, the address is not one of this machine, or ports below 1024 are reserved. The choice is kept; the node "
+        "does not run without the monitoring that it was told to have.",
+        "End the other program, or choose another port with `atoll up --metrics [HOST:]PORT`; with `atoll up --metrics "
+        "none` there are no metrics.",
+    ),
     "A201": Explanation(
         _S.REJECTED,
         "this is not an invitation",

@@ -3,8 +3,9 @@
 
 from typing import Final
 
-__all__ = ["GIB", "HOUR_NS", "KIB", "MIB", "MILLISECOND_NS", "MINUTE_NS", "SECOND_NS"]
+__all__ = ["GIB", "HOUR_NS", "KIB", "MIB", "MICROSECOND_NS", "MILLISECOND_NS", "MINUTE_NS", "SECOND_NS"]
 
+MICROSECOND_NS: Final = 1_000
 MILLISECOND_NS: Final = 1_000_000
 SECOND_NS: Final = 1_000_000_000
 MINUTE_NS: Final = 60 * SECOND_NS

@@ -97,6 +97,7 @@ def _kept(found: dict[str, Setting]) -> dict[str, Setting]:
         "relay-budget": f"{kept.relay_bytes_s / BYTES_PER_MBIT:g}",
         "group-name": kept.group_name,
         "tun": YES_NO[not kept.tun],
+        "metrics": kept.metrics,
     }
     return {
         key: Setting(key, value, "kept from an earlier up")

@@ -20,7 +20,7 @@ from atoll.cli.clients import client
 from atoll.cli.exec import execute
 from atoll.cli.forwards import forward, socks
 from atoll.cli.lab import demo
-from atoll.cli.node import can, down, invite, logs, ping, remove, status, up, why
+from atoll.cli.node import can, down, invite, logs, metrics, ping, remove, status, up, why
 
 __all__ = ["atoll", "run"]
 
@@ -48,6 +48,7 @@ for command in (
     forward,
     socks,
     execute,
+    metrics,
     logs,
     replay,
     demo,

@@ -16,6 +16,7 @@ from atoll.node.views import ForwardView
 __all__ = ["forward", "parse_local", "parse_target", "proxy_url", "socks"]
 
 _PORT_MAX = 65_535
+_NODE = r"(?:[a-z0-9.-]{1,255}|\[[0-9a-f:]{1,39}\])"
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- shown, not bound.
 
 
@@ -33,15 +34,15 @@ def parse_local(text: str) -> str:
 
 
 def parse_target(text: str) -> tuple[str, int]:
-    """Return (node, port) of ``NODE:PORT``; an overlay address stands in brackets.
+    """Return (nodes, port) of ``NODE[,NODE]...:PORT``; an overlay address stands in brackets, and is returned bare.
 
     Raises:
         click.BadParameter: It is not that.
     """
-    matched = re.fullmatch(r"(?:([a-z0-9.-]{1,255})|\[([0-9a-f:]{1,39})\]):([0-9]{1,5})", text, re.ASCII)
-    if matched is None or not 1 <= int(matched[3]) <= _PORT_MAX:
+    matched = re.fullmatch(rf"({_NODE}(?:,{_NODE})*):([0-9]{{1,5}})", text, re.ASCII)
+    if matched is None or not 1 <= int(matched[2]) <= _PORT_MAX:
         raise click.BadParameter(f"{text!r} is not NODE:PORT", param_hint="NODE:PORT")
-    return matched[1] or matched[2], int(matched[3])
+    return re.sub(r"[][]", "", matched[1]), int(matched[2])
 
 
 @click.group(no_args_is_help=False, short_help="Make a port of another machine appear on this one.")
@@ -67,12 +68,16 @@ _tag = click.option("--tag", type=click.Choice(TAGS), default=TAGS[0], show_defa
 
 @forward.command(short_help="Forward TCP connections.")
 @click.argument("local")
-@click.argument("target", metavar="NODE:PORT")
+@click.argument("target", metavar="NODE[,NODE...]:PORT")
 @_tag
 @as_json
 @node_options
 def tcp(*, local: str, target: str, tag: str, as_json: bool, state: str | None, config: Path | None) -> None:
-    """Forward TCP connections to LOCAL (PORT or HOST:PORT) to a loopback port of NODE."""
+    """Forward TCP connections to LOCAL (PORT or HOST:PORT) to a loopback port of NODE.
+
+    Of several NODEs each new connection goes to the first that is reachable and not slow; from one that refuses it, to
+    the next.
+    """
     _add("tcp", local, target, tag, as_json=as_json, state=state_of(state, config))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands about the node of this machine: up, down, status, why, ping, invite, remove, logs."""
+"""Commands about the node of this machine: up, down, status, why, ping, invite, remove, metrics, logs."""
 
 import re
 import time
@@ -27,9 +27,23 @@ from atoll.cli.options import (
     state_of,
 )
 from atoll.cli.settings import Setting
-from atoll.node.views import CanView, InviteView, PingView, Ready, StatusView, WhyView
+from atoll.node.views import CanView, InviteView, MetricsView, PingView, Ready, StatusView, WhyView
 
-__all__ = ["TAGS", "advertised_of", "can", "down", "invite", "logs", "ping", "remove", "status", "up", "why"]
+__all__ = [
+    "TAGS",
+    "advertised_of",
+    "can",
+    "down",
+    "invite",
+    "logs",
+    "metrics",
+    "metrics_of",
+    "ping",
+    "remove",
+    "status",
+    "up",
+    "why",
+]
 
 TAGS: Final = ("latency", "direct", "throughput", "loss")  # Names of policy tags 0 to 3.
 DOWN_TIMEOUT_S: Final = 10.0  # Limit. The node ends its streams and writes its journal; then the socket is gone.
@@ -39,7 +53,8 @@ LOG_SCHEMA: Final = "atoll.log/1"
 PING_TIMEOUT_S: Final = 30.0  # Limit. For one line of the stream: longer than the node's own wait for one echo.
 PING_COUNT_MAX: Final = 10_000
 PORT_MAX: Final = 65_535
-ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised.
+NONE: Final = "none"  # A word that is no HOST:PORT: it takes back what was advertised, or serves no metrics.
+METRICS_HOST: Final = "127.0.0.1"  # Whoever reaches the port reads who the members are.
 
 
 @click.command(short_help="Start the node: found a group, join one, or go on.")
@@ -57,6 +72,7 @@ ADVERTISE_NONE: Final = "none"  # A word that is no HOST:PORT: it takes back wha
 @click.option("--relay-budget", metavar="MBIT", type=click.FloatRange(min=0), help="At most this many Mbit/s.")
 @click.option("--group-name", help="Name of a new group.")
 @click.option("--tun/--no-tun", default=None, help="Let the whole machine reach the group's addresses. Needs root.")
+@click.option("--metrics", metavar="[HOST:]PORT", help="Answer Prometheus here, on 127.0.0.1; `none`: nowhere.")
 @click.option("--foreground", is_flag=True, help="Stay in this process until interrupted.")
 @as_json
 @node_options
@@ -71,6 +87,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     relay_budget: float | None,
     group_name: str | None,
     tun: bool | None,
+    metrics: str | None,
     foreground: bool,
     as_json: bool,
     state: str | None,
@@ -96,6 +113,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         "relay-budget": relay_budget,
         "group-name": group_name,
         "tun": None if tun is None else YES_NO[not tun],
+        "metrics": metrics,
     }
     chosen = settings(config, flags)
     will = _one_of(chosen["relay"], ("never", "metered", "yes"))
@@ -111,6 +129,7 @@ def up(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         group_name=chosen["group-name"].value,
         tun=_yes_no(chosen["tun"]),
         rules=rules(config),
+        metrics=metrics_of(chosen["metrics"]),
     )
 
     def announce(ready: Ready) -> None:
@@ -174,19 +193,24 @@ def status(*, plain: bool, check: bool, watch: bool, as_json: bool, state: str |
         time.sleep(WATCH_INTERVAL_S)
 
 
-@click.command(short_help="Explain the path from A to B.")
+@click.command(short_help="Say why it is slow from A to B.")
 @click.argument("first", metavar="A")
-@click.argument("second", metavar="[B]", required=False)
+@click.argument("second", metavar="[B[:PORT]]", required=False)
 @click.option("--tag", type=click.Choice(TAGS), default=TAGS[0], show_default=True, help="Whose table of routes.")
 @as_json
 @node_options
 def why(*, first: str, second: str | None, tag: str, as_json: bool, state: str | None, config: Path | None) -> None:
-    """Explain the path from A to B (from this machine, with one name): the choice, its rivals, the numbers.
+    """Say why it is slow from A to B (from this machine, with one name): causes, the path and its rivals, the numbers.
 
-    Another machine's path is told by that machine, in its own word.
+    With B:PORT also whether B's rules let A in there, and whether a program answers. Another machine's path is told by
+    that machine, in its own word.
     """
-    target = first if second is None else second
-    params = {"target": target, "tag": tag} if second is None else {"source": first, "target": target, "tag": tag}
+    target, port = target_of(first if second is None else second)
+    params: dict[str, object] = {"target": target, "tag": tag}
+    if second is not None:
+        params["source"] = first
+    if port:
+        params["port"] = port
     raw = Api(state_of(state, config)).call("why", params)
     click.echo(raw.decode() + "\n" if as_json else render.why(view(raw, WhyView)), nl=False)
 
@@ -209,6 +233,20 @@ def can(*, words: tuple[str, ...], as_json: bool, state: str | None, config: Pat
     seen = view(raw, CanView)
     click.echo(raw.decode() + "\n" if as_json else render.can(seen), nl=False)
     return ExitStatus.OK if seen.allowed else ExitStatus.FAILURE
+
+
+def target_of(text: str) -> tuple[str, int]:
+    """Return name and port of ``B`` or ``B:PORT``; 0: none was given.
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    name, colon, port = text.partition(":")
+    if not colon:
+        return name, 0
+    if re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) is None or not 0 < int(port) <= PORT_MAX:
+        raise click.BadParameter(f"{text!r} is not B:PORT", param_hint="B:PORT")
+    return name, int(port)
 
 
 def reach_of(text: str) -> tuple[str, str, int, str]:
@@ -267,6 +305,15 @@ def remove(*, node: str, state: str | None, config: Path | None) -> None:
     click.echo(
         f"removed {node}; that machine can come back only with a new state directory and a new invitation", err=True
     )
+
+
+@click.command(short_help="Print what the node tells Prometheus.")
+@as_json
+@node_options
+def metrics(*, as_json: bool, state: str | None, config: Path | None) -> None:
+    """Print what the node tells Prometheus, in its text format. The node need not serve it (`up --metrics`)."""
+    raw = Api(state_of(state, config)).call("metrics")
+    click.echo(raw.decode() + "\n" if as_json else view(raw, MetricsView).text, nl=False)
 
 
 @click.command()
@@ -370,11 +417,23 @@ def advertised_of(setting: Setting) -> tuple[str, ...] | None:
     if setting.value is None:
         return None
     parts = tuple(part.strip() for part in setting.value.split(",") if part.strip())
-    if parts == (ADVERTISE_NONE,):
+    if parts == (NONE,):
         return ()
-    if ADVERTISE_NONE in parts:
-        raise _wrong(setting, f"either {ADVERTISE_NONE!r} or addresses HOST:PORT with commas")
+    if NONE in parts:
+        raise _wrong(setting, f"either {NONE!r} or addresses HOST:PORT with commas")
     return parts
+
+
+def metrics_of(setting: Setting) -> str | None:
+    """Return where to serve metrics, HOST:PORT; empty: nowhere; None: as before."""
+    if setting.value is None:
+        return None
+    if setting.value == NONE:
+        return ""
+    host, _, port = setting.value.rpartition(":")
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= PORT_MAX:
+        raise _wrong(setting, f"[HOST:]PORT with a port of 1 to {PORT_MAX}, or {NONE!r}")
+    return f"{host or METRICS_HOST}:{int(port)}"
 
 
 def _budget(setting: Setting) -> int | None:

@@ -5,6 +5,7 @@ Never 0 for unknown: an unknown number is ``-``. Columns are padded for people; 
 columns that never change their order within a major version.
 """
 
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from atoll.node.views import (
     CandidateView,
     CanView,
     ClientView,
+    FindingView,
     ForwardView,
     InviteView,
     PeerView,
@@ -44,9 +46,12 @@ __all__ = [
     "why",
 ]
 
-STATE_COLOURS: Final = {"ok": "green", "degraded": "yellow", "connecting": "cyan", "away": "red"}
+STATE_COLOURS: Final = {"ok": "green", "slow": "magenta", "degraded": "yellow", "connecting": "cyan", "away": "red"}
 
+_SLOW: Final = frozenset({"slow", "failed"})
 _BYTES_PER_MBIT: Final = 125_000
+_NO_CAUSE: Final = frozenset({"nothing", "unknown"})
+_WIDTH: Final = 110  # Of texts that are wrapped, beside their label.
 _HISTORY_SHOWN_MAX: Final = 5  # The newest; ``--json`` gives all that the node keeps.
 
 
@@ -100,7 +105,12 @@ def status(view: StatusView) -> str:
     ]
     lines = table(header, rows, right=frozenset({3, 4})) if rows else []
     device = (f"packets: {view.device}",) if view.device else ()
-    return "\n".join([*lines, f"{_count_peers(view.peers)}      {_relaying(view)}", *device]) + "\n"
+    slow = [
+        f"{view.name} itself is slow: {one.text}, for {ago(one.since_s)}"
+        for one in view.components
+        if one.state in _SLOW
+    ]
+    return "\n".join([*lines, f"{_count_peers(view.peers)}      {_relaying(view)}", *device, *slow]) + "\n"
 
 
 def status_plain(view: StatusView) -> str:
@@ -128,7 +138,17 @@ def why(view: WhyView) -> str:
     """Return the explanation of ``atoll why``."""
     chosen = f"   (chosen {ago(view.since_s)} ago)" if view.since_s is not None else ""
     lines = [] if view.told_by is None else [f"Told by   {view.told_by}: its own word, which nobody here can check"]
-    lines += [f"Path      {' -> '.join(view.path) or '-'}{chosen}", f"Because   {view.because}"]
+    lines.append(f"Path      {' -> '.join(view.path) or '-'}{chosen}")
+    found = view.diagnosis
+    if found is None:
+        lines.append(f"Because   {view.because}")
+    else:
+        lines.append(f"Symptom   {found.symptom}")
+        label = "Because"
+        for one in found.findings:
+            lines.append(f"{label:<10}{_finding(one)}")
+            label = ""
+        lines.append(f"Taken     {view.because}")
     label = "Would be"
     for candidate in sorted(view.candidates, key=lambda one: not one.chosen):
         lines.append(f"{label:<10}{_candidate(candidate)}")
@@ -137,8 +157,23 @@ def why(view: WhyView) -> str:
     for switch in sorted(view.history, key=lambda one: one.ago_s)[:_HISTORY_SHOWN_MAX]:
         lines.append(f"{label:<10}{_switch(switch)}")
         label = ""
-    lines.append(f"Next      {view.next}")
+    if found is not None:
+        for label, texts in (("Not it", found.not_it), ("Unknown", found.unknown)):
+            wrapped = textwrap.wrap("; ".join(texts), _WIDTH, break_long_words=False, break_on_hyphens=False)
+            lines += [f"{label if not at else '':<10}{text}" for at, text in enumerate(wrapped)]
+    label = "Next"
+    for text in dict.fromkeys(
+        (*(one.next for one in (() if found is None else found.findings) if one.next), view.next)
+    ):
+        lines.append(f"{label:<10}{text}")
+        label = ""
     return "\n".join(lines) + "\n"
+
+
+def _finding(one: FindingView) -> str:
+    if one.cause in _NO_CAUSE:
+        return one.because
+    return f"{one.because}  ({one.cause}, {one.confidence} % sure)"
 
 
 def ping(view: PingView) -> str:

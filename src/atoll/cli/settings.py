@@ -32,6 +32,7 @@ DEFAULTS: Final[dict[str, str | None]] = {
     "relay-budget": None,
     "group-name": None,
     "tun": None,
+    "metrics": None,
 }
 """Every key with its default; None: the node decides (what it kept, or its own default)."""
 

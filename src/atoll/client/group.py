@@ -110,6 +110,21 @@ class Group:
         """
         return Datagrams(*await self._attached("datagrams", {"tag": tag}))
 
+    async def observe(self, *samples: tuple[str, float] | tuple[str, float, float]) -> None:
+        """Report how quick components of this program are; a slow one shows in ``atoll status`` of all members.
+
+        A program that measures often uses ``atoll.health`` by itself, or reports many samples at a time.
+
+        Args:
+            samples: At most 1000: component (``kind:which``, such as ``db:orders``), latency in seconds, amount (1).
+
+        Raises:
+            UserError: A501, what names no component; A499, there are too many; A401, no node runs here.
+        """
+        names = ("component", "latency_s", "amount")
+        told = [dict(zip(names, sample, strict=False)) for sample in samples]
+        await call(self._path, "observe", {"samples": told})
+
     async def events(self) -> AsyncIterator[Event]:
         """Give news of the members as they come, from the call of this on; ends when the node does."""
         queue: asyncio.Queue[EventView | None] = asyncio.Queue()

@@ -2,15 +2,37 @@
 """Connections to any member by its name, this node included: opened only when the far side has said yes."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final, final
 
 from atoll.base.ids import NodeId
 from atoll.conduit.far import FarEnd
-from atoll.conduit.forward import LOOPBACK, Carriers, reset
+from atoll.conduit.kernel import InnerTcp
 from atoll.conduit.limits import DIAL_TIMEOUT_S, PROXY_VERDICT_S, READ_BYTES_MAX
+from atoll.conduit.pump import Pump, reset
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service
+from atoll.conduit.streams import StreamHost
 
-__all__ = ["dial", "dial_self"]
+__all__ = ["LOOPBACK", "Carriers", "dial", "dial_self"]
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """By what connections reach members.
+
+    Attributes:
+        own: This node, which is reached over its own loopback.
+        streams: QUIC, which always works.
+        kernel: Kernel TCP, where it can be had.
+        pump: Of the node.
+    """
+
+    own: NodeId
+    streams: StreamHost
+    kernel: InnerTcp
+    pump: Pump
 
 
 async def dial(carriers: Carriers, node: NodeId, port: int, tag: int) -> FarEnd:

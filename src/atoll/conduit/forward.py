@@ -4,38 +4,48 @@
 Each accepted connection is one of kernel TCP where both sides have it (``kernel``), else one stream. What one side
 does, the other side sees: a half-close as a half-close, a reset as a reset; a refusal at the far end as a reset,
 because the local connection was accepted before anybody could know.
+
+A forward to several members tries one after the other, and waits for a yes before it reads anything from the program:
+so no byte is lost on the way to the next one. What stands is never moved.
 """
 
 import asyncio
 import errno
-import socket
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 from atoll.base.errors import LimitError, UserError
 from atoll.base.ids import NodeId
+from atoll.conduit.dial import LOOPBACK, Carriers, dial, dial_self
 from atoll.conduit.far import FarEnd, both_ways, end_service
-from atoll.conduit.kernel import Allow, InnerTcp
-from atoll.conduit.limits import DIAL_TIMEOUT_S, FORWARD_CONNECTIONS_MAX, READ_BYTES_MAX
-from atoll.conduit.pump import RESET_ON_CLOSE, Pump, hold_back, let_go, taken_over
+from atoll.conduit.kernel import Allow
+from atoll.conduit.limits import (
+    DIAL_TIMEOUT_S,
+    FORWARD_CONNECTIONS_MAX,
+    PROXY_VERDICT_S,
+    READ_BYTES_MAX,
+    TARGET_VERDICT_S,
+    TARGETS_MAX,
+)
+from atoll.conduit.pump import InnerConnection, hold_back, let_go, reset, taken_over
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
-from atoll.conduit.streams import StreamHost
+from atoll.conduit.timing import Timed, Timing, untold
 
 __all__ = [
     "LOOPBACK",
     "Carriers",
     "Listener",
-    "ReachSelf",
+    "Order",
+    "Targets",
     "TcpForward",
     "TcpService",
+    "as_given",
     "local_port_taken",
     "reset",
     "splice",
 ]
-
-LOOPBACK: Final = "127.0.0.1"
 
 
 def local_port_taken(protocol: str, local: str, error: OSError) -> UserError:
@@ -54,8 +64,33 @@ ServeClient = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[N
 """Serve one local connection, and close it."""
 
 
-ReachSelf = Callable[[int], Awaitable[FarEnd]]
-"""Connect to a port of this node's own loopback; BrokenStreamError: nobody listens there."""
+Order = Callable[[tuple[NodeId, ...]], Sequence[NodeId]]
+"""Return the same members, that one first which a new connection should try first; called at each try."""
+
+
+def as_given(nodes: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+    """Leave members in the order in which they were named."""
+    return nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Where the connections of a forward may go.
+
+    Attributes:
+        nodes: 1 to TARGETS_MAX members, this node too, each once, the preferred first.
+        port: The port on the loopback of each.
+        order: Ranks them; not called for a single one.
+    """
+
+    nodes: tuple[NodeId, ...]
+    port: int
+    order: Order = as_given
+
+    def __post_init__(self) -> None:
+        """See that they are so many, and each another one."""
+        assert 1 <= len(self.nodes) <= TARGETS_MAX
+        assert len(dict.fromkeys(self.nodes)) == len(self.nodes)
 
 
 @final
@@ -128,41 +163,23 @@ class Listener:
         task.add_done_callback(self._tasks.discard)
 
 
-@dataclass(frozen=True, slots=True)
-class Carriers:
-    """By what connections reach members.
-
-    Attributes:
-        streams: QUIC, which always works.
-        kernel: Kernel TCP, where it can be had.
-        pump: Of the node.
-    """
-
-    streams: StreamHost
-    kernel: InnerTcp
-    pump: Pump
-
-
 @final
 class TcpForward:
-    """Listens on a local port and forwards each connection to ``port`` of a member.
+    """Listens on a local port and forwards each connection to a port of a member, or of one of several.
 
     Args:
         carriers: What carries the connections.
-        node: The member.
-        port: The port on the member's loopback.
+        targets: The members and the port.
         tag: Policy tag.
-        reach_self: Connects to a port of this node, if that is the member; None: it is another one.
 
     Attributes:
+        nodes: The members, the preferred first; at least one.
         carrier: By what the newest connection goes: ``tcp`` or ``quic``; empty: there was none yet, or by neither.
     """
 
-    def __init__(
-        self, carriers: Carriers, node: NodeId, port: int, tag: int, *, reach_self: ReachSelf | None = None
-    ) -> None:
-        self._carriers, self.node, self.port, self.tag = carriers, node, port, tag
-        self._reach_self = reach_self
+    def __init__(self, carriers: Carriers, targets: Targets, tag: int) -> None:
+        self._carriers, self.nodes, self.port, self.tag = carriers, targets.nodes, targets.port, tag
+        self._order = targets.order
         self._listener = Listener(self._forward, unread=True)
         self.carrier = ""
 
@@ -178,9 +195,16 @@ class TcpForward:
             UserError: A404, the address cannot be had.
         """
         address = await self._listener.start(host, port)
-        if self._reach_self is None:
-            self._carriers.kernel.expect(self.node)
+        for node in self.nodes:
+            if node != self._carriers.own:
+                self._carriers.kernel.expect(node)
         return address
+
+    def drop(self, node: NodeId) -> bool:
+        """Lead to a former member no more; return whether anybody is left. If not, ``close`` it."""
+        left = tuple(one for one in self.nodes if one != node)
+        self.nodes = left or self.nodes
+        return bool(left)
 
     async def close(self) -> None:
         """Stop listening and reset what is open."""
@@ -188,33 +212,64 @@ class TcpForward:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if self._reach_self is not None:
-                let_go(writer)
-                with self._listener.hold(1):
-                    await splice(await self._reach_self(self.port), reader, writer)
+            node, *others = self.nodes
+            if others:
+                await self._carry_to_best(reader, writer)
             else:
-                await self._carry(reader, writer)
+                await self._carry(node, reader, writer)
         except (LimitError, BrokenStreamError):
             pass
         finally:
             if not writer.is_closing():  # It came to no connection.
                 reset(writer)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, node: NodeId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry a connection to the only member, without waiting for its yes."""
         carriers = self._carriers
-        far = await carriers.kernel.open(self.node, self.tag, self.port)
-        self.carrier = "quic" if far is None else "tcp"
-        if far is None:
-            stream = carriers.streams.open(self.node, self.tag, Service(Kind.TCP, self.port))
-            let_go(writer)
-            await splice(stream, reader, writer)
+        if node == carriers.own:
+            with self._listener.hold(1):
+                await self._join(await dial_self(self.port), reader, writer)
             return
+        far = await carriers.kernel.open(node, self.tag, self.port)
+        await self._join(far or carriers.streams.open(node, self.tag, Service(Kind.TCP, self.port)), reader, writer)
+
+    async def _carry_to_best(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry a connection to the best member that says yes; each is tried once."""
+        tried: list[NodeId] = []
+        while left := tuple(node for node in self.nodes if node not in tried):  # Anew: one may depart meanwhile.
+            node = self._order(left)[0]
+            tried.append(node)
+            with ExitStack() as held:
+                far = await self._accepted(node, TARGET_VERDICT_S if len(left) > 1 else PROXY_VERDICT_S, held)
+                if far is not None:
+                    await self._join(far, reader, writer)
+                    return
+
+    async def _accepted(self, node: NodeId, wait_s: float, held: ExitStack) -> FarEnd | None:
+        """Return a connection that a member has said yes to; None: it said no, or nothing in time."""
+        try:
+            async with asyncio.timeout(wait_s):
+                if node != self._carriers.own:
+                    return await dial(self._carriers, node, self.port, self.tag)
+                held.enter_context(self._listener.hold(1))
+                return await dial_self(self.port)
+        except (LimitError, BrokenStreamError, TimeoutError):
+            return None
+
+    async def _join(self, far: FarEnd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry a local connection, from which nothing was read yet, over one to a member, until both have ended."""
+        if not isinstance(far, InnerConnection):
+            self.carrier = "quic" if isinstance(far, Stream) else ""
+            let_go(writer)
+            await splice(far, reader, writer)
+            return
+        self.carrier = "tcp"
         try:
             near = taken_over(writer)
         except OSError:  # No file is left.
             far.close()
         else:
-            await carriers.pump.splice(near, far)
+            await self._carriers.pump.splice(near, far)
 
 
 @final
@@ -223,30 +278,46 @@ class TcpService:
 
     Args:
         allow: The policy.
+        timed: Is told how quick the programs are.
     """
 
-    def __init__(self, allow: Allow) -> None:
-        self._allow = allow
+    def __init__(self, allow: Allow, timed: Timed = untold) -> None:
+        self._allow, self._timed = allow, timed
 
     async def serve(self, stream: Stream, service: Service) -> None:
         """Serve one stream until it ends."""
         if service.port == 0 or not self._allow(stream.node, "tcp", service.port):
             stream.refuse(Reason.FORBIDDEN)
             return
+        timing = Timing(service.port, self._timed)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(LOOPBACK, service.port, limit=READ_BYTES_MAX)
         except (OSError, TimeoutError):
+            timing.refused()
             stream.refuse(Reason.REFUSED)
             return
+        timing.connected()
         stream.accept()
-        await splice(stream, reader, writer)
+        await splice(stream, reader, writer, timing=timing)
 
 
 async def splice(
-    stream: FarEnd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b""
+    stream: FarEnd,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    first: bytes = b"",
+    timing: Timing | None = None,
 ) -> None:
-    """Copy both ways until both have ended, or reset both sides as soon as one breaks; ``first`` goes ahead upwards."""
+    """Copy both ways until both have ended, or reset both sides as soon as one breaks.
+
+    Args:
+        stream: The member's side.
+        reader: The program's side.
+        writer: The same.
+        first: Goes ahead upwards.
+        timing: Of the program, if a member called it.
+    """
 
     def end(is_whole: bool) -> None:  # noqa: FBT001 - the shape that ``both_ways`` calls.
         stream.close()
@@ -255,28 +326,28 @@ async def splice(
         else:
             reset(writer)
 
-    await both_ways(_copy_up(stream, reader, first), _copy_down(stream, writer), end)
+    await both_ways(_copy_up(stream, reader, first, timing), _copy_down(stream, writer, timing), end)
 
 
-async def _copy_up(stream: FarEnd, reader: asyncio.StreamReader, first: bytes) -> None:
+async def _copy_up(stream: FarEnd, reader: asyncio.StreamReader, first: bytes, timing: Timing | None) -> None:
+    note = None if timing is None else timing.answered
     if first:
         await stream.write(first)
     while data := await reader.read(READ_BYTES_MAX):
+        if note is not None and not note():
+            note = None
         await stream.write(data)
     stream.write_end()
 
 
-async def _copy_down(stream: FarEnd, writer: asyncio.StreamWriter) -> None:
+async def _copy_down(stream: FarEnd, writer: asyncio.StreamWriter, timing: Timing | None) -> None:
+    note = None if timing is None else timing.handed
     while data := await stream.read(READ_BYTES_MAX):
         writer.write(data)
+        if note is not None and not note():
+            note = None
         await writer.drain()
     if writer.can_write_eof():
         writer.write_eof()
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection at once: the other side sees a reset."""
-    connection: socket.socket = writer.get_extra_info("socket")
-    if connection.fileno() >= 0:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    writer.transport.abort()
+    if note is not None:
+        note()

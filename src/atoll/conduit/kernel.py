@@ -42,6 +42,7 @@ from atoll.conduit.limits import (
 from atoll.conduit.opening import OPENING_BYTES, TCP_PORT, Opening
 from atoll.conduit.pump import InnerConnection, Pump, hold_back, reset_socket, taken_over
 from atoll.conduit.stream import BrokenStreamError, Reason
+from atoll.conduit.timing import Timed, Timing, untold
 
 __all__ = ["Allow", "Ask", "InnerService", "InnerTcp", "KeyFor", "Life", "MakeSocket"]
 
@@ -340,10 +341,11 @@ class InnerService:
         group: The group.
         allow: The policy.
         pump: Of the node.
+        timed: Is told how quick the programs are.
     """
 
-    def __init__(self, group: GroupId, allow: Allow, pump: Pump) -> None:
-        self._group, self._allow, self._pump = group, allow, pump
+    def __init__(self, group: GroupId, allow: Allow, pump: Pump, timed: Timed = untold) -> None:
+        self._group, self._allow, self._pump, self._timed = group, allow, pump, timed
         self._key_for: KeyFor = lambda _: None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -396,20 +398,21 @@ class InnerService:
 
     async def _served(self, caller: InnerConnection) -> None:
         try:
-            near = await self._admitted(caller)
-            if isinstance(near, Reason):
+            dialled = await self._admitted(caller)
+            if isinstance(dialled, Reason):
                 with suppress(BrokenStreamError):
-                    await caller.write(bytes((near,)))
+                    await caller.write(bytes((dialled,)))
                     caller.write_end()
                 return
-            await self._pump.splice(near, caller, _ACCEPTED)
+            near, timing = dialled
+            await self._pump.splice(near, caller, _ACCEPTED, timing)
         except (BrokenStreamError, TimeoutError):
             pass  # The member went away, or never said what it wanted.
         finally:
             caller.close()
 
-    async def _admitted(self, caller: InnerConnection) -> socket.socket | Reason:
-        """Return the connection to the port that was asked for, or why there is none."""
+    async def _admitted(self, caller: InnerConnection) -> tuple[socket.socket, Timing] | Reason:
+        """Return the connection to the port that was asked for, with its timing, or why there is none."""
         if len(self._tasks) > INNER_CONNECTIONS_MAX or self._held.of(caller.node) > INNER_PER_PEER_MAX:
             return Reason.LIMIT
         async with asyncio.timeout(INNER_OPENING_S):
@@ -425,22 +428,25 @@ class InnerService:
             return Reason.FORBIDDEN
         _prepared(caller.socket)
         _tag(caller.socket, opening.tag)
-        return await _dialled(opening.port)
+        return await _dialled(opening.port, self._timed)
 
 
-async def _dialled(port: int) -> socket.socket | Reason:
+async def _dialled(port: int, timed: Timed) -> tuple[socket.socket, Timing] | Reason:
     try:
         near = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError:
         return Reason.LIMIT
+    timing = Timing(port, timed)
     try:
         near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             await asyncio.get_running_loop().sock_connect(near, (_LOOPBACK, port))
     except (OSError, TimeoutError):
         near.close()
+        timing.refused()
         return Reason.REFUSED
     except BaseException:
         near.close()
         raise
-    return near
+    timing.connected()
+    return near, timing

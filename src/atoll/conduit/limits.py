@@ -44,6 +44,8 @@ __all__ = [
     "READ_BYTES_MAX",
     "STREAMS_MAX",
     "STREAM_WINDOW_BYTES",
+    "TARGETS_MAX",
+    "TARGET_VERDICT_S",
     "TIMER_GRAIN_S",
     "UNSENT_BYTES_MAX",
 ]
@@ -134,6 +136,14 @@ NUDGE_PACKETS_MAX: Final = 128
 
 FORWARD_CONNECTIONS_MAX: Final = 512
 """Accepted local connections of one forward, and what else a proxy holds open for them. At it a new one is reset."""
+
+TARGETS_MAX: Final = 16
+"""Members that one forward names; each is tried at most once for a connection. More: an error."""
+
+TARGET_VERDICT_S: Final = 5.0
+"""For such a member's yes or no while another is left: INNER_WAIT_S and INNER_CONNECT_S, and QUIC on a path that heals.
+
+The last one has PROXY_VERDICT_S."""
 
 PROXY_HANDSHAKE_S: Final = 10.0
 """From a client's connection to the end of its request: it is a program on this machine. Later: reset."""

@@ -7,6 +7,7 @@ filled and emptied within one turn of the loop, and only what the other side doe
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from struct import pack
 from typing import Final, final
@@ -15,10 +16,19 @@ from atoll.base.ids import NodeId
 from atoll.conduit.far import both_ways
 from atoll.conduit.limits import PUMP_BYTES_MAX
 from atoll.conduit.stream import BrokenStreamError, Reason
+from atoll.conduit.timing import Timing
 
-__all__ = ["RESET_ON_CLOSE", "InnerConnection", "Pump", "hold_back", "let_go", "reset_socket", "taken_over"]
+__all__ = ["RESET_ON_CLOSE", "InnerConnection", "Pump", "hold_back", "let_go", "reset", "reset_socket", "taken_over"]
 
 RESET_ON_CLOSE: Final = pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST, not FIN.
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection at once: the other side sees a reset."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    if connection.fileno() >= 0:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    writer.transport.abort()
 
 
 def reset_socket(connection: socket.socket) -> None:
@@ -166,13 +176,16 @@ class Pump:
     def __init__(self) -> None:
         self._view = memoryview(bytearray(PUMP_BYTES_MAX))  # Zero pages cost no memory before they are used.
 
-    async def splice(self, near: socket.socket, far: InnerConnection, first: bytes = b"") -> None:
+    async def splice(
+        self, near: socket.socket, far: InnerConnection, first: bytes = b"", timing: Timing | None = None
+    ) -> None:
         """Copy both ways until both have ended, or reset both sides as soon as one breaks.
 
         Args:
             near: Connected; does not block; owned from now on.
             far: The member's side; its verdict is waited for before anything of it reaches ``near``.
             first: Goes ahead to ``far``.
+            timing: Of the program behind ``near``.
         """
 
         def end(is_whole: bool) -> None:  # noqa: FBT001 - the shape that ``both_ways`` calls.
@@ -182,18 +195,24 @@ class Pump:
                 else:
                     reset_socket(side)
 
-        await both_ways(self._copy_up(near, far, first), self._copy_down(far, near), end)
+        await both_ways(self._copy_up(near, far, first, timing), self._copy_down(far, near, timing), end)
 
-    async def _copy_up(self, near: socket.socket, far: InnerConnection, first: bytes) -> None:
+    async def _copy_up(self, near: socket.socket, far: InnerConnection, first: bytes, timing: Timing | None) -> None:
         if first:
             await far.write(first)
-        await self._copy(near, far.socket)
+        await self._copy(near, far.socket, None if timing is None else timing.answered)
+        far.socket.shutdown(socket.SHUT_WR)
 
-    async def _copy_down(self, far: InnerConnection, near: socket.socket) -> None:
+    async def _copy_down(self, far: InnerConnection, near: socket.socket, timing: Timing | None) -> None:
         await far.accepted()
-        await self._copy(far.socket, near, far)
+        await self._copy(far.socket, near, None if timing is None else timing.handed)
+        far.check()
+        near.shutdown(socket.SHUT_WR)
+        if timing is not None:
+            timing.handed()
 
-    async def _copy(self, source: socket.socket, target: socket.socket, far: InnerConnection | None = None) -> None:
+    async def _copy(self, source: socket.socket, target: socket.socket, note: Callable[[], bool] | None) -> None:
+        """Copy to the end of ``source``; ``note`` each chunk for as long as that returns True."""
         loop, view = asyncio.get_running_loop(), self._view
         while True:
             try:
@@ -207,13 +226,12 @@ class Pump:
                 sent = target.send(view[:count])
             except (BlockingIOError, InterruptedError):
                 sent = 0
+            if note is not None and not note():
+                note = None
             if sent < count:
                 await loop.sock_sendall(target, bytes(view[sent:count]))
             else:
                 await asyncio.sleep(0)  # The others' turn.
-        if far is not None:
-            far.check()
-        target.shutdown(socket.SHUT_WR)
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, source: socket.socket) -> None:

@@ -11,8 +11,8 @@ from typing import Final, final
 
 from atoll.base.errors import LimitError, WireError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
-from atoll.conduit.dial import dial_self
-from atoll.conduit.forward import Carriers, TcpForward, TcpService
+from atoll.conduit.dial import Carriers
+from atoll.conduit.forward import Order, Targets, TcpForward, TcpService, as_given
 from atoll.conduit.forward_udp import FLOW_PORT, Flows, UdpForward
 from atoll.conduit.kernel import Allow, InnerService, InnerTcp
 from atoll.conduit.limits import ECHO_WAITERS_MAX
@@ -22,6 +22,7 @@ from atoll.conduit.proxy import Proxy
 from atoll.conduit.pump import Pump
 from atoll.conduit.stream import Kind, Reason, Service, Stream
 from atoll.conduit.streams import SendPacket, Serve, StreamHost
+from atoll.conduit.timing import Served, Timed, untold
 
 __all__ = ["ECHO_IDENTIFIER", "Stack", "allow_all"]
 
@@ -43,7 +44,11 @@ class Stack:
         own: This node.
         send: Takes inner packets for members: (member, policy tag, packet).
         allow: Who may reach which loopback port of this machine.
+        timed: Is told how quick the programs are that members reach there.
         clock: Monotonic seconds.
+
+    Attributes:
+        timed: As above; may be exchanged at any time.
     """
 
     def __init__(
@@ -53,17 +58,19 @@ class Stack:
         own: NodeId,
         send: SendPacket,
         allow: Allow = allow_all,
+        timed: Timed = untold,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._group, self._own, self._send, self._clock = group, own, send, clock
         self._own_address = packed_address_of(group, own)
-        self._tcp = TcpService(allow)
+        self.timed = timed
+        self._tcp = TcpService(allow, self._served)
         pump = Pump()
         self.kernel: Final = InnerTcp(group, own, clock)
-        self.inner: Final = InnerService(group, allow, pump)
+        self.inner: Final = InnerService(group, allow, pump, self._served)
         self._answer: Serve | None = None
         self.streams: Final = StreamHost(group=group, own=own, send=send, serve=self._serve, clock=clock)
-        self.carriers: Final = Carriers(self.streams, self.kernel, pump)
+        self.carriers: Final = Carriers(own, self.streams, self.kernel, pump)
         self.flows: Final = Flows(group=group, own=own, send=send, allow=allow, clock=clock)
         self._echoes: dict[tuple[NodeId, int, int], asyncio.Future[float]] = {}
         self._sequence = 0
@@ -116,6 +123,9 @@ class Stack:
         else:
             self._send(node, 0, reset)
 
+    def _served(self, served: Served) -> None:
+        self.timed(served)
+
     def answer_questions(self, answer: Serve) -> None:
         """Hand the questions of members to ``answer``; until then they are refused, as by a node that knows none."""
         self._answer = answer
@@ -139,9 +149,9 @@ class Stack:
         self.kernel.forget(node)
         self.inner.forget(node)
 
-    def tcp_forward(self, node: NodeId, port: int, tag: int) -> TcpForward:
-        """Return a TCP forward, to this node too; ``start`` it."""
-        return TcpForward(self.carriers, node, port, tag, reach_self=dial_self if node == self._own else None)
+    def tcp_forward(self, nodes: tuple[NodeId, ...], port: int, tag: int, order: Order = as_given) -> TcpForward:
+        """Return a TCP forward to one of these members at a time, this node too; ``start`` it."""
+        return TcpForward(self.carriers, Targets(nodes, port, order), tag)
 
     def udp_forward(self, node: NodeId, port: int, tag: int) -> UdpForward:
         """Return a UDP forward, to this node too; ``start`` it."""

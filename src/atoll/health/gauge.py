@@ -41,48 +41,60 @@ _FLOOR: Final = OCTAVE * 2 // 10
 _RUN_FLOOR: Final = OCTAVE * 15 // 100
 _DEVIATION: Final = 1483  # Thousandths: of a normal distribution's median distance.
 _MEDIANS_MIN: Final = 8
-_EARLY: Final = frozenset({FIRST // 2, FIRST, 48, 64, 96, 128, 192, 384})
+_BEFORE: Final = FIRST // 2  # Samples before there is a middle; their distances mean nothing.
+_REFRESHES: Final = (_BEFORE, FIRST, 48, 64, 96, 128, 192, 256, 384, RING)  # Later each REFRESH.
 _NEVER: Final = 1 << 30
 _NEWEST_FIVE: Final = 0b11111
 _NEWEST_RUN: Final = (1 << RUN) - 1
+_RING_ZEROS: Final = bytes(2 * RING)
+_RING_MASK: Final = RING - 1  # Both are powers of two.
+_RUN_MASK: Final = RUN - 1
 
 
 @final
 class Gauge:
     """One component's past.
 
+    Args:
+        floor: A level up to which nothing is too late, however unusual; 0: there is none.
+
     Attributes:
         middle: Median level of the past.
         limit: Distance beyond which one answer is outside.
         run_limit: Distance beyond which five of eight make the run late.
         unlearnt: How many in a row were late, and are not learnt.
+        is_late: Whether the newest samples were late.
     """
 
     __slots__ = (
         "_accepts",
-        "_block",
         "_distances",
+        "_due",
+        "_floor",
+        "_least",
         "_levels",
         "_medians",
         "_points",
         "_runs",
         "_seen",
+        "is_late",
         "limit",
         "middle",
         "run_limit",
         "unlearnt",
     )
 
-    def __init__(self) -> None:
-        self._levels = array("h")
-        self._distances = array("h")
-        self._medians = array("h")  # Of eight distances each.
-        self._block: list[int] = []
+    def __init__(self, floor: int = 0) -> None:
+        self._floor = floor
+        self._levels = array("h", _RING_ZEROS)
+        self._distances = array("h", _RING_ZEROS)  # Of the same samples, at the same places.
+        self._medians = array("h")  # Of eight distances each; those of the first _BEFORE samples are left out.
         self._points = self._runs = 0  # The newest at bit 0: was it outside; was it beyond the runs' limit.
-        self._seen = 0
-        self._accepts = False
+        self._seen = 0  # Samples that were learnt.
+        self._due = _BEFORE
+        self._accepts = self.is_late = False
         self.unlearnt = self.middle = 0
-        self.limit = self.run_limit = _NEVER
+        self.limit = self.run_limit = self._least = _NEVER
 
     def observe(self, level: int) -> int:
         """Take one more sample, in order; return what it says: OUTSIDE and LATE, added.
@@ -91,17 +103,21 @@ class Gauge:
             level: Of the latency, or of the latency per amount; 0 to 16,383.
         """
         distance = level - self.middle
-        self._points = points = self._points << 1 & _NEWEST_FIVE | (distance > self.limit)
-        self._runs = runs = self._runs << 1 & _NEWEST_RUN | (distance > self.run_limit)
-        said = points & OUTSIDE
-        if (runs or points) and self.is_late:
-            said |= LATE
-            if not self._accepts:
-                self.unlearnt += 1
+        said = 0
+        # Of most components most samples are below both limits, and so were the newest: then there is nothing to note.
+        if distance > self._least or self._runs or self._points:
+            said = self._note(distance)
+            if said & LATE and not self._accepts:
                 return said
-        elif self.unlearnt:
-            self.unlearnt, self._accepts = 0, False
-        self._learn(level, distance)
+        seen = self._seen
+        at = seen & _RING_MASK
+        self._levels[at] = level
+        self._distances[at] = distance
+        self._seen = seen = seen + 1
+        if not seen & _RUN_MASK:
+            self._close_block(at)
+            if seen == self._due:
+                self._refresh()
         return said
 
     def accept(self) -> None:
@@ -109,52 +125,51 @@ class Gauge:
         self._accepts = True
 
     @property
-    def is_late(self) -> bool:
-        """Whether the newest samples were late."""
-        return self._runs.bit_count() > RUN // 2 or self._points.bit_count() > NEWEST_OUTSIDE
+    def beyond(self) -> int:
+        """How many of the newest eight were beyond a limit."""
+        return max(self._runs.bit_count(), self._points.bit_count())
 
     @property
     def is_taught(self) -> bool:
         """Whether there is a past to compare with."""
         return self._seen >= FIRST
 
-    def _learn(self, level: int, distance: int) -> None:
-        seen = self._seen
-        self._seen = seen + 1
-        if seen < RING:
-            self._levels.append(level)
-        else:
-            self._levels[seen % RING] = level
-        if seen >= FIRST // 2:  # Before there was no middle.
-            if len(self._distances) < RING:
-                self._distances.append(distance)
-            else:
-                self._distances[(seen - FIRST // 2) % RING] = distance
-            self._block.append(distance)
-            if len(self._block) == RUN:
-                self._close_block(seen)
-        if not (seen + 1) % REFRESH or seen + 1 in _EARLY:
-            self._refresh()
+    def _note(self, distance: int) -> int:
+        """Note whether a sample is beyond the limits; return what it says with the newest others."""
+        self._points = points = self._points << 1 & _NEWEST_FIVE | (distance > self.limit)
+        self._runs = runs = self._runs << 1 & _NEWEST_RUN | (distance > self.run_limit)
+        self.is_late = is_late = runs.bit_count() > RUN // 2 or points.bit_count() > NEWEST_OUTSIDE
+        if is_late:
+            self.unlearnt += not self._accepts
+            return points & OUTSIDE | LATE
+        self.unlearnt, self._accepts = 0, False
+        return points & OUTSIDE
 
-    def _close_block(self, seen: int) -> None:
-        median = sorted(self._block)[(RUN - 1) // 2]
-        self._block.clear()
+    def _close_block(self, at: int) -> None:
+        if self._seen <= _BEFORE:
+            return
+        median = sorted(self._distances[at - RUN + 1 : at + 1])[(RUN - 1) // 2]
         if len(self._medians) < RING // RUN:
             self._medians.append(median)
         else:
-            self._medians[seen // RUN % (RING // RUN)] = median
+            self._medians[at // RUN] = median
 
     def _refresh(self) -> None:
         """Set middle and limits from what is remembered."""
-        self.middle = sorted(self._levels)[len(self._levels) // 2]
-        distances = sorted(map(abs, self._distances))
-        if len(distances) < FIRST // 2:
+        seen = self._seen
+        self._due = next((due for due in _REFRESHES if due > seen), seen + REFRESH)
+        self.middle = sorted(self._levels[:seen])[min(seen, RING) // 2]
+        if seen < FIRST:
             return
+        first = _BEFORE if seen <= RING else 0
+        distances = sorted(map(abs, self._distances[first:seen]))
         deviation = max(_FLOOR, _DEVIATION * distances[len(distances) // 2] // 1000)
-        self.limit = max(deviation * 7 // 2, distances[len(distances) * 99 // 100] * 8 // 5)
+        self.limit = self.run_limit = max(deviation * 7 // 2, distances[len(distances) * 99 // 100] * 8 // 5)
         medians = sorted(map(abs, self._medians))
-        if len(medians) < _MEDIANS_MIN:
-            self.run_limit = self.limit
-            return
-        deviation = max(_RUN_FLOOR, _DEVIATION * medians[len(medians) // 2] // 1000)
-        self.run_limit = max(deviation * 5 // 2, medians[len(medians) * 97 // 100] * 11 // 10)
+        if len(medians) >= _MEDIANS_MIN:
+            deviation = max(_RUN_FLOOR, _DEVIATION * medians[len(medians) // 2] // 1000)
+            self.run_limit = max(deviation * 5 // 2, medians[len(medians) * 97 // 100] * 11 // 10)
+        floor = self._floor - self.middle
+        if floor > self.run_limit:
+            self.run_limit, self.limit = floor, max(floor, self.limit)
+        self._least = min(self.limit, self.run_limit)

@@ -6,16 +6,17 @@ time as well (ADR 0036). Everything else is ``Watch``, which never does.
 """
 
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from time import monotonic, monotonic_ns
 from typing import Final
 
-from atoll.health.watch import LATENCY_NS_MAX, Change, Standing, Watch
+from atoll.health.spec import LATENCY_NS_MAX, Bound, Specification
+from atoll.health.watch import Change, Standing, Watch
 
 __all__ = ["changes", "observe", "shunned", "specify", "standings", "timed"]
 
-_S: Final = 1_000_000_000
+_S: Final = 1e9
 _LATENCY_S_MAX: Final = LATENCY_NS_MAX / _S
 
 _lock: Final = threading.Lock()
@@ -34,10 +35,14 @@ def observe(component: str, latency_s: float, amount: float = 1) -> None:
         LimitError: There are too many components.
         UsageError: The name is empty or too long.
     """
-    latency_ns = int(latency_s * _S) if 0 <= latency_s <= _LATENCY_S_MAX else -1
-    now_ns = time.monotonic_ns()
+    latency_ns = int(latency_s * _S) if 0.0 <= latency_s <= _LATENCY_S_MAX else -1
+    try:
+        count = int(amount)
+    except (ValueError, OverflowError):  # NaN, or without end.
+        count = 1
+    now_ns = monotonic_ns()
     with _lock:
-        _watch.observe(component, latency_ns, now_ns, amount=int(amount) if 1 <= amount < 1 << 48 else 1)
+        _watch.observe(component, latency_ns, now_ns, count)
         if now_ns >= _watch.due_ns:
             _watch.tick(now_ns)
 
@@ -45,20 +50,27 @@ def observe(component: str, latency_s: float, amount: float = 1) -> None:
 @contextmanager
 def timed(component: str, amount: float = 1) -> Generator[None]:
     """Report how long the block took, unless it raised: what fails quickly is not quick."""
-    began = time.monotonic()
+    began = monotonic()
     yield
-    observe(component, time.monotonic() - began, amount)
+    observe(component, monotonic() - began, amount)
 
 
-def specify(component: str, latency_s: float | None) -> None:
-    """Declare how long an answer may take, seconds; None: learn what is usual.
+def specify(component: str, spec: Specification | float | None) -> None:
+    """Declare how long an answer may take.
+
+    Args:
+        component: Its name.
+        spec: Seconds; or a ``Bound``, ``Line``, ``Curve`` or ``Quantiles``, which count in ns. None: what is usual
+            is learnt.
 
     Raises:
         LimitError: There are too many components.
-        UsageError: The name or the bound is no good.
+        UsageError: The name or the number is no good.
     """
+    if isinstance(spec, int | float):
+        spec = Bound(int(spec * _S) if 0 < spec <= _LATENCY_S_MAX else 0)
     with _lock:
-        _watch.specify(component, None if latency_s is None else int(latency_s * _S))
+        _watch.specify(component, spec)
 
 
 def standings() -> list[Standing]:

@@ -4,15 +4,17 @@
 Theory of operation. A sample goes to its component's gauge (gauge.py), which says whether it is outside, and whether
 the newest are late. What that is worth depends on four questions, which are only asked when something is late:
 
-* *Is it busy?* Requests that come half as far apart as they used to explain a latency that grew: then waiting is what
-  takes the time (Little 1961: W = L / lambda), and the component is not to blame. Without a change of pace it is slow.
+* *Is it busy?* Little's law gives how many requests are in progress, from the latency and from how far apart answers
+  come; if the latency is usual for so many, the load explains it (load.py), and the component is not to blame.
 * *Is everybody slow?* If at least half of the other components of its kind are late as well, the cause is common: the
   network they share, the load, the observer's machine. Nobody is accused.
 * *Is the observer slow?* Its own loop's lateness gives it doubt (doubt.py); a doubtful observer has no evidence.
 * *How much may be shunned?* However many are slow, at most a stated share of a kind is (``shunned``), the worst first.
 
-And one that is asked once a second of kinds that are declared alike: is a component twice as slow as its peers' median?
-(The Tail at Store, FAST 2016, has the same ratio.) It may have been slow since before it was first seen.
+And one that is asked once a second of kinds that are declared alike: is a component twice as slow as its peers' median
+(peers.py)? It may have been slow since before it was first seen.
+
+A component whose specification is declared (spec.py) is judged by that, and its gauge only learns.
 
 An answer of twice the amount may take twice as long. So each half octave of amounts has an *offset*, learnt as a median
 by single steps, which is taken off before the gauge sees the level: a regression of latency on amount that assumes no
@@ -23,34 +25,36 @@ A component's name is ``kind:which``; components of one kind are each other's pe
 
 from array import array
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from atoll.base.errors import LimitError, UsageError
-from atoll.base.units import HOUR_NS, SECOND_NS
+from atoll.base.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
 from atoll.core.machine import Tuple
+from atoll.health.confidence import combined, strength
+from atoll.health.detectors.load import Load
+from atoll.health.detectors.peers import PEER_RATIO, PEERS_MIN, PeerRatio, reference
+from atoll.health.detectors.verdict import Verdict
 from atoll.health.doubt import Doubt
-from atoll.health.gauge import LATE, OUTSIDE, Gauge
-from atoll.health.levels import OCTAVE, level_of, value_of
+from atoll.health.gauge import FIRST, LATE, Gauge
+from atoll.health.levels import level_of, value_of
 from atoll.health.model import Condition, Sign, State, Terms, advance
+from atoll.health.spec import LATENCY_NS_MAX, Bound, Curve, Promise, Specification, promise_of
 
-__all__ = ["COMPONENTS_MAX", "Cause", "Change", "Standing", "Watch"]
+__all__ = ["COMPONENTS_MAX", "LATENCY_NS_MAX", "Cause", "Change", "Standing", "Watch"]
 
 COMPONENTS_MAX: Final = 100_000  # Limit. 300 MB of gauges.
 NAME_CHARS_MAX: Final = 200
-LATENCY_NS_MAX: Final = 24 * HOUR_NS
 CHANGES_MAX: Final = 4096  # Limit. Not taken yet; beyond it the oldest goes.
-PEERS_MIN: Final = 3  # Fewer others say nothing of what is usual.
-PEER_RATIO: Final = OCTAVE
 PEERS_NS: Final = SECOND_NS  # How often components are compared with each other.
-BUSY: Final = OCTAVE  # Requests come twice as often as usual.
 NEWEST: Final = 8
 ACCEPT_NS: Final = 24 * HOUR_NS  # What has been slow for so long, and for so many samples, is what it is.
 ACCEPT_MIN: Final = 256
 AMOUNTS: Final = 96  # Halves of octaves (up to one and a half times, up to twice), to 2^48.
 OFFSET_STEP: Final = 2
-PACE_STEP: Final = 4
 FRESH_NS: Final = 10 * SECOND_NS  # Whose newest sample is older says nothing of now.
+COUNTED_MAX: Final = 64  # Limit. Of larger kinds, who is late is counted anew at most each COUNTED_NS.
+COUNTED_NS: Final = 100 * MILLISECOND_NS
 
 
 class Cause(Tuple, frozen=True):
@@ -59,15 +63,21 @@ class Cause(Tuple, frozen=True):
     Attributes:
         by: What speaks against it (``history``, ``peers``, ``specification``) or for it (``busy``, ``common``,
             ``doubt``).
-        usual_ns: Median latency of its past, or of its peers where these speak.
-        newest_ns: Median of the newest eight.
+        usual_ns: Median latency of its past, or of its peers where these speak, or what was specified.
+        newest_ns: Median of the newest eight. With an amount, both are for an amount of 1 where that was specified by a
+            line or a curve, and for a usual amount where it was learnt.
         samples: How many it rests on.
+        confidence: How sure it is that it is slower than it should be, 0 to 100 (confidence.py); 0: nothing says so.
+        evidence: Which tests speak against it: ``history``, ``specification``, ``peers``; ``load`` beside them, where
+            the load is known not to explain it.
     """
 
     by: str
     usual_ns: int
     newest_ns: int
     samples: int
+    confidence: int = 0
+    evidence: tuple[str, ...] = ()
 
 
 class Change(Tuple, frozen=True):
@@ -93,7 +103,7 @@ class Change(Tuple, frozen=True):
 
 
 class Standing(Tuple, frozen=True):
-    """How a component stands now."""
+    """How a component stands now; numbers as in a ``Cause``."""
 
     component: str
     state: State
@@ -101,55 +111,86 @@ class Standing(Tuple, frozen=True):
     usual_ns: int
     newest_ns: int
     samples: int
+    confidence: int = 0
+    evidence: tuple[str, ...] = ()
 
 
 _UNKNOWN: Final = -(1 << 15)
 
 
 @final
+class _Kind:
+    """Components that are each other's peers."""
+
+    __slots__ = ("at_ns", "entries", "fresh", "late")
+
+    def __init__(self) -> None:
+        self.entries: list[_Entry] = []
+        self.fresh = self.late = 0  # How many have a past and a new sample; how many of these are late.
+        self.at_ns: int | None = None  # When these were counted.
+
+    def is_late(self, entry: "_Entry", at_ns: int) -> bool:
+        """Return whether at least half of the others are late as well."""
+        if len(self.entries) <= PEERS_MIN:
+            return False
+        counted_ns = self.at_ns
+        if len(self.entries) <= COUNTED_MAX or counted_ns is None or not 0 <= at_ns - counted_ns < COUNTED_NS:
+            fresh = [one for one in self.entries if one.gauge.is_taught and at_ns - one.at_ns <= FRESH_NS]
+            self.fresh, self.late, self.at_ns = len(fresh), sum(one.is_late for one in fresh), at_ns
+        itself = entry.gauge.is_taught
+        others, late = self.fresh - itself, self.late - (itself and entry.is_late)
+        return others >= PEERS_MIN and 2 * late >= others
+
+
+@final
 class _Entry:
+    """One component."""
+
     __slots__ = (
-        "bound",
+        "alike",
         "by",
         "condition",
         "count",
-        "gap",
+        "excuse",
         "gauge",
         "is_calm",
         "kind",
         "late_ns",
         "levels",
+        "load",
         "name",
         "offsets",
         "peers",
+        "promise",
         "times",
     )
 
-    def __init__(self, name: str, kind: str) -> None:
+    def __init__(self, name: str, kind: str, floor: int) -> None:
         self.name, self.kind = name, kind
-        self.gauge = Gauge()
-        self.bound: int | None = None  # Level that was declared; None: what is usual is learnt.
+        self.gauge = Gauge(floor)
+        self.promise: Promise | None = None  # What was declared; None: what is usual is learnt.
         self.condition = Condition()
         self.is_calm = False  # OK, and the newest sign was WITHIN: another one changes nothing.
         self.peers: int | None = None  # Median level of its peers, if they are so much quicker.
-        self.by = ""
-        self.gap: int | None = None  # Usual level of how far apart in time eight samples are.
+        self.alike = 0  # How many of them there are.
+        self.by = self.excuse = ""  # What spoke last, and what explains the newest sample although it is late.
+        self.load = Load()
         self.count = 0
-        self.offsets: array[int] = array("h")  # By half octave of the amount; empty while all amounts were 1.
+        self.offsets: array[int] | None = None  # By half octave of the amount; None while all amounts were 1.
         self.late_ns = 0  # Since when it is late.
-        self.levels = array("h", bytes(2 * NEWEST))  # Rings of the newest.
-        self.times = array("q", bytes(8 * NEWEST))
+        self.levels = [0] * NEWEST  # Rings of the newest.
+        self.times = [0] * NEWEST
 
     @property
     def newest(self) -> int:
         """Median of the newest levels."""
-        known = sorted(self.levels[: min(self.count, NEWEST)])
+        known = sorted(self.levels[: self.count])
         return known[len(known) // 2] if known else 0
 
-    def beyond(self, bound: int, level: int) -> int:
-        """Return what the newest level says against a bound, as a gauge does against its limits."""
-        above = sum(one > bound for one in self.levels[: min(self.count, NEWEST)])
-        return LATE if above > NEWEST // 2 else OUTSIDE if level > bound else 0
+    @property
+    def is_late(self) -> bool:
+        """Whether the newest samples were later than specified, or than usual where nothing is."""
+        return self.gauge.is_late if self.promise is None else self.promise.is_late
 
     @property
     def at_ns(self) -> int:
@@ -157,9 +198,49 @@ class _Entry:
         return self.times[(self.count - 1) % NEWEST]
 
     @property
-    def pace(self) -> int:
-        """Level of how far apart in time the newest eight are."""
-        return level_of(self.at_ns - self.times[self.count % NEWEST])
+    def gap(self) -> int | None:
+        """Level of how far apart in time the newest eight are; None: too few, or the clock went back."""
+        span_ns = self.at_ns - self.times[self.count % NEWEST]
+        return level_of(span_ns // (NEWEST - 1)) if self.count >= NEWEST and span_ns > 0 else None
+
+    @property
+    def explained(self) -> Verdict:
+        """Whether the load explains the newest latencies."""
+        gap = self.gap
+        if gap is None:
+            return Verdict.NOTHING
+        return self.load.observe(self.newest - gap, gap, self.gauge.run_limit)
+
+    def learnt(self) -> Bound | Curve | None:
+        """Return what is usual at most for one answer."""
+        if not self.gauge.is_taught:
+            return None
+        limit = self.gauge.middle + self.gauge.limit
+        if self.offsets is None:
+            return Bound(_latency_ns(limit))
+        halves = [(half, offset) for half, offset in enumerate(self.offsets) if offset != _UNKNOWN]
+        return Curve(tuple((_amount(half), _latency_ns(limit + offset)) for half, offset in halves))
+
+    def levelled(self, level: int, amount: int) -> int:
+        """Return a level less what is usual for the amount."""
+        offsets, gauge = self.offsets, self.gauge
+        if offsets is None:
+            offsets = self.offsets = array("h", [_UNKNOWN] * AMOUNTS)
+            offsets[0] = 0
+        if amount < 2:
+            return level
+        bits = amount.bit_length()
+        half = 2 * bits + (amount >> bits - 2 & 1) - 3
+        if half >= AMOUNTS:
+            half = AMOUNTS - 1
+        offset, middle = offsets[half], gauge.middle or level
+        over = level - offset - middle
+        if offset == _UNKNOWN:  # The first of its size: taken for usual.
+            offset = offsets[half] = level - middle
+        elif over and not gauge.is_late:
+            offset += OFFSET_STEP if over > 0 else -OFFSET_STEP
+            offsets[half] = offset
+        return level - offset if level > offset else 0
 
 
 @final
@@ -171,6 +252,7 @@ class Watch:
         alike: Kinds whose components should be equally quick, such as disks of one make: these are compared.
         shunned_share: Of a kind, how many may be shunned at a time, in 1/100; at least one may, where there are
             PEERS_MIN others.
+        floors_ns: By kind, what nobody would notice: a latency up to so many ns is no fault, however unusual.
 
     Attributes:
         changes: What was decided and not taken yet, oldest first.
@@ -179,34 +261,44 @@ class Watch:
         due_ns: When the next ``tick`` does something.
     """
 
-    def __init__(self, terms: Terms | None = None, *, alike: Collection[str] = (), shunned_share: int = 25) -> None:
+    def __init__(
+        self,
+        terms: Terms | None = None,
+        *,
+        alike: Collection[str] = (),
+        shunned_share: int = 25,
+        floors_ns: Mapping[str, int] | None = None,
+    ) -> None:
         if not 0 <= shunned_share <= 50:
             raise UsageError(f"{shunned_share} % of a kind may not be shunned: at most half")
         self._terms: Final = terms or Terms()
         self._shunned_share: Final = shunned_share
         self._entries: Final[dict[str, _Entry]] = {}
-        self._kinds: Final[dict[str, list[_Entry]]] = {}
-        self._alike: Final = frozenset(alike)
+        self._kinds: Final[dict[str, _Kind]] = {}
+        self._alike: Final = dict.fromkeys(alike)  # In order: sets have none.
+        self._ratio: Final = PeerRatio()
+        self._floors: Final = {kind: level_of(floor_ns) for kind, floor_ns in (floors_ns or {}).items()}
         self.due_ns = 0
         self.doubt: Final = Doubt()
         self.changes: Final[deque[Change]] = deque(maxlen=CHANGES_MAX)
         self.refused: Final = {"latency": 0, "future": 0}
 
-    def specify(self, component: str, latency_ns: int | None) -> None:
-        """Declare what a component promises; None: nothing, and what is usual is learnt.
+    def specify(self, component: str, spec: Specification | int | None) -> None:
+        """Declare what a component promises.
+
+        Args:
+            component: Its name; it need not have been seen.
+            spec: Its specification; a number is a ``Bound`` of so many ns. None: nothing, and what is usual is learnt.
 
         Raises:
             LimitError: There are COMPONENTS_MAX already.
-            UsageError: The name or the bound is no good.
+            UsageError: The name or the number is no good.
         """
-        if latency_ns is not None and not 0 < latency_ns <= LATENCY_NS_MAX:
-            raise UsageError(f"a latency of {latency_ns} ns")
+        promise = None if spec is None else promise_of(Bound(spec) if isinstance(spec, int) else spec)
         entry = self._entries.get(component) or self._enter(component)
-        entry.bound = None if latency_ns is None else level_of(latency_ns)
+        entry.promise = promise
 
-    def observe(
-        self, component: str, latency_ns: int, at_ns: int, *, amount: int = 1, now_ns: int | None = None
-    ) -> None:
+    def observe(self, component: str, latency_ns: int, at_ns: int, amount: int = 1, now_ns: int | None = None) -> None:
         """Take a sample. One that cannot be is counted in ``refused`` and changes nothing.
 
         Args:
@@ -226,19 +318,28 @@ class Watch:
         if now_ns is not None and at_ns > now_ns:
             self.refused["future"] += 1
             return
-        entry = self._entries.get(component) or self._enter(component)
+        entry = self._entries.get(component)
+        if entry is None:
+            entry = self._enter(component)
         level = level_of(latency_ns)
-        if (amount > 1 or entry.offsets) and entry.bound is None:
-            level = self._without_amount(entry, level, amount)
-        said = entry.gauge.observe(level)
-        at = entry.count % NEWEST
+        promise = entry.promise
+        if promise is not None:
+            level = promise.levelled(level, amount)
+            entry.gauge.observe(level)
+            said = promise.observe(level)
+        else:
+            if amount > 1 or entry.offsets is not None:
+                level = entry.levelled(level, amount)
+            said = entry.gauge.observe(level)
+        count = entry.count
+        at = count % NEWEST
         entry.levels[at] = level
         entry.times[at] = at_ns
-        entry.count += 1
+        entry.count = count + 1
         if not at and not said:
-            self._note_pace(entry)
-        if entry.bound is not None:
-            said = entry.beyond(entry.bound, level)
+            gap = entry.gap
+            if gap is not None:
+                entry.load.learn(level - gap, gap)
         if said or not entry.is_calm:
             self._judge(entry, said, at_ns)
 
@@ -248,12 +349,24 @@ class Watch:
             return
         self.due_ns = now_ns + PEERS_NS
         for kind in self._alike:
-            self._compare(self._kinds.get(kind, ()), now_ns)
+            if kind in self._kinds:
+                self._compare(self._kinds[kind], now_ns)
 
     def standing(self, component: str) -> Standing | None:
         """Return how a component stands; None: it was never seen."""
         entry = self._entries.get(component)
         return None if entry is None else _standing(entry)
+
+    def specification(self, component: str) -> Specification | None:
+        """Return what a component is held to for one answer: what was declared, or else what it has taught so far.
+
+        What is learnt is a ``Bound``; where amounts were reported a ``Curve``, one point for each half octave that was
+        seen. It may be declared as it is, so that the norm moves no more. None: nothing was declared or learnt yet.
+        """
+        entry = self._entries.get(component)
+        if entry is None:
+            return None
+        return entry.learnt() if entry.promise is None else entry.promise.spec
 
     def standings(self) -> Iterator[Standing]:
         """Yield how all stand, in the order in which they were first seen."""
@@ -261,7 +374,7 @@ class Watch:
 
     def shunned(self, kind: str) -> Sequence[str]:
         """Return which components of a kind are to be gone around, the worst first."""
-        entries = self._kinds.get(kind, [])
+        entries = self._kinds[kind].entries if kind in self._kinds else []
         slow = [entry for entry in entries if entry.condition.is_told]
         slow.sort(key=lambda entry: entry.gauge.middle - entry.newest)
         most = len(entries) * self._shunned_share // 100
@@ -273,42 +386,21 @@ class Watch:
         """Forget a component that is no more."""
         entry = self._entries.pop(component, None)
         if entry is not None:
-            self._kinds[entry.kind].remove(entry)
+            kind = self._kinds[entry.kind].entries
+            kind.remove(entry)
+            if not kind:
+                del self._kinds[entry.kind]
 
     def _enter(self, component: str) -> _Entry:
         if not 0 < len(component) <= NAME_CHARS_MAX:
             raise UsageError(f"a component's name has 1 to {NAME_CHARS_MAX} characters")
         if len(self._entries) >= COMPONENTS_MAX:
             raise LimitError("components", COMPONENTS_MAX)
-        entry = _Entry(component, component.partition(":")[0])
+        kind = component.partition(":")[0]
+        entry = _Entry(component, kind, self._floors.get(kind, 0))
         self._entries[component] = entry
-        self._kinds.setdefault(entry.kind, []).append(entry)
+        self._kinds.setdefault(kind, _Kind()).entries.append(entry)
         return entry
-
-    @staticmethod
-    def _without_amount(entry: _Entry, level: int, amount: int) -> int:
-        """Return a level less what is usual for the amount."""
-        bits = amount.bit_length()
-        half = 0 if amount < 2 else min(2 * bits + (amount >> bits - 2 & 1) - 3, AMOUNTS - 1)
-        if not entry.offsets:
-            entry.offsets = array("h", [_UNKNOWN] * AMOUNTS)
-            entry.offsets[0] = 0
-        offset, middle = entry.offsets[half], entry.gauge.middle or level
-        if offset == _UNKNOWN:  # The first of its size: taken for usual.
-            offset = entry.offsets[half] = level - middle
-        elif half and not entry.gauge.is_late and level - offset != middle:
-            offset = entry.offsets[half] = offset + (OFFSET_STEP if level - offset > middle else -OFFSET_STEP)
-        return max(0, level - offset)
-
-    @staticmethod
-    def _note_pace(entry: _Entry) -> None:
-        """Follow how far apart requests usually are: a median by single steps."""
-        if entry.count > NEWEST:
-            pace = entry.pace
-            if entry.gap is None:
-                entry.gap = pace
-            elif entry.gap != pace:
-                entry.gap += PACE_STEP if pace > entry.gap else -PACE_STEP
 
     def _judge(self, entry: _Entry, said: int, at_ns: int) -> None:
         """Take one more sign of a component."""
@@ -318,6 +410,7 @@ class Watch:
             entry.gauge.accept()
         sign, by = self._sign(entry, said, at_ns)
         entry.by = by or entry.by
+        entry.excuse = by if sign is Sign.NOTHING else ""
         before = entry.condition
         after = entry.condition = advance(before, sign, self._terms, at_ns)
         entry.is_calm = (
@@ -325,50 +418,62 @@ class Watch:
         )
         if after.state is not before.state:
             told = before.is_told or after.is_told
-            usual = {"specification": entry.bound, "peers": entry.peers}.get(entry.by)
-            usual_ns = value_of(entry.gauge.middle if usual is None else usual)
-            cause = Cause(entry.by, usual_ns, value_of(entry.newest), entry.count)
+            usual = entry.gauge.middle
+            if entry.by == "specification" and entry.promise is not None:
+                usual = entry.promise.base
+            elif entry.by == "peers" and entry.peers is not None:
+                usual = entry.peers
+            evidence, confidence = _evidence(entry)
+            cause = Cause(entry.by, value_of(usual), value_of(entry.newest), entry.count, confidence, evidence)
             self.changes.append(Change(entry.name, before.state, after.state, after.since_ns, at_ns, told, cause))
 
     def _sign(self, entry: _Entry, said: int, at_ns: int) -> tuple[Sign, str]:
+        own = "history" if entry.promise is None else "specification"
         if said & LATE:
             if self.doubt.is_doubtful:
                 return Sign.NOTHING, "doubt"
-            if self._is_common(entry, at_ns):
+            if self._kinds[entry.kind].is_late(entry, at_ns):
                 return Sign.NOTHING, "common"
-            if entry.gap is not None and entry.count > NEWEST and entry.gap - entry.pace >= BUSY:
+            if entry.explained is Verdict.BUSY:
                 return Sign.NOTHING, "busy"
-            return Sign.BELOW, "history" if entry.bound is None else "specification"
+            return Sign.BELOW, own
         if entry.peers is not None:
             return Sign.BELOW, "peers"
         if said:
-            return Sign.OUTSIDE, "history" if entry.bound is None else "specification"
-        if entry.bound is None and not entry.gauge.is_taught:
+            return Sign.OUTSIDE, own
+        if entry.promise is None and not entry.gauge.is_taught:
             return Sign.NOTHING, ""
         return Sign.WITHIN, ""
 
-    def _is_common(self, entry: _Entry, at_ns: int) -> bool:
-        """Return whether at least half of the others of its kind are late as well."""
-        others = [
-            other
-            for other in self._kinds[entry.kind]
-            if other is not entry and other.gauge.is_taught and at_ns - other.at_ns <= FRESH_NS
-        ]
-        return len(others) >= PEERS_MIN and 2 * sum(other.gauge.is_late for other in others) >= len(others)
-
-    def _compare(self, kind: Sequence[_Entry], now_ns: int) -> None:
-        fresh = [entry for entry in kind if entry.gauge.is_taught and now_ns - entry.at_ns <= FRESH_NS]
-        if len(fresh) <= PEERS_MIN:
-            return
-        middle = sorted(entry.newest for entry in fresh)[len(fresh) // 2]
-        for entry in fresh:
-            entry.peers = middle if entry.newest - middle >= PEER_RATIO else None
+    def _compare(self, kind: _Kind, now_ns: int) -> None:
+        fresh = {
+            entry.name: entry.newest
+            for entry in kind.entries
+            if entry.gauge.is_taught and now_ns - entry.at_ns <= FRESH_NS
+        }
+        slow = dict(self._ratio.observe(fresh))
+        usual = reference(fresh.values()) if slow else 0
+        for name in fresh:
+            entry = self._entries[name]
+            is_slow = name in slow and entry.newest > self._floors.get(entry.kind, 0)
+            entry.peers, entry.alike = (usual, len(fresh) - 1) if is_slow else (None, 0)
             if entry.peers is not None:
                 self._judge(entry, 0, now_ns)
 
 
+def _amount(half: int) -> int:
+    """Return the least amount of a half octave."""
+    bits, more = divmod(half + 3, 2)
+    return (2 + more) << bits >> 2 if half else 1
+
+
+def _latency_ns(level: int) -> int:
+    return min(max(1, value_of(level)), LATENCY_NS_MAX)
+
+
 def _standing(entry: _Entry) -> Standing:
     condition = entry.condition
+    evidence, confidence = _evidence(entry)
     return Standing(
         entry.name,
         condition.state,
@@ -376,4 +481,22 @@ def _standing(entry: _Entry) -> Standing:
         value_of(entry.gauge.middle),
         value_of(entry.newest),
         entry.count,
+        confidence,
+        evidence,
     )
+
+
+def _evidence(entry: _Entry) -> tuple[tuple[str, ...], int]:
+    """Return which tests speak against a component now, and how sure that is."""
+    if entry.excuse or not entry.count:
+        return (), 0
+    gauge, promise, found = entry.gauge, entry.promise, dict[str, int]()
+    if promise is not None and promise.is_late:
+        found["specification"] = promise.strength
+    if gauge.is_late and (promise is None or promise.is_late):
+        found["history"] = strength(gauge.beyond, NEWEST) * entry.count // (entry.count + FIRST)
+    if entry.peers is not None:
+        beyond = sum(level - entry.peers >= PEER_RATIO for level in entry.levels)
+        found["peers"] = strength(beyond, NEWEST) * entry.alike // (entry.alike + 1)
+    is_known = bool(found) and entry.explained is Verdict.SLOW
+    return (*found, "load") if is_known else tuple(found), combined(found.values())

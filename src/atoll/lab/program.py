@@ -33,6 +33,7 @@ from atoll.device.nic.messages import (
 from atoll.group.events import DuplicateIdentity, GroupNotice, Removed, Sign, Signed, Stored, StoreRoster
 from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
+from atoll.health.members.bulletin import HealthNotice
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.overlay.config import Config
 from atoll.overlay.mesh import Mesh
@@ -78,6 +79,7 @@ class SimulatedNode:
         outbox: Datagrams to send; the world clears it.
         heard: Called with each inner packet that came: (member, packet, monotonic ns, wall ns).
         notices: Route changes so far, with their time.
+        ailing: What became slow or well so far, the same.
         journal: Recorded segments, when the blueprint asks for them.
         stopped: Set once the group told this node to stop.
     """
@@ -88,6 +90,7 @@ class SimulatedNode:
         self.heard: Callable[[NodeId, bytes, int, int], None] | None = None
         self.notices: list[tuple[int, RouteNotice]] = []
         self.warnings: list[GroupNotice] = []
+        self.ailing: list[tuple[int, HealthNotice]] = []
         self.journal: list[bytes] = []
         self.stopped = False
         self._unstored: StoreRoster | None = None
@@ -240,6 +243,8 @@ class SimulatedNode:
                 self.stopped = True
             case GroupNotice():
                 self.warnings.append(effect)
+            case HealthNotice():
+                self.ailing.append((now_ns, effect))
             case _:
                 self.engine.order(effect, now_ns, wall_ns)
         return None

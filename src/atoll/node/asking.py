@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions between members: "why do your packets to that member go the way they go?", asked and answered.
+"""Questions between members: "why do your packets to that member go the way they go?", "how are you?", and answers.
 
 One stream carries one question and one answer (docs/spec/streams.md). Who may ask what, and why: ADR 0013. The asker
 believes nothing that the answer could lie about: who was asked, and about whom, it fills in from what it asked.
@@ -19,19 +19,22 @@ from atoll.conduit.opening import INNER_KEY_BYTES
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
 from atoll.conduit.streams import StreamHost
 from atoll.group.limits import MEMBERS_MAX
-from atoll.node.views import CAN_SCHEMA, WHY_SCHEMA, CanView, WhyView
+from atoll.node.views import CAN_SCHEMA, HEALTH_SCHEMA, WHY_SCHEMA, CanView, HealthView, WhyView
 
 __all__ = [
     "ASK_TIMEOUT_S",
     "Answer",
     "Answerer",
     "Asked",
+    "Doors",
     "Failure",
     "KeyTold",
     "Offer",
     "Permission",
     "Question",
+    "Tell",
     "ask_can",
+    "ask_health",
     "ask_key",
     "ask_why",
     "decode_answer",
@@ -49,6 +52,9 @@ PORT_MAX: Final = 0xFFFF
 TEXT_CHARS_MAX: Final = 1000  # Limit. Of one text in an answer; the longest evidence of today has 150.
 WAYS_MAX: Final = MEMBERS_MAX + 1  # Limit. The direct path and each member.
 CHANGES_MAX: Final = 64  # Limit. Nodes of today keep 16.
+TEXTS_MAX: Final = 256  # Limit. Of a diagnosis; those of today have 30.
+AILMENTS_MAX: Final = 64  # Limit. Of one machine.
+WALL_MS_MAX: Final = 1 << 53
 NUMBER_MAX: Final = 1e12  # Limit. In any unit of an answer; a number is shown with all its digits.
 
 
@@ -56,9 +62,10 @@ NUMBER_MAX: Final = 1e12  # Limit. In any unit of an answer; a number is shown w
 class Question(msgspec.Struct, frozen=True):
     """What one member asks another.
 
-    "why": its path to ``target``, a node id in hex, for ``tag``, a policy tag's name. "can": whether ``target`` may
-    reach its ``port`` by ``tag``, which is "tcp" or "udp". "tcp": the key by which the asker may open connections over
-    kernel TCP; ``target`` is the asked member itself.
+    "why": its path to ``target``, a node id in hex, for ``tag``, a policy tag's name, and ``port`` there unless 0.
+    "can": whether ``target`` may reach its ``port`` by ``tag``, which is "tcp" or "udp". "tcp": the key by which the
+    asker may open connections over kernel TCP; ``target`` is the asked member itself, as it is for "health": how its
+    machine is, and its ``port`` unless 0.
     """
 
     ask: str
@@ -81,6 +88,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     failure: str | None = None
     can: CanView | None = None
     tcp: str | None = None  # A key, in hex.
+    health: HealthView | None = None
 
 
 class KeyTold(msgspec.Struct, frozen=True):
@@ -92,12 +100,16 @@ class KeyTold(msgspec.Struct, frozen=True):
 Offer = Callable[[NodeId], Awaitable[bytes | None]]
 """Accept connections over kernel TCP from now on; return the key for a member, or None: it cannot be done here."""
 
-Explain = Callable[[NodeId, str], WhyView | Failure]
-"""Explain this node's path to a member (id, name of the tag)."""
+Explain = Callable[[NodeId, str, int], Awaitable[WhyView | Failure]]
+"""Explain this node's path to a member (id, name of the tag, port or 0)."""
+
+Tell = Callable[[NodeId, int], Awaitable[HealthView]]
+"""Say how this machine is, and a port of it unless 0, to a member (id, port)."""
 
 Permission = Callable[[NodeId, str, int], CanView | Failure]
 """Say whether a machine (id) may reach a port of this one (protocol, port)."""
 
+_ASKED: Final = frozenset({"why", "can", "tcp", "health"})
 _question_decoder: Final = msgspec.json.Decoder(Question)
 _answer_decoder: Final = msgspec.json.Decoder(Answer)
 
@@ -113,12 +125,12 @@ def decode_question(data: bytes) -> tuple[Question, NodeId]:
         target = bytes.fromhex(question.target)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError("question") from error
-    if question.ask not in {"why", "can", "tcp"} or len(target) != NODE_ID_BYTES or not 0 <= question.port <= PORT_MAX:
+    if question.ask not in _ASKED or len(target) != NODE_ID_BYTES or not 0 <= question.port <= PORT_MAX:
         raise WireError("question")
     return question, NodeId(target)
 
 
-def decode_answer(data: bytes) -> WhyView | CanView | KeyTold | Failure:
+def decode_answer(data: bytes) -> WhyView | CanView | KeyTold | HealthView | Failure:
     """Return an answer that is fit to be shown: bounded, and all of its text prints.
 
     Raises:
@@ -128,7 +140,7 @@ def decode_answer(data: bytes) -> WhyView | CanView | KeyTold | Failure:
         answer = _answer_decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError("answer") from error
-    if [answer.why, answer.failure, answer.can, answer.tcp].count(None) != 3:
+    if [answer.why, answer.failure, answer.can, answer.tcp, answer.health].count(None) != 4:
         raise WireError("answer")
     if answer.failure is not None:
         return Failure(answer.failure)
@@ -136,14 +148,22 @@ def decode_answer(data: bytes) -> WhyView | CanView | KeyTold | Failure:
         return _sound(answer.can)
     if answer.tcp is not None:
         return _key(answer.tcp)
+    if answer.health is not None:
+        return _sound_health(answer.health)
     why = answer.why
     if why is None or why.schema != WHY_SCHEMA:
         raise WireError("answer")
     if len(why.path) > MEMBERS_MAX or len(why.candidates) > WAYS_MAX or len(why.history) > CHANGES_MAX:
         raise WireError("answer size")
-    parts = (why, *why.candidates, *why.history)
+    parts: tuple[msgspec.Struct, ...] = (why, *why.candidates, *why.history)
+    texts = why.path
+    if (found := why.diagnosis) is not None:
+        texts = (*texts, *found.not_it, *found.unknown)
+        parts = (*parts, found, *found.findings)
+        if len(texts) + len(found.findings) > TEXTS_MAX:
+            raise WireError("answer size")
     values = (value for part in parts for value in msgspec.structs.astuple(part))
-    if not all(_is_fit(value) for value in (*why.path, *values)):
+    if not all(_is_fit(value) for value in (*texts, *values)):
         raise WireError("answer text")
     return why
 
@@ -152,6 +172,16 @@ def _sound(can: CanView) -> CanView:
     if can.schema != CAN_SCHEMA or not all(_is_fit(value) for value in msgspec.structs.astuple(can)):
         raise WireError("answer text")
     return can
+
+
+def _sound_health(health: HealthView) -> HealthView:
+    if health.schema != HEALTH_SCHEMA or len(health.ailments) > AILMENTS_MAX:
+        raise WireError("answer")
+    parts = (health, *health.ailments, *(() if health.service is None else (health.service,)))
+    values = (value for part in parts for value in msgspec.structs.astuple(part))
+    if not all(_is_fit(value, NUMBER_MAX if value is not health.wall_ms else WALL_MS_MAX) for value in values):
+        raise WireError("answer text")
+    return health
 
 
 def _key(text: str) -> KeyTold:
@@ -164,12 +194,12 @@ def _key(text: str) -> KeyTold:
     return KeyTold(key)
 
 
-def _is_fit(value: object) -> bool:
+def _is_fit(value: object, most: float = NUMBER_MAX) -> bool:
     match value:
         case str():  # Control characters would move a terminal's cursor, and write there what they like.
             return len(value) <= TEXT_CHARS_MAX and value.isprintable()
         case float() | int():
-            return abs(value) <= NUMBER_MAX
+            return abs(value) <= most
         case _:
             return True
 
@@ -193,14 +223,14 @@ class Asked:
     standing: str
 
 
-async def ask_why(streams: StreamHost, member: NodeId, asked: Asked) -> WhyView:
-    """Ask a member why its packets go the way they go; wait at most ASK_TIMEOUT_S.
+async def ask_why(streams: StreamHost, member: NodeId, asked: Asked, port: int = 0) -> WhyView:
+    """Ask a member why its packets go the way they go, and a port of the target, unless 0; wait at most ASK_TIMEOUT_S.
 
     Raises:
         UserError: A208, it speaks another version; A210, it knows no such member; A405, it refused; A406, no answer.
         LimitError: This node has no more streams.
     """
-    answer = await _answered(streams, member, Question("why", asked.target.hex(), asked.tag), asked)
+    answer = await _answered(streams, member, Question("why", asked.target.hex(), asked.tag, port), asked)
     match answer:
         case WhyView():
             told = {"source": asked.source, "target": asked.target_name, "tag": asked.tag, "told_by": asked.source}
@@ -247,6 +277,19 @@ async def ask_can(streams: StreamHost, member: NodeId, asked: Asked, port: int) 
             raise _unanswered(asked, Reason.NO_SERVICE)
 
 
+async def ask_health(streams: StreamHost, member: NodeId, port: int = 0) -> HealthView | None:
+    """Ask a member how its machine is, and a port of it; None: it does not say (an older version, or too often asked).
+
+    Raises:
+        LimitError: This node has no more streams.
+    """
+    try:
+        answer = await _ask(streams, member, Question("health", member.hex(), "tcp", port))
+    except (TimeoutError, BrokenStreamError, WireError):
+        return None
+    return answer if isinstance(answer, HealthView) else None
+
+
 async def ask_key(streams: StreamHost, member: NodeId) -> bytes | None:
     """Ask a member for the key by which it takes connections over kernel TCP; None: it takes none.
 
@@ -264,7 +307,7 @@ async def ask_key(streams: StreamHost, member: NodeId) -> bytes | None:
 
 async def _answered(
     streams: StreamHost, member: NodeId, question: Question, asked: Asked
-) -> WhyView | CanView | KeyTold | Failure:
+) -> WhyView | CanView | KeyTold | HealthView | Failure:
     try:
         return await _ask(streams, member, question)
     except TimeoutError as error:
@@ -303,7 +346,9 @@ def _unanswered(asked: Asked, reason: Reason) -> UserError:
             )
 
 
-async def _ask(streams: StreamHost, node: NodeId, question: Question) -> WhyView | CanView | KeyTold | Failure:
+async def _ask(
+    streams: StreamHost, node: NodeId, question: Question
+) -> WhyView | CanView | KeyTold | HealthView | Failure:
     async with asyncio.timeout(ASK_TIMEOUT_S):
         stream = streams.open(node, 0, Service(Kind.QUESTION))
         try:
@@ -314,28 +359,33 @@ async def _ask(streams: StreamHost, node: NodeId, question: Question) -> WhyView
             stream.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Who answers "why", "can", "tcp" and "health"."""
+
+    explain: Explain
+    permit: Permission
+    offer: Offer
+    tell: Tell
+
+
 @final
 class Answerer:
     """Answers the questions of members, and of nobody else.
 
     Args:
         is_member: Says whether a node is a member now: an invited machine has a session, too.
-        explain: Answers "why".
-        permit: Answers "can".
-        offer: Answers "tcp".
+        doors: Who answers what.
         clock: Monotonic seconds.
     """
 
     def __init__(
         self,
         is_member: Callable[[NodeId], bool],
-        explain: Explain,
-        permit: Permission,
-        offer: Offer,
+        doors: Doors,
         clock: Callable[[], float],
     ) -> None:
-        self._is_member, self._explain, self._permit, self._offer = is_member, explain, permit, offer
-        self._clock = clock
+        self._is_member, self._doors, self._clock = is_member, doors, clock
         self._recent: deque[tuple[float, NodeId]] = deque()  # At most QUESTIONS_MAX of each member.
 
     async def serve(self, stream: Stream, _: Service) -> None:
@@ -373,12 +423,14 @@ class Answerer:
         except WireError:
             return Answer(failure="question")
         if question.ask == "tcp":
-            key = await self._offer(asker)
+            key = await self._doors.offer(asker)
             return Answer(failure="tcp") if key is None else Answer(tcp=key.hex())
+        if question.ask == "health":
+            return Answer(health=await self._doors.tell(asker, question.port))
         answer = (
-            self._explain(target, question.tag)
+            await self._doors.explain(target, question.tag, question.port)
             if question.ask == "why"
-            else self._permit(target, question.tag, question.port)
+            else self._doors.permit(target, question.tag, question.port)
         )
         match answer:
             case Failure(failure):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control machine of a node: the overlay's mesh and the group's roster, tied together. Pure; one journal.
+"""The control machine of a node: the overlay's mesh, the group's roster, guests and health, tied together. Pure.
 
-It adds no decisions of its own. It hands each input to the machine that it concerns, carries the group's messages over
-the mesh's paths, and turns the decided member list into orders for the packet device.
+It adds no decisions of its own. It hands each input to the machine that it concerns, carries the others' messages over
+the mesh's paths, turns the decided member list into orders for the packet device, and tells the mesh who is slow.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,19 @@ from atoll.group.events import (
 )
 from atoll.group.group import Group
 from atoll.group.messages import GROUP_TAGS
+from atoll.health.members.bulletin import (
+    Bulletin,
+    BulletinInput,
+    Found,
+    HealthNotice,
+    HealthReceived,
+    Linked,
+    Members,
+    Shun,
+    TellHealth,
+    Unlinked,
+)
+from atoll.health.members.messages import HEALTH_TAGS
 from atoll.overlay.guests import GUEST_TAGS, Guests, GuestsChanged, GuestsInput, TellMember
 from atoll.overlay.mesh import Mesh
 from atoll.overlay.messages import OVERLAY_TAGS
@@ -56,9 +69,11 @@ from atoll.overlay.reports import (
     OverlayInput,
     PolicyChanged,
     RelayMetered,
+    RelaysShunned,
     SessionDown,
     SessionUp,
     SizePassed,
+    SizesAsked,
 )
 
 __all__ = ["KIND", "Control", "ControlEffect", "ControlInput"]
@@ -66,7 +81,7 @@ __all__ = ["KIND", "Control", "ControlEffect", "ControlInput"]
 TAG_OFFSET: Final = 1  # The tag is the array's first item, a positive fixint.
 
 
-ControlInput = OverlayInput | GroupInput | GuestUp | GuestDown
+ControlInput = OverlayInput | GroupInput | GuestUp | GuestDown | Found
 ControlEffect = (
     OverlayEffect
     | AdmitPeer
@@ -80,6 +95,7 @@ ControlEffect = (
     | Removed
     | DuplicateIdentity
     | GroupNotice
+    | HealthNotice
 )
 
 
@@ -97,6 +113,7 @@ class ControlState(msgspec.Struct):
     mesh: bytes
     group: bytes
     guests: bytes
+    bulletin: bytes
     admitted: dict[bytes, Admitted]
     opened: dict[bytes, bytes]
     served: dict[bytes, bytes]
@@ -105,18 +122,22 @@ class ControlState(msgspec.Struct):
 
 @final
 class Control:
-    """Mesh, group and guests of one node.
+    """Mesh, group, guests and bulletin of one node.
 
     Args:
         mesh: The overlay's machine.
         group: The membership machine of the same node.
         guests: Who serves whom; None: that of a node that starts now.
+        bulletin: Who is slow; None: as well.
     """
 
-    def __init__(self, mesh: Mesh, group: Group, guests: Guests | None = None) -> None:
+    def __init__(
+        self, mesh: Mesh, group: Group, guests: Guests | None = None, bulletin: Bulletin | None = None
+    ) -> None:
         self.mesh: Final = mesh
         self.group: Final = group
         self.guests: Final = Guests.create(group.own.node) if guests is None else guests
+        self.bulletin: Final = Bulletin.create(group.own.node) if bulletin is None else bulletin
         self.admitted: dict[bytes, Admitted] = {}
         self._opened: dict[bytes, bytes] = {}  # Gateways that the packet device was told of, and what opens them.
         self._served: dict[bytes, bytes] = {}  # Guests that it was told of, and their gateways.
@@ -126,7 +147,7 @@ class Control:
     @property
     def deadline_ns(self) -> int | None:
         """The nearest deadline of the machines, ns; None: none waits."""
-        dues = (self.mesh.deadline_ns, self._group_due_ns, self.guests.deadline_ns)
+        dues = (self.mesh.deadline_ns, self._group_due_ns, self.guests.deadline_ns, self.bulletin.deadline_ns)
         return min((due for due in dues if due is not None), default=None)
 
     def handle(self, event: ControlInput, now_ns: int) -> Sequence[ControlEffect]:
@@ -138,6 +159,8 @@ class Control:
                     return self.mesh.handle(event, now_ns)
                 if tag in GUEST_TAGS:
                     return self._guests(event, now_ns)
+                if tag in HEALTH_TAGS:
+                    return self._health(HealthReceived(node, payload), now_ns)
                 if tag in GROUP_TAGS:
                     return self._group(GroupReceived(node, payload), now_ns)
                 self.unknown_messages += 1  # A newer member's message, or garbage: nothing that we may act on.
@@ -146,17 +169,19 @@ class Control:
                 return self._tick(now_ns)
             case SessionUp(node, _):
                 linked = [*self.mesh.handle(event, now_ns), *self._group(PeerLinked(node), now_ns)]
-                return [*linked, *self._guests(event, now_ns)]
+                return [*linked, *self._guests(event, now_ns), *self._health(Linked(node), now_ns)]
             case SessionDown(node):
                 unlinked = [*self.mesh.handle(event, now_ns), *self._group(PeerUnlinked(node), now_ns)]
-                return [*unlinked, *self._guests(event, now_ns)]
+                return [*unlinked, *self._guests(event, now_ns), *self._health(Unlinked(node), now_ns)]
             case NicRestarted():
                 return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns)]
             case GuestUp() | GuestDown():
                 return self._guests(event, now_ns)
+            case Found():
+                return self._health(event, now_ns)
             case FlowSeen() | RelayMetered() | MembersChanged() | PolicyChanged():
                 return self.mesh.handle(event, now_ns)
-            case SizePassed() | EndpointSeen() | NetworkChanged():
+            case SizePassed() | EndpointSeen() | NetworkChanged() | RelaysShunned() | SizesAsked():
                 return self.mesh.handle(event, now_ns)
             case _:
                 return self._group(event, now_ns)
@@ -169,6 +194,20 @@ class Control:
             effects += self._group(Tick(), now_ns)
         if self.guests.deadline_ns is not None and now_ns >= self.guests.deadline_ns:
             effects += self._guests(Tick(), now_ns)
+        if self.bulletin.deadline_ns is not None and now_ns >= self.bulletin.deadline_ns:
+            effects += self._health(Tick(), now_ns)
+        return effects
+
+    def _health(self, event: BulletinInput, now_ns: int) -> list[ControlEffect]:
+        effects: list[ControlEffect] = []
+        for effect in self.bulletin.handle(event, now_ns):
+            match effect:
+                case TellHealth(node, payload):
+                    effects.append(SendControl(node, self.mesh.via(node), payload))
+                case Shun(nodes):
+                    effects += self.mesh.handle(RelaysShunned(nodes), now_ns)
+                case HealthNotice():
+                    effects.append(effect)
         return effects
 
     def _guests(self, event: GuestsInput, now_ns: int) -> list[ControlEffect]:
@@ -201,6 +240,7 @@ class Control:
                     effects += self._admit(wanted)
                     effects += self.mesh.handle(MembersChanged(members), now_ns)
                     effects += self._guests(MembersChanged(members), now_ns)
+                    effects += self._health(Members(tuple(m.node for m in members)), now_ns)
                 case GuestsDecided(guests, boxes):
                     effects += self._serve(dict(boxes), dict(guests))
                     ids = tuple(node_id_of(PublicKey(public_key)) for public_key, _ in guests)
@@ -254,6 +294,7 @@ class Control:
                 self.mesh.snapshot(),
                 self.group.snapshot(),
                 self.guests.snapshot(),
+                self.bulletin.snapshot(),
                 self.admitted,
                 self._opened,
                 self._served,
@@ -272,7 +313,12 @@ class Control:
             state = msgspec.msgpack.decode(snapshot, type=ControlState)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptError("a control snapshot that does not decode") from error
-        control = cls(Mesh.restore(state.mesh), Group.restore(state.group), Guests.restore(state.guests))
+        control = cls(
+            Mesh.restore(state.mesh),
+            Group.restore(state.group),
+            Guests.restore(state.guests),
+            Bulletin.restore(state.bulletin),
+        )
         control.admitted = state.admitted
         control._opened, control._served = state.opened, state.served
         control.unknown_messages = state.unknown_messages
@@ -280,5 +326,5 @@ class Control:
 
 
 KIND: Final[MachineKind[ControlInput, ControlEffect]] = MachineKind(
-    name="control", version=7, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
+    name="control", version=8, inputs=ControlInput, effects=ControlEffect, restore=Control.restore
 )

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,11 +39,18 @@ from atoll.host.descriptors import descriptors_allowed
 from atoll.host.files import explain
 from atoll.host.heap import freeze_heap
 from atoll.host.log_files import log_to_stderr, rotate_log
-from atoll.node.addresses import free_default, listening, own_member, parse_address, with_tcp
+from atoll.node.addresses import free_default, listening, own_member, parse_address, parse_endpoint, with_tcp
 from atoll.node.api import check_path, serve
 from atoll.node.joining import join
-from atoll.node.limits import CLIENTS_MAX, DESCRIPTORS_SPARE, STOCK_SOCKETS
+from atoll.node.limits import (
+    CLIENTS_MAX,
+    DESCRIPTORS_SPARE,
+    METRICS_CONNECTIONS_MAX,
+    METRICS_TURNED_AWAY_MAX,
+    STOCK_SOCKETS,
+)
 from atoll.node.methods import FORWARDS_MAX, Methods
+from atoll.node.metrics_http import MetricsServer
 from atoll.node.naming import checked_name, group_name
 from atoll.node.service import Node, Plan
 from atoll.node.start import LaunchAnswer, LaunchOptions
@@ -55,10 +63,12 @@ __all__ = ["live", "main", "run"]
 log: Final = logging.getLogger("atoll.node")
 
 OPTIONS_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON below 1 KiB.
-# What may be open at once when every limit is reached: the API, forwards, streams, connections of kernel TCP (one file
-# for each that is opened, two for each served) and flows that are served, the rest.
+# What may be open at once when every limit is reached: the API, metrics, forwards, streams, connections of kernel TCP
+# (one file for each that is opened, two for each served) and flows that are served, the rest.
 DESCRIPTORS_WANTED: Final = (
     CLIENTS_MAX
+    + METRICS_CONNECTIONS_MAX
+    + METRICS_TURNED_AWAY_MAX
     + FORWARDS_MAX * (1 + FORWARD_CONNECTIONS_MAX)
     + CONNECTIONS_MAX * STREAMS_MAX
     + 3 * INNER_CONNECTIONS_MAX
@@ -164,7 +174,10 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
                 raise error  # The stored roster says that we were removed: it must not be called a start.
             _guard(node)
             server = await serve(state.socket, methods.table())
+            metrics = MetricsServer(methods.metrics_text, partial(_is_called, node))
             try:
+                if plan.settings.metrics:
+                    await metrics.start(parse_endpoint(plan.settings.metrics))
                 ready = _ready(node, methods, joined=joined, began_ns=began_ns)
                 await node.confirm()  # The invitation in it must outlive this process.
                 tell(LaunchAnswer(ok=ready))
@@ -174,6 +187,7 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
                     state.keep_ending(Problem(error.code, error.sentence, error.where, error.fix))
                     raise error
             finally:
+                await metrics.close()
                 server.close()
         finally:
             await methods.close()
@@ -181,6 +195,10 @@ async def _live(options: LaunchOptions, tell: Say) -> None:
             state.socket.unlink(missing_ok=True)
     finally:
         state.close()
+
+
+def _is_called(node: Node, host: str) -> bool:
+    return node.book().locate(host) == node.control.group.own.node
 
 
 def _guard(node: Node) -> None:
@@ -303,7 +321,10 @@ def _settings(options: LaunchOptions, kept: Settings | None) -> Settings:
         "relay_bytes_s": options.relay_bytes_s,
         "tun": options.tun,
         "rules": options.rules,
+        "metrics": options.metrics,
     }
+    if options.metrics:
+        parse_endpoint(options.metrics)
     for text in (*(options.listen or "").split(","), *(options.advertise or ())):
         if text:
             parse_address(text)

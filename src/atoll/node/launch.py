@@ -26,7 +26,9 @@ from atoll.node.start import LaunchAnswer, LaunchOptions
 from atoll.node.state import LOCK_NAME, LOG_NAME, STATE_SIGNS
 from atoll.node.views import Ready
 
-__all__ = ["ANSWER_BYTES_MAX", "end_orphaned", "launch", "stay"]
+__all__ = ["ANSWER_BYTES_MAX", "ORDINARY", "end_orphaned", "launch", "stay"]
+
+ORDINARY: Final = "atoll.node"
 
 ANSWER_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON; a Ready is below 1 KiB.
 # Limit. Longer than any join, so that a join that fails says itself why; and two starts of the packet device.
@@ -34,20 +36,21 @@ READY_TIMEOUT_S: Final = JOIN_NS_MAX / SECOND_NS + 45.0
 ENDING_TIMEOUT_S: Final = 10.0  # Limit. For a daemon that has said why it does not start, or was told to end.
 
 
-def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None) -> Ready:
+def launch(options: LaunchOptions, environment: Mapping[str, str] | None = None, *, module: str = ORDINARY) -> Ready:
     """Start the node and return once it answers.
 
     Args:
         options: What to start.
         environment: Variables for the daemon; None: this process's.
+        module: What is run as the daemon; a lab has one of its own.
 
     Raises:
         UserError: The daemon refused (its own code), or did not answer in READY_TIMEOUT_S (A403); A102 or A110, the
             state directory cannot be used.
     """
     with _log_of(Path(options.state)) as log:
-        daemon = subprocess.Popen(
-            [sys.executable, "-P", "-m", "atoll.node"],  # -P: the state directory is no place to load modules from.
+        daemon = subprocess.Popen(  # noqa: S603 - the module is named by our own code.
+            [sys.executable, "-P", "-m", module],  # -P: the state directory is no place to load modules from.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

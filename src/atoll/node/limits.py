@@ -17,6 +17,13 @@ __all__ = [
     "FLOWS_ASKED_MAX",
     "FRAME_BYTES_MAX",
     "LOOK_RESTS",
+    "METRICS_CONNECTIONS_MAX",
+    "METRICS_HEAD_BYTES_MAX",
+    "METRICS_KEPT_S",
+    "METRICS_REQUEST_S",
+    "METRICS_TAKEN_S",
+    "METRICS_TURNED_AWAY_MAX",
+    "METRICS_UNREAD_READS_MAX",
     "PRIVATE_RETRY_S",
     "REQUEST_BYTES_MAX",
     "STOCK_LOW",
@@ -34,6 +41,15 @@ REQUEST_BYTES_MAX: Final = 64 * KIB  # Requests are below 1 KiB. Longer: an erro
 ANSWER_BYTES_MAX: Final = 4 * MIB  # A status of 50 members is below 40 KiB. For clients; longer: the call fails.
 CLIENTS_MAX: Final = 32  # Shells, dashboards and cron jobs of one person. One more: the longest idle one is closed.
 ANSWER_TAKEN_S_MAX: Final = 30  # A client that does not read its answers for so long is gone; it is closed.
+
+# Metrics over HTTP: strangers may reach the port.
+METRICS_HEAD_BYTES_MAX: Final = 8 * KIB  # Of a request; Prometheus sends 300 bytes. Longer: 431, and the end.
+METRICS_REQUEST_S: Final = 5.0  # For all of a request. Later: 408, and the end.
+METRICS_TAKEN_S: Final = 5.0  # For a client to take its answer and to close; it is cut off.
+METRICS_CONNECTIONS_MAX: Final = 16  # Prometheus in a pair, dashboards, people with curl. One more: 503.
+METRICS_TURNED_AWAY_MAX: Final = 16  # Those who are being told 503. One more: cut off without a word.
+METRICS_KEPT_S: Final = 1.0  # Who asks again within it gets the same text. One of 50 members takes 10 ms to make.
+METRICS_UNREAD_READS_MAX: Final = 16  # Of 8 KiB, for what a client sends after its request. Then it is cut off.
 
 # Programs attached to the node.
 ATTACHED_MAX: Final = 512  # Connections and datagram endpoints of all programs together. One more: an error.

@@ -8,18 +8,18 @@ import asyncio
 import ipaddress
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Final, final
 
 import msgspec
 
-from atoll.base.errors import UserError
+from atoll.base.errors import UsageError, UserError
 from atoll.base.ids import DIRECT, Endpoint, NodeId, is_tcp
 from atoll.base.units import SECOND_NS
 from atoll.conduit.forward import TcpForward
 from atoll.conduit.forward_udp import UdpForward
+from atoll.conduit.limits import TARGETS_MAX
 from atoll.conduit.names import Missing
 from atoll.conduit.proxy import Proxy
 from atoll.group.events import InviteIssued, RemoveAsked
@@ -34,15 +34,16 @@ from atoll.group.invite import (
 from atoll.group.limits import INVITE_VALID_S
 from atoll.node.addresses import PORT_MAX, parse_address, parse_endpoint
 from atoll.node.api import Answer, Method
-from atoll.node.asking import Answerer, Asked, Failure, ask_can, ask_why, pathless
+from atoll.node.asking import Answerer, Asked, Doors, Failure, ask_can, ask_why, pathless
 from atoll.node.attachments import Attachments
 from atoll.node.clients import Clients
-from atoll.node.clockwatch import ClockWatch
+from atoll.node.diagnosing import Diagnostics
 from atoll.node.parameters import decoded, tag_number
 from atoll.node.reporting import name_of, status_view, why_view
 from atoll.node.rules import Rules
 from atoll.node.service import Node
-from atoll.node.views import CanView, DoorView, ForwardView, InviteView, PingView, StatusView, WhyView
+from atoll.node.targets import ranked
+from atoll.node.views import CanView, DoorView, ForwardView, InviteView, MetricsView, PingView, StatusView, WhyView
 from atoll.overlay.policy import TAG_NAMES
 
 __all__ = ["FORWARDS_MAX", "Methods"]
@@ -50,6 +51,9 @@ __all__ = ["FORWARDS_MAX", "Methods"]
 log: Final = logging.getLogger("atoll.node")
 
 FORWARDS_MAX: Final = 128  # Limit. Each holds a listening socket.
+SAMPLES_MAX: Final = 1000  # Limit. In one call.
+LATENCY_S_MAX: Final = 86_400.0
+AMOUNT_MAX: Final = float(1 << 48)
 PING_TIMEOUT_S: Final = 2.0  # An answer later than this is as good as none.
 PING_INTERVAL_S: Final = 1.0
 PING_COUNT_MAX: Final = 10_000  # Limit.
@@ -59,6 +63,7 @@ class _Target(msgspec.Struct, forbid_unknown_fields=True):
     target: str
     tag: str = TAG_NAMES[0]
     source: str | None = None
+    port: Annotated[int, msgspec.Meta(ge=0, le=PORT_MAX)] = 0
 
 
 class _Can(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,6 +81,16 @@ class _Ping(msgspec.Struct, forbid_unknown_fields=True):
     node: str
     count: int = 4
     tag: str = TAG_NAMES[0]
+
+
+class _Sample(msgspec.Struct, forbid_unknown_fields=True):
+    component: str
+    latency_s: float | None  # JSON has no other word for what is no number.
+    amount: float | None = 1.0
+
+
+class _Samples(msgspec.Struct, forbid_unknown_fields=True):
+    samples: Annotated[tuple[_Sample, ...], msgspec.Meta(max_length=SAMPLES_MAX)]
 
 
 class _NodeName(msgspec.Struct, forbid_unknown_fields=True):
@@ -127,20 +142,25 @@ class Methods:
         self._clients = Clients(node)
         self._next_id = 1
         node.departed = self._departed
-        clock = node.plan.clock
-        self._watch = ClockWatch(clock.wall_ns(), clock.monotonic_ns())
+        self._diagnostics = Diagnostics(node)
         node.stack.answer_questions(
-            Answerer(self._is_member, self._explained, self._permitted, node.inner.offer, node.loop_time).serve
+            Answerer(
+                self._is_member,
+                Doors(self._explained, self._permitted, node.inner.offer, self._diagnostics.tell),
+                node.loop_time,
+            ).serve
         )
 
     def table(self) -> Mapping[str, Method]:
         """Return the methods by name."""
         return {
             "status": self.status,
+            "metrics": self.metrics,
             "why": self.why,
             "can": self.can,
             "rules": self.rules,
             "ping": self.ping,
+            "observe": self.observe,
             "invite": self.invite,
             "remove": self.remove,
             "forward.add": self.forward_add,
@@ -164,9 +184,18 @@ class Methods:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _departed(self, node: NodeId) -> None:
-        """End the forwards to a former member: a program that connects to one must hear so, and not wait."""
+        """End the forwards to a former member: a program that connects to one must hear so, and not wait.
+
+        One to several members goes on as long as one of them is left.
+        """
         for number, (view, forward) in tuple(self._forwards.items()):
-            if forward.node == node:
+            nodes = forward.nodes if isinstance(forward, TcpForward) else (forward.node,)
+            if node in nodes and isinstance(forward, TcpForward) and forward.drop(node):
+                names = view.node.split(",")
+                name = names.pop(nodes.index(node))
+                self._forwards[number] = msgspec.structs.replace(view, node=",".join(names)), forward
+                log.warning("A210: forward %d goes on without %s, which is no member any more", number, name)
+            elif node in nodes:
                 del self._forwards[number]
                 told = f"{view.protocol} {view.local} to {view.node}:{view.port}"
                 log.warning("A210: forward %d has ended (%s): %s is no member any more", number, told, view.node)
@@ -177,12 +206,24 @@ class Methods:
     async def status(self, params: dict[str, Any]) -> StatusView:
         """Return how every member stands."""
         decoded(params, _Nothing)
-        clock, around = self._node.plan.clock, self._node.around()
-        warning = self._watch.warning(clock.wall_ns(), clock.monotonic_ns())
-        return status_view(around if warning is None else replace(around, warnings=(*around.warnings, warning)))
+        return self._status()
+
+    async def metrics(self, params: dict[str, Any]) -> MetricsView:
+        """Return the same numbers as Prometheus reads them."""
+        decoded(params, _Nothing)
+        return MetricsView(text=self.metrics_text())
+
+    def metrics_text(self) -> str:
+        """Return the status in Prometheus's text format."""
+        from atoll.node.metrics import exposition  # noqa: PLC0415 - a library that a node without metrics need not have.
+
+        return exposition(self._status())
+
+    def _status(self) -> StatusView:
+        return status_view(self._node.around())
 
     async def why(self, params: dict[str, Any]) -> WhyView:
-        """Explain the path from this node to a member, or ask another member about one of its own."""
+        """Explain the path from this node to a member and what is slow, or ask another member about one of its own."""
         asked = decoded(params, _Target)
         tag = tag_number(asked.tag)
         source = self._node.control.group.own.name if asked.source is None else asked.source
@@ -195,13 +236,19 @@ class Methods:
             member = self._find(source)
             report = self._node.control.mesh.peer_report(member, self._node.around().now_ns)
             standing = "no session with it" if report is None else f"it is {report.state}: {report.why}"
-            return await ask_why(
-                self._node.stack.streams, member, Asked(source, target, asked.target, asked.tag, standing)
-            )
-        view = why_view(self._node.around(), target, tag)
+            question = Asked(source, target, asked.target, asked.tag, standing)
+            return await ask_why(self._node.stack.streams, member, question, asked.port)
+        view = await self._why(target, tag, asked.port)
         if view is None:
             raise pathless(source, asked.target)
         return view
+
+    async def _why(self, target: NodeId, tag: int, port: int) -> WhyView | None:
+        if why_view(self._node.around(), target, tag) is None:
+            return None
+        diagnosis = await self._diagnostics.diagnose(target, tag, port)
+        view = why_view(self._node.around(), target, tag)  # As of now: what was asked for may have changed it.
+        return None if view is None else msgspec.structs.replace(view, diagnosis=diagnosis)
 
     async def can(self, params: dict[str, Any]) -> CanView:
         """Say whether one machine may reach a port of another, by the rules of the latter, which is asked."""
@@ -231,7 +278,7 @@ class Methods:
             port=port,
             allowed=verdict.allowed,
             rule="" if rule is None else rule.text,
-            line="" if rule is None else f"{Path(rules.origin).name}:{rule.line}",
+            line="" if rule is None else rules.place_of(rule),
         )
 
     def _permitted(self, source: NodeId, protocol: str, port: int) -> CanView | Failure:
@@ -248,16 +295,29 @@ class Methods:
         self._node.change_rules(decoded(params, _Rules).rules)
         return Done()
 
+    async def observe(self, params: dict[str, Any]) -> Done:
+        """Take what a program measured of components of its own."""
+        now_ns, vitals = self._node.plan.clock.monotonic_ns(), self._node.senses.vitals
+        for one in decoded(params, _Samples).samples:
+            latency_s, amount = -1 if one.latency_s is None else one.latency_s, one.amount or 1
+            latency_ns = int(latency_s * SECOND_NS) if 0 <= latency_s <= LATENCY_S_MAX else -1
+            amount = int(amount) if 1 <= amount <= AMOUNT_MAX else 1
+            try:
+                vitals.reported(one.component, latency_ns, amount, now_ns)
+            except UsageError as error:
+                raise UserError("A501", str(error), fix="see docs/reference/api.md") from error
+        return Done()
+
     def _is_member(self, node: NodeId) -> bool:
         return self._node.control.group.roster.find(node) is not None
 
-    def _explained(self, target: NodeId, tag: str) -> WhyView | Failure:
+    async def _explained(self, target: NodeId, tag: str, port: int) -> WhyView | Failure:
         """Answer another member that asks why our packets go the way they go."""
         if tag not in TAG_NAMES:
             return Failure("question")
         if target == self._node.control.group.own.node or not self._is_member(target):
             return Failure("target")
-        return why_view(self._node.around(), target, TAG_NAMES.index(tag)) or Failure("path")
+        return await self._why(target, TAG_NAMES.index(tag), port) or Failure("path")
 
     async def ping(self, params: dict[str, Any]) -> AsyncIterator[msgspec.Struct]:
         """Send echoes through the overlay, one a second."""
@@ -340,9 +400,13 @@ class Methods:
                 _check_proxy(asked)
                 forward = self._node.stack.proxy(self._node.book, tag)
             case "tcp":
-                forward = self._node.stack.tcp_forward(self._target(asked), asked.port, tag)
+                nodes, order = self._targets(asked), partial(self._ranked, asked.port)
+                forward = self._node.stack.tcp_forward(nodes, asked.port, tag, order)
             case "udp":
-                forward = self._node.stack.udp_forward(self._target(asked), asked.port, tag)
+                if "," in asked.node:
+                    raise UserError("A501", "a udp forward leads to one member", fix="make one forward for each member")
+                (node,) = self._targets(asked)
+                forward = self._node.stack.udp_forward(node, asked.port, tag)
             case _:
                 raise UserError("A501", f"no protocol {asked.protocol!r}", fix="use tcp, udp or socks")
         bound_host, bound_port = await forward.start(host, port)
@@ -360,19 +424,32 @@ class Methods:
         self._next_id += 1
         return view
 
-    def _target(self, asked: _Forward) -> NodeId:
+    def _ranked(self, port: int, nodes: tuple[NodeId, ...]) -> Sequence[NodeId]:
+        """Return in which order a new connection tries members, as they stand now."""
+        return ranked(self._node.control, nodes, port, self._node.plan.clock.monotonic_ns())
+
+    def _targets(self, asked: _Forward) -> tuple[NodeId, ...]:
+        """Return the members that a forward leads to, in the order in which they were named."""
         if asked.anyone or not asked.node or not asked.port:
             raise UserError(
                 "A501",
                 f"a {asked.protocol} forward has a node and a port from 1, and no anyone",
                 fix="see docs/reference/api.md",
             )
-        node = self._node.book().locate(asked.node)
-        if isinstance(node, Missing):
-            raise UserError(
-                "A210", f"the group has no member {asked.node!r}", where=self._others(), fix="see: atoll status"
-            )
-        return node
+        names = asked.node.split(",")
+        if len(names) > TARGETS_MAX:
+            raise UserError("A501", f"a forward to {len(names)} members", fix=f"name at most {TARGETS_MAX}")
+        book, nodes = self._node.book(), dict[NodeId, str]()
+        for name in names:
+            node = book.locate(name)
+            if isinstance(node, Missing):
+                raise UserError(
+                    "A210", f"the group has no member {name!r}", where=self._others(), fix="see: atoll status"
+                )
+            if node in nodes:
+                raise UserError("A501", f"{nodes[node]} and {name} are the same member", fix="name each member once")
+            nodes[node] = name
+        return tuple(nodes)
 
     async def forward_list(self, params: dict[str, Any]) -> Answer:
         """List the forwards, oldest first."""

@@ -24,6 +24,7 @@ from atoll.core.machine import Tick
 from atoll.device.nic.messages import AdmitPeer, ExpelPeer, Order
 from atoll.group.events import DuplicateIdentity, GroupNotice, Removed, Sign, Signed, Stored, StoreRoster
 from atoll.group.identity import Identity
+from atoll.health.members.bulletin import HealthNotice
 from atoll.host.journal_files import JournalFiles
 from atoll.node.control import ControlEffect, ControlInput
 from atoll.node.limits import TURN_INPUTS_MAX
@@ -208,6 +209,8 @@ class Performer:
             case GroupNotice():
                 level = logging.INFO if effect.kind == "joined" else logging.WARNING
                 log.log(level, "%s: %s", effect.code or effect.kind, _told(effect))
+            case HealthNotice():
+                self._health_changed(effect)
             case AdmitPeer() | ExpelPeer():
                 self._order(effect)
             case SetRoute():
@@ -231,12 +234,25 @@ class Performer:
         )
         self._listener.route_changed(notice)
 
+    def _health_changed(self, notice: HealthNotice) -> None:
+        whose = self._name_of(notice.of) if notice.of else "this node"
+        if notice.slow:
+            times = f"{_ms(notice.newest_us)}, usually {_ms(notice.usual_us)}"
+            said = f", as {self._name_of(notice.by)} says" if notice.by == notice.of else ""
+            log.warning("%s is slow: %s %s%s", whose, notice.what, times, said)
+        else:
+            log.info("%s is no longer slow: %s", whose, notice.what)
+
     def _via_name(self, via: bytes) -> str:
         return "direct" if via == DIRECT else f"via {self._name_of(via)}"
 
     def _store(self, effect: StoreRoster) -> None:
         self._storing = effect  # It holds all that one before it holds, so only the newest is waited for.
         self._write(effect)
+
+
+def _ms(us: int) -> str:
+    return f"{us / 1000:.1f} ms"
 
 
 def _told(notice: GroupNotice) -> str:

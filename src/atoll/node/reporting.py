@@ -12,9 +12,13 @@ from atoll.base.member import Member
 from atoll.base.units import SECOND_NS
 from atoll.base.version import __version__
 from atoll.device.nic.messages import NicCounters
+from atoll.health.members.bulletin import ANSWERS, LINK, SEEN, Word
+from atoll.health.members.programs import PROGRAM
+from atoll.health.members.vitals import Vitals
+from atoll.health.model import State
 from atoll.node.addresses import endpoint_text
 from atoll.node.control import Control
-from atoll.node.views import CandidateView, PeerView, RelayView, StatusView, SwitchView, WhyView
+from atoll.node.views import CandidateView, ComponentView, PeerView, RelayView, StatusView, SwitchView, WhyView
 from atoll.overlay.evidence import CandidateReport, Explanation, PeerReport, Switch
 from atoll.overlay.policy import TAG_NAMES
 
@@ -22,6 +26,8 @@ __all__ = ["Around", "RelayMeter", "name_of", "status_view", "why_view"]
 
 SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
 US_PER_MS: Final = 1000
+NS_PER_MS: Final = 1_000_000
+NS_PER_US: Final = 1000
 _RELAY: Final = re.compile(r"\brelay ([0-9a-f]{8})\b")  # As ``overlay/choice.py`` writes evidence.
 METER_NS: Final = 5 * SECOND_NS
 METER_REPORTS_MAX: Final = 4096  # Limit. Two reports a second of 400 labels for METER_NS.
@@ -68,6 +74,8 @@ class Around:
         warnings: Sentences for people.
         device: What the packet device uses of this machine.
         dropped: What the packet device dropped, and how much of it came from each member.
+        vitals: What this node measures; None: it measures nothing yet.
+        clock_stepped_s: By how much the wall clock was set lately.
     """
 
     control: Control
@@ -80,6 +88,8 @@ class Around:
     warnings: tuple[str, ...] = ()
     device: str = ""
     dropped: NicCounters = _NOTHING
+    vitals: Vitals | None = None
+    clock_stepped_s: int = 0
 
 
 def name_of(control: Control, node: bytes) -> str:
@@ -94,6 +104,7 @@ def status_view(around: Around) -> StatusView:
     own = group.own
     peers = tuple(_peer_view(around, m) for m in sorted(_others(control), key=lambda m: m.name))
     warnings = (*around.warnings, *_group_warnings(around))
+    components = _component_views(around)
     return StatusView(
         version=__version__,
         name=own.name,
@@ -113,8 +124,9 @@ def status_view(around: Around) -> StatusView:
             pairs=-(-around.meter.labels(around.now_ns) // 2),
             forwarded_bytes=around.meter.forwarded_bytes,
         ),
-        degraded=bool(warnings) or any(peer.state != "ok" for peer in peers),
+        degraded=bool(warnings) or any(peer.state != "ok" for peer in peers) or any(map(is_slow, components)),
         warnings=warnings,
+        components=components,
     )
 
 
@@ -136,21 +148,65 @@ def _others(control: Control) -> tuple[Member, ...]:
     return tuple(m for m in control.group.roster.members() if m.node != own)
 
 
+def is_slow(component: ComponentView) -> bool:
+    """Tell whether a component has a performance fault that lasts."""
+    return component.state in {State.SLOW, State.FAILED}
+
+
+def _component_views(around: Around) -> tuple[ComponentView, ...]:
+    """Return how this node's components stand, and what the others find of it and it does not."""
+    known = () if around.vitals is None else around.vitals.standings()
+    views = [
+        ComponentView(
+            name=one.component,
+            state=one.state.value,
+            since_s=None if one.state is State.UNKNOWN else (around.now_ns - one.since_ns) / SECOND_NS,
+            usual_ms=one.usual_ns / NS_PER_MS if one.usual_ns > 1 else None,
+            newest_ms=one.newest_ns / NS_PER_MS if one.samples else None,
+            samples=one.samples,
+            text=pace(one.component, one.newest_ns // NS_PER_US, one.usual_ns // NS_PER_US),
+        )
+        for one in known
+    ]
+    control = around.control
+    views += [
+        ComponentView(
+            name=word.what,
+            state=(State.FAILED if word.failed else State.SLOW).value,
+            since_s=(around.now_ns - word.since_ns) / SECOND_NS,
+            usual_ms=_ms(word.usual_us),
+            newest_ms=_ms(word.newest_us),
+            samples=0,
+            by="others",
+            text=pace(word.what, word.newest_us, word.usual_us),
+        )
+        for word in control.bulletin.health(control.group.own.node).words
+        if word.what == SEEN
+    ]
+    return tuple(views)
+
+
 def _peer_view(around: Around, member: Member) -> PeerView:
     control = around.control
     report = control.mesh.peer_report(member.node, around.now_ns)
     known = None if report is None or report.state == "away" else report  # What was once measured is true no more.
     endpoint = around.endpoints.get(member.node)
+    state = "connecting" if report is None else report.state
+    why = "no session yet" if report is None else _peer_why(around, member.node, report)
+    health = control.bulletin.health(member.node)
+    words = [word for word in health.words if word.what != LINK or (report is not None and report.via == DIRECT)]
+    if words and state in {"ok", "degraded"}:
+        state, why = "slow", "; ".join((*(_word(around, member, word) for word in words), *((why,) if why else ())))
     return PeerView(
         name=member.name,
         node=member.node.hex(),
         address=address_of(control.group.group, member.node),
-        state="connecting" if report is None else report.state,
+        state=state,
         via=None if report is None or report.via == DIRECT else name_of(control, report.via),
         rtt_ms=None if known is None else _ms(known.rtt_us),
         deviation_ms=None if known is None else _ms(known.deviation_us),
         loss=None if known is None else _worse(known),
-        why="no session yet" if report is None else _peer_why(around, member.node, report),
+        why=why,
         last_heard_s=None
         if report is None or report.heard_ns is None
         else (around.now_ns - report.heard_ns) / SECOND_NS,
@@ -159,6 +215,37 @@ def _peer_view(around: Around, member: Member) -> PeerView:
         endpoint=None if endpoint is None else endpoint_text(endpoint),
         dropped=around.dropped.peers.get(member.node, {}),
     )
+
+
+def _word(around: Around, member: Member, word: Word) -> str:
+    """Return one fault in words, such as ``disk 1912 ms, usually 12 ms, for 3 min (its own word)``."""
+    age_s = max(0, around.now_ns - word.since_ns) // SECOND_NS
+    age = f"{age_s // 60} min" if age_s >= 60 else f"{age_s} s"
+    by = " (its own word)" if word.by == member.node else ""
+    return f"{pace(word.what, word.newest_us, word.usual_us)}, for {age}{by}"
+
+
+_PACES: Final = {
+    LINK: "round trip",
+    ANSWERS: "answers after",
+    SEEN: "round trip, as the others find,",
+    "disk": "disk write",
+    "loop": "held up for",
+}
+_RATIOS: Final = {"cpu": "processor", "work": "processor", "memory": "memory"}
+
+
+def pace(what: str, newest_us: int, usual_us: int) -> str:
+    """Return how fast a component is and was, such as ``disk write 1912 ms, usually 12 ms``."""
+    if what in _RATIOS:
+        return f"{_RATIOS[what]} {newest_us / max(1, usual_us):.1f} times as slow as usual"
+    kind, _, which = what.partition(":")
+    name = f"port {which} answers after" if kind == PROGRAM else _PACES.get(what, what)
+    return f"{name} {_short_ms(newest_us)}, usually {_short_ms(usual_us)}"
+
+
+def _short_ms(us: int) -> str:
+    return f"{us / US_PER_MS:.0f} ms" if us >= 10 * US_PER_MS else f"{us / US_PER_MS:.1f} ms"
 
 
 def _peer_why(around: Around, node: NodeId, report: PeerReport) -> str:

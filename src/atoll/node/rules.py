@@ -8,6 +8,7 @@ later falls under the rules that name it.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -122,6 +123,10 @@ class Rules(msgspec.Struct, frozen=True):
     traffic: tuple[TrafficRule, ...] = ()
     tags: dict[str, TagRule] = {}
     origin: str = ""
+
+    def place_of(self, rule: AccessRule) -> str:
+        """Return where a rule stands, such as ``atoll.toml:12``."""
+        return f"{Path(self.origin).name}:{rule.line}"
 
 
 class Verdict(msgspec.Struct, frozen=True):

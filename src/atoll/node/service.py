@@ -54,6 +54,7 @@ from atoll.host.owners import Lived, Owners
 from atoll.host.writer import NewestWriter
 from atoll.node.addresses import endpoint_text, listed_text, listening, own_member
 from atoll.node.asking import ask_key
+from atoll.node.clockwatch import ClockWatch
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.inner import Inner
 from atoll.node.keeping import RosterKeeper
@@ -63,6 +64,7 @@ from atoll.node.private import Door, Private
 from atoll.node.programs import Programs
 from atoll.node.reporting import Around, RelayMeter, name_of
 from atoll.node.rules import Rules, Verdict, access_order, policy_of, programs_of, traffic_order, verdict
+from atoll.node.sensing import Senses
 from atoll.node.state import Settings, StateDirectory
 from atoll.node.tunnel import Tunnel
 from atoll.overlay.config import Config
@@ -149,6 +151,7 @@ class Node:
         self._plan = plan
         self._clock = plan.clock
         self._started_ns = plan.clock.monotonic_ns()
+        self._clock_watch = ClockWatch(plan.clock.wall_ns(), self._started_ns)
         self._loop = asyncio.get_running_loop()
         self.ended: Final[asyncio.Future[UserError | None]] = self._loop.create_future()
         self._nic = NicClient(self._hear, self._nic_lost, plan.state.path / DOOR_NAME)
@@ -162,6 +165,7 @@ class Node:
         self._device = Listening(())  # What the packet device said of itself.
         self._control: Control | None = None
         self._performer: Performer | None = None
+        self._senses: Senses | None = None
         self._keeper = RosterKeeper(plan.state, self._roster_ended)
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
         self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
@@ -229,6 +233,9 @@ class Node:
         self._enforce()
         self._arm()
         self._spawn(self._keep_house())
+        self._senses = Senses(self._plan.state.path, self._clock, control.mesh, self._processes, self.feed)
+        self._spawn(self._senses.run())
+        self.stack.timed = self._senses.served
         self._network = NetworkWatch(self._network_changed)
 
     def _recorded(self, control: Control, now_ns: int, wall_ns: int) -> Performer:
@@ -286,6 +293,12 @@ class Node:
         """The machines, for pure reads."""
         assert self._control is not None, "the node has not started"
         return self._control
+
+    @property
+    def senses(self) -> Senses:
+        """What this node measures of itself and of the others."""
+        assert self._senses is not None, "the node has not started"
+        return self._senses
 
     @property
     def plan(self) -> Plan:
@@ -346,10 +359,12 @@ class Node:
 
     def around(self) -> Around:
         """Return everything that the views are made of, as of now."""
-        performer = self._performer
+        performer, now_ns = self._performer, self._clock.monotonic_ns()
+        self._clock_watch.look(self._clock.wall_ns(), now_ns)
+        set_back = self._clock_watch.warning(now_ns)
         return Around(
             control=self.control,
-            now_ns=self._clock.monotonic_ns(),
+            now_ns=now_ns,
             started_ns=self._started_ns,
             group_name=self._plan.settings.group_name,
             listen=listed_text(self._listen),
@@ -357,12 +372,15 @@ class Node:
             endpoints=self._endpoints,
             meter=self._meter,
             dropped=self._dropped,
+            vitals=None if self._senses is None else self._senses.vitals,
             warnings=(
                 *(() if performer is None else performer.warnings),
                 *((self._tun_warning,) if self._tun_warning else ()),
                 *self._unheard(),
                 *self._unknown_programs(),
+                *(() if set_back is None else (set_back,)),
             ),
+            clock_stepped_s=self._clock_watch.stepped_s(now_ns),
         )
 
     def feed(self, event: ControlInput) -> None:
@@ -447,6 +465,10 @@ class Node:
         return (
             f"rules for {', '.join(named)} do not hold: this kernel does not tell whose sockets are whose (ss -tu)",
         )
+
+    def _processes(self) -> tuple[int, ...]:
+        """Return the processes whose work is this node's, besides this one."""
+        return () if self._nic.pid is None else (self._nic.pid,)
 
     def _own_member(self) -> Member:
         return own_member(self._plan.identity, self._plan.settings, self._listen)
@@ -625,7 +647,9 @@ class Node:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            self.feed(WallClock(self._clock.wall_ns() // SECOND_NS))
+            wall_ns = self._clock.wall_ns()
+            self._clock_watch.look(wall_ns, self._clock.monotonic_ns())
+            self.feed(WallClock(wall_ns // SECOND_NS))
             assert self._performer is not None
             self._performer.keep()
             self._programs.keep(self._loop.time())

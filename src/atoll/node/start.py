@@ -27,6 +27,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
         group_name: Name of a new group; None: two random words.
         tun: Join this machine's network stack to the overlay; None: the kept choice.
         rules: What atoll.toml says of access and traffic; None: there is no file, and the kept ones hold.
+        metrics: ``HOST:PORT`` where metrics are served; empty: nowhere; None: the kept choice.
         journal: Keep the journal of decisions.
     """
 
@@ -41,6 +42,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     group_name: str | None = None
     tun: bool | None = None
     rules: Rules | None = None
+    metrics: str | None = None
     journal: bool = True
 
 

@@ -67,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         relay_bytes_s: Budget for forwarding, bytes per second.
         tun: Whether this machine's own network stack is joined to the overlay.
         rules: Who may reach what here, and which packets travel how.
+        metrics: ``HOST:PORT`` where metrics are served; empty: nowhere.
     """
 
     format: int = STATE_FORMAT
@@ -78,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     relay_bytes_s: int = 2_500_000
     tun: bool = False
     rules: Rules = Rules()
+    metrics: str = ""
 
 
 def peek_settings(path: Path) -> Settings | None:

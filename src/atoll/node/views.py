@@ -12,17 +12,24 @@ from atoll.base.errors import UserError
 
 __all__ = [
     "ENDED_NAME",
+    "AilmentView",
     "CanView",
     "CandidateView",
     "ClientConfigView",
     "ClientView",
+    "ComponentView",
+    "DiagnosisView",
+    "FindingView",
     "ForwardView",
+    "HealthView",
     "InviteView",
+    "MetricsView",
     "PeerView",
     "PingView",
     "Problem",
     "Ready",
     "RelayView",
+    "ServiceView",
     "StatusView",
     "SwitchView",
     "WhyView",
@@ -40,6 +47,8 @@ EVENT_SCHEMA: Final = "atoll.event/1"
 CAN_SCHEMA: Final = "atoll.can/1"
 CLIENT_SCHEMA: Final = "atoll.client/1"
 CLIENT_CONFIG_SCHEMA: Final = "atoll.client-config/1"
+HEALTH_SCHEMA: Final = "atoll.health/1"
+METRICS_SCHEMA: Final = "atoll.metrics/1"
 
 
 ENDED_NAME: Final = "ended.json"  # File of the state directory: the ``Problem`` with which the node ended by itself.
@@ -184,6 +193,23 @@ class RelayView(msgspec.Struct, frozen=True, kw_only=True):
     forwarded_bytes: int
 
 
+class ComponentView(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast one component is. ``state`` is unknown, ok, stutter, slow or failed; ``usual_ms`` its own past.
+
+    ``by`` is empty where this node finds it, ``others`` where only they do. ``text`` says it in words.
+    """
+
+    name: str
+    state: str
+    since_s: float | None
+    usual_ms: float | None
+    newest_ms: float | None
+    samples: int
+    by: str = ""
+    confidence: int | None = None
+    text: str = ""
+
+
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``status``. ``degraded`` decides ``--check``'s exit status 4: a peer that is not ok, or a warning.
 
@@ -206,6 +232,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     device: str = ""
     dropped: dict[str, int] = {}
+    components: tuple[ComponentView, ...] = ()
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,8 +260,81 @@ class SwitchView(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
 
 
+class AilmentView(msgspec.Struct, frozen=True, kw_only=True):
+    """A performance fault that a machine finds of itself. ``slower_percent``: 250 is 2.5 times as slow as usual."""
+
+    component: str
+    state: str
+    since_s: int
+    slower_percent: int
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of the machine that is asked, as it reaches it itself; times in us, None: unknown."""
+
+    port: int
+    allowed: bool
+    rule: str = ""
+    line: str = ""
+    listening: bool | None = None
+    connect_us: int | None = None
+    first_byte_us: int | None = None
+    first_byte_usual_us: int | None = None
+
+
+class HealthView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a member says of its own machine, to another one that asks. None: it does not know.
+
+    Shares are of the last seconds, in 1/10000; times in us. ``wall_ms`` is its wall clock, ms since 1970. Of ``links``
+    direct paths to others, ``slow_links`` take clearly longer than usual.
+    """
+
+    schema: str = HEALTH_SCHEMA
+    busy_share: int | None = None
+    stolen_share: int | None = None
+    own_share: int | None = None
+    waiting_share: int | None = None
+    memory_share: int | None = None
+    io_share: int | None = None
+    late_us: int | None = None
+    late_usual_us: int | None = None
+    work_us: int | None = None
+    work_usual_us: int | None = None
+    disk_us: int | None = None
+    disk_usual_us: int | None = None
+    clock_stepped_s: int | None = None
+    ailments: tuple[AilmentView, ...] = ()
+    wall_ms: int | None = None
+    slow_links: int = 0
+    links: int = 0
+    service: ServiceView | None = None
+
+
+class FindingView(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause: path hop, loss, detour, mtu, nat, cpu, memory, disk, clock, rule, program; or nothing, unknown.
+
+    ``confidence`` is 0 to 100, ``costs_ms`` what it costs, as far as known.
+    """
+
+    cause: str
+    where: str
+    because: str
+    confidence: int
+    costs_ms: float | None
+    next: str
+
+
+class DiagnosisView(msgspec.Struct, frozen=True, kw_only=True):
+    """Why it is slow: causes, the weightiest first and never none; what was checked and is well; what could not be."""
+
+    symptom: str
+    findings: tuple[FindingView, ...]
+    not_it: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
 class WhyView(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of ``why A B``: chosen, rejected, numbers, since when.
+    """Answer of ``why A B``: chosen, rejected, numbers, since when; and, if anything is slow, what makes it so.
 
     ``told_by`` is None when this node knows it itself, else the member whose own word it is, unchecked.
     """
@@ -250,6 +350,7 @@ class WhyView(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[SwitchView, ...]
     next: str
     told_by: str | None = None
+    diagnosis: DiagnosisView | None = None
 
 
 class PingView(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,11 +371,20 @@ class InviteView(msgspec.Struct, frozen=True, kw_only=True):
     valid_s: int
 
 
+class MetricsView(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node tells Prometheus, in the text format 0.0.4."""
+
+    schema: str = METRICS_SCHEMA
+    text: str
+
+
 class ForwardView(msgspec.Struct, frozen=True, kw_only=True):
     """One port forward. ``protocol`` is tcp, udp or socks; ``tag`` the policy tag's name.
 
-    A socks forward leads to every member: its ``node`` is empty and its ``port`` 0. ``carrier`` is that of a TCP
-    forward's newest connection: ``tcp``, the kernel's, or ``quic``; empty before the first, and for other protocols.
+    A socks forward leads to every member: its ``node`` is empty and its ``port`` 0. A TCP forward to several has all of
+    them in ``node``, the preferred first, with commas between, and loses those that are members no more. ``carrier`` is
+    that of a TCP forward's newest connection: ``tcp``, the kernel's, or ``quic``; empty before the first, and for other
+    protocols.
     """
 
     schema: str = FORWARD_SCHEMA

@@ -113,6 +113,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
         loss_in: Loss from the member, in 1/10000.
         load: The relay's load, 0 to 255; 0 for direct.
         will: The relay's will, 0 never, 1 metered, 2 yes; 2 for direct.
+        slow: Whether the relay is a slow machine, which is taken only where nobody else will do.
     """
 
     via: bytes
@@ -123,6 +124,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     loss_in: int
     load: int = 0
     will: int = WILL_YES
+    slow: bool = False
 
 
 @final
@@ -209,7 +211,7 @@ def direct(link: Link) -> Candidate:
     return Candidate(DIRECT, link.state, link.rtt_us, link.deviation_us, link.loss_out, link.loss_in)
 
 
-def through(first: Link, second: Link, load: int, will: int) -> Candidate:
+def through(first: Link, second: Link, load: int, will: int, *, slow: bool = False) -> Candidate:
     """Return the way through one relay.
 
     Args:
@@ -217,6 +219,7 @@ def through(first: Link, second: Link, load: int, will: int) -> Candidate:
         second: The relay's link to the target, as the relay said.
         load: The relay's load, 0 to 255.
         will: The relay's will.
+        slow: Whether the relay is a slow machine.
     """
     state = first.state if _rank(first.state) >= _rank(second.state) else second.state
     measured = first.rtt_us and second.rtt_us
@@ -229,6 +232,7 @@ def through(first: Link, second: Link, load: int, will: int) -> Candidate:
         first.loss_in + second.loss_in - first.loss_in * second.loss_in // SHARE,
         load,
         will,
+        slow,
     )
 
 
@@ -324,7 +328,7 @@ def _rate(candidate: Candidate, rule: Rule) -> _Rated:
     if not rule.allows(candidate.via) or (relay and candidate.will == WILL_NEVER):
         rank = _RANK_EXCLUDED
     else:
-        reserve = relay and (candidate.will == WILL_METERED or candidate.load >= LOAD_FULL)
+        reserve = relay and (candidate.will == WILL_METERED or candidate.load >= LOAD_FULL or candidate.slow)
         if not candidate.rtt_us:
             rank = max(rank, _RANK_UNKNOWN)
     return _Rated(rank, reserve, score, candidate.via, max(score // parts, MARGIN_US_MIN), candidate)
@@ -367,6 +371,8 @@ def _urgency(current: _Rated | None, best: _Rated) -> str | None:
         return "silent"
     if current.rank == _RANK_UNKNOWN and best.rank < _RANK_UNKNOWN:
         return "relay-gone" if current.via else "start"
+    if current.candidate.slow and not best.reserve and best.rank <= current.rank and not best.candidate.slow:
+        return "slow-relay"
     loss, rival_loss = _loss(current.candidate), _loss(best.candidate)
     if (
         loss >= URGENT_LOSS
@@ -427,7 +433,9 @@ def _verdict(one: _Rated, chosen: _Rated | None) -> str:
     if _loss(one.candidate) >= POOR_LOSS:
         return "lossy"
     if chosen is None or one.score_us <= chosen.score_us + _near_us(chosen.score_us):
-        return "held back" if one.reserve else "not enough better" if chosen and _beats(one, chosen) else "equal"
+        if one.reserve:
+            return "slow machine" if one.candidate.slow else "held back"
+        return "not enough better" if chosen and _beats(one, chosen) else "equal"
     return "slower"
 
 

@@ -48,9 +48,11 @@ from atoll.overlay.reports import (
     OverlayInput,
     PolicyChanged,
     RelayMetered,
+    RelaysShunned,
     SessionDown,
     SessionUp,
     SizePassed,
+    SizesAsked,
 )
 from atoll.overlay.sizes import Sizes
 
@@ -94,6 +96,7 @@ class _State(msgspec.Struct):
     places_ns: int = NEVER_NS
     places_gap_ns: int = PLACES_NS_MIN
     sizes: Sizes = msgspec.field(default_factory=Sizes)
+    shunned: tuple[bytes, ...] = ()  # Slow machines.
 
 
 @final
@@ -172,8 +175,13 @@ class Mesh:
                 self._ask_all(now_ns)
             case SizePassed(node, token):
                 out += state.sizes.passed(node, token)
+            case SizesAsked(node):
+                if node in self._pairs:
+                    state.sizes.ask(node, self.via(node), now_ns)
             case PolicyChanged(policy):
                 self._policy(policy, now_ns, out)
+            case RelaysShunned(nodes):
+                self._shun(nodes, now_ns, out)
             case RelayMetered(label, forwarded_bytes):
                 self._perform(state.labels.meter(label, forwarded_bytes, now_ns), out)
             case NicRestarted():
@@ -222,6 +230,16 @@ class Mesh:
         pair = self._pairs.get(node)
         return None if pair is None else peer_report(pair, now_ns)
 
+    def round_trip(self, node: bytes) -> tuple[int, int] | None:
+        """Return when the direct path was last heard, ns, and its newest round trip, us; None: it has none."""
+        pair = self._pairs.get(node)
+        path = None if pair is None else pair.paths.get(DIRECT)
+        return None if path is None or path.heard_ns < 0 or not path.rtt_us else (path.heard_ns, path.rtt_us)
+
+    def sizes(self, node: bytes) -> tuple[int, bool | None, bool]:
+        """Return what the way of our own messages to a member carries, as ``Sizes.known`` says."""
+        return self._state.sizes.known(node, self.via(node))
+
     def explain(self, node: bytes, tag: int, now_ns: int) -> Explanation | None:
         """Return why packets of a tag take the path that they take; None: not a member, or the tag has no route."""
         pair = self._pairs.get(node)
@@ -251,7 +269,8 @@ class Mesh:
                 continue
             second = table.link(node, target, now_ns)
             if second is not None:
-                found.append(through(_link(pair), second, table.load(node), table.will(node)))
+                slow = node in self._state.shunned
+                found.append(through(_link(pair), second, table.load(node), table.will(node), slow=slow))
         return found
 
     def usable(self, target: bytes, now_ns: int) -> tuple[bytes, ...]:
@@ -473,6 +492,16 @@ class Mesh:
         for node, pair in self._pairs.items():
             pair.obey(self, now_ns, out)
             self._settle(node, pair, now_ns, out)
+
+    def _shun(self, nodes: tuple[bytes, ...], now_ns: int, out: list[OverlayEffect]) -> None:
+        """Others are slow now: pairs that use one as a relay, or did not because it was, look again."""
+        state = self._state
+        changed = [node for node in self._pairs if (node in nodes) != (node in state.shunned)]
+        state.shunned = nodes
+        for node, pair in self._pairs.items():
+            if any(relay in pair.wanted for relay in changed):
+                pair.review(self, now_ns, out)
+                self._settle(node, pair, now_ns, out)
 
     def _tick(self, now_ns: int, out: list[OverlayEffect]) -> None:
         state = self._state

@@ -154,7 +154,8 @@ class RouteNotice(Tuple, frozen=True):
         tag: Policy tag.
         via: The path now in use.
         before: The path used before.
-        cause: One of ``start``, ``silent``, ``lossy``, ``slow``, ``better``, ``recovered``, ``relay-gone``, ``policy``.
+        cause: One of ``start``, ``silent``, ``lossy``, ``slow``, ``better``, ``recovered``, ``relay-gone``, ``policy``,
+            ``slow-relay``.
         evidence: Short text with the numbers, for ``atoll why`` and the log.
         took_ns: From first suspicion to this switch; 0 where there was none.
     """

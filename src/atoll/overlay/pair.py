@@ -624,4 +624,5 @@ def _measured(said: Candidate, path: Path, *, own_load: bool) -> Candidate:
         path.loss_in() if ranks else said.loss_in,
         said.load,
         said.will,
+        said.slow,
     )

@@ -17,9 +17,11 @@ __all__ = [
     "OverlayInput",
     "PolicyChanged",
     "RelayMetered",
+    "RelaysShunned",
     "SessionDown",
     "SessionUp",
     "SizePassed",
+    "SizesAsked",
 ]
 
 
@@ -114,10 +116,22 @@ class SizePassed(Tuple, frozen=True):
     token: int
 
 
+class SizesAsked(Tuple, frozen=True):
+    """Somebody wants to know what size of packets the way to this member carries."""
+
+    node: bytes
+
+
 class PolicyChanged(Tuple, frozen=True):
     """The operator wants other rules for the tags from now on."""
 
     policy: Policy
+
+
+class RelaysShunned(Tuple, frozen=True):
+    """These members are slow, and relay only where nobody else will do; all others as they would."""
+
+    nodes: tuple[bytes, ...]
 
 
 class NicRestarted(Tuple, frozen=True):
@@ -137,4 +151,6 @@ OverlayInput = (
     | SizePassed
     | EndpointSeen
     | NetworkChanged
+    | RelaysShunned
+    | SizesAsked
 )

@@ -4,8 +4,9 @@
 Every way is taken to carry BASE_BYTES; whatever is longer must have arrived once, whole (the packet device forbids
 networks to cut it). Nothing is believed of what routers say, because many say nothing: a way that swallows large
 packets in silence is found like any other. Rounds are few: when traffic begins on a way, every CONFIRM_NS while it
-flows, and every RAISE_NS in case the way got wider. A size that no longer passes is given up within a second or so of
-the next round.
+flows, every RAISE_NS in case the way got wider, and when somebody asks why it is slow. A size that no longer passes is
+given up within a second or so of the next round. A way that does not even carry BASE_BYTES breaks what is promised to
+the programs; it is told, and whoever chooses ways sees what it loses.
 
 Source: RFC 8899 (DPLPMTUD): base, search, confirmation of the size in use, raise timer.
 """
@@ -51,6 +52,8 @@ class Way(msgspec.Struct):
         passed: The largest that passed in this round; 0: none yet.
         full: Whether this round asks for all sizes, or only for the one in force.
         raise_ns: When all sizes are to be asked for again.
+        is_used: Whether traffic flows; if not, there is one round for whoever asked.
+        swallows: Whether the last whole round found that not even BASE_BYTES pass; None: there was none.
     """
 
     node: bytes
@@ -62,6 +65,8 @@ class Way(msgspec.Struct):
     passed: int = 0
     full: bool = True
     raise_ns: int = 0
+    is_used: bool = True
+    swallows: bool | None = None
 
 
 class Sizes(msgspec.Struct):
@@ -84,13 +89,29 @@ class Sizes(msgspec.Struct):
             key = node + via
             if key in self.ways:
                 way = self.ways[key]
+                way.is_used = True
                 if way.due_ns == NEVER_NS:
                     way.due_ns = now_ns
             elif len(self.ways) < WAYS_MAX:
                 self.ways[key] = Way(node, via, due_ns=now_ns)
         for way in self.ways.values():
             if way.node == node and way.via not in vias and way.due_ns != NEVER_NS:
-                way.due_ns, way.tries = NEVER_NS, 0
+                way.due_ns, way.tries, way.is_used = NEVER_NS, 0, False
+
+    def ask(self, node: bytes, via: bytes, now_ns: int) -> None:
+        """Begin a whole round on a way now, whether traffic flows or not; one under way goes on."""
+        way = self.ways.get(node + via)
+        if way is None:
+            if len(self.ways) >= WAYS_MAX:
+                return
+            way = self.ways[node + via] = Way(node, via, due_ns=now_ns, is_used=False)
+        if not way.tries:
+            way.due_ns, way.raise_ns = now_ns, now_ns
+
+    def known(self, node: bytes, via: bytes) -> tuple[int, bool | None, bool]:
+        """Return what a way carries: the size in force, whether it swallows all large packets, whether we still ask."""
+        way = self.ways.get(node + via)
+        return (BASE_BYTES, None, False) if way is None else (way.held, way.swallows, way.tries > 0)
 
     def forget(self, node: bytes) -> None:
         """A member is gone, or began anew: nothing is known of the ways to it."""
@@ -116,7 +137,7 @@ class Sizes(msgspec.Struct):
             size = way.asked.get(token) if way.node == node else None
             if size is None:
                 continue
-            way.passed = max(way.passed, size)
+            way.passed, way.swallows = max(way.passed, size), False
             if size > way.held:
                 way.held = size
                 return [SetSize(node, way.via, size)]
@@ -138,14 +159,15 @@ class Sizes(msgspec.Struct):
                 way.raise_ns = now_ns + RAISE_NS
         elif self._is_answered(way):
             way.tries = 0
-            way.due_ns = now_ns + CONFIRM_NS
+            way.due_ns = now_ns + CONFIRM_NS if way.is_used else NEVER_NS
             return []
         elif way.tries == 1:
             return self._end(way, now_ns)
         else:
             way.tries -= 1
         way.due_ns = now_ns + TRY_NS
-        return [self._probe(way, size) for size in SIZES if size > way.passed and (way.full or size == way.held)]
+        sizes = (*SIZES, BASE_BYTES) if way.full else (way.held,)
+        return [self._probe(way, size) for size in sizes if size > way.passed]
 
     def _is_answered(self, way: Way) -> bool:
         return way.passed == LARGEST_BYTES or (not way.full and way.passed == way.held)
@@ -157,6 +179,10 @@ class Sizes(msgspec.Struct):
         way.due_ns = now_ns + (RAISE_NS if best == BASE_BYTES and way.full else CONFIRM_NS)
         if not way.full:  # What was in force does not pass: see at once what does.
             way.due_ns, way.raise_ns = now_ns, now_ns
+        else:
+            way.swallows = not way.passed
+            if not way.is_used:
+                way.due_ns = NEVER_NS
         if best == way.held:
             return []
         way.held = best

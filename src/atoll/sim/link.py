@@ -24,6 +24,7 @@ __all__ = ["CLEAR", "QUEUE_BYTES", "WHOLE", "Burst", "Jitter", "Link", "LinkSpec
 
 WHOLE: Final = 10_000  # All of it: shares are in 1/10000.
 QUEUE_BYTES: Final = 64 * 1024  # Default queue before a rate limit: about 0.5 s at 1 Mbit/s, as in cheap routers.
+_ANY_BYTES: Final = 1 << 31
 _NEVER_NS: Final = 1 << 63
 _HELD_BACK_NS: Final = 5 * MILLISECOND_NS  # A reordered or duplicated datagram comes up to this much later.
 _DRAW_BITS: Final = 32
@@ -92,6 +93,7 @@ class LinkSpec:
         duplicate: Share delivered twice, 1/10000.
         reorder: Share held back so that later datagrams overtake it, 1/10000.
         corrupt: Share with one to three bits flipped, 1/10000; see ``Link.corrupted``.
+        bytes_max: What is longer on the wire is lost in silence, as before a tunnel that nobody knows of; 0: any.
     """
 
     delay_ns: int = 0
@@ -106,13 +108,14 @@ class LinkSpec:
     duplicate: int = 0
     reorder: int = 0
     corrupt: int = 0
+    bytes_max: int = 0
 
     def __post_init__(self) -> None:
         shares = (self.loss, self.duplicate, self.reorder, self.corrupt)
         if not all(0 <= share <= WHOLE for share in shares):
             raise UsageError("a share outside 0 to 10000")
-        if min(self.delay_ns, self.jitter_ns, self.rate_bytes_s, self.queue_bytes) < 0:
-            raise UsageError("a negative delay, rate or queue")
+        if min(self.delay_ns, self.jitter_ns, self.rate_bytes_s, self.queue_bytes, self.bytes_max) < 0:
+            raise UsageError("a negative delay, rate, queue or size")
         if (self.jitter is Jitter.NONE) != (self.jitter_ns == 0):
             raise UsageError("jitter needs both a mean and a distribution")
         times = [since_ns for since_ns, _ in self.series]
@@ -157,6 +160,7 @@ class Link:
         "_base",
         "_bursts",
         "_busy_until_ns",
+        "_bytes_max",
         "_corrupt",
         "_delay_ns",
         "_duplicate",
@@ -254,7 +258,7 @@ class Link:
         return bytes(copy)
 
     def _offer_impaired(self, size_bytes: int, now_ns: int) -> tuple[int, ...]:
-        if self.blackholed or self._lost(now_ns):
+        if self.blackholed or size_bytes > self._bytes_max or self._lost(now_ns):
             return ()
         at_ns = now_ns
         if self._rate_bytes_s:
@@ -315,6 +319,7 @@ class Link:
             for shares in zip(*((x.duplicate, x.reorder, x.corrupt) for x in layers.values()), strict=True)
         )
         self.corrupts = self._corrupt > 0
+        self._bytes_max = min((layer.bytes_max for layer in layers.values() if layer.bytes_max), default=_ANY_BYTES)
         self.blackholed = any(layer.blackhole for layer in layers.values())
         before, self._bursts = self._bursts, {}
         for key, layer in layers.items():
@@ -322,7 +327,13 @@ class Link:
                 known = before.get(key)
                 self._bursts[key] = known if known and known.spec == layer.burst else _Bursts(layer.burst)
         self._plain = not (
-            self.blackholed or self._loss or self._bursts or self._rate_bytes_s or self._reorder or self._duplicate
+            self.blackholed
+            or self._loss
+            or self._bursts
+            or self._rate_bytes_s
+            or self._reorder
+            or self._duplicate
+            or self._bytes_max < _ANY_BYTES
         )
 
     def _below(self, bound: int) -> int:
