@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from atoll.lab.live import Process
+from atoll.lab.process import Process
 
 pytestmark = pytest.mark.process
 

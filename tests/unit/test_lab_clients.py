@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a client waited: judged from its requests, an unfinished one included."""
 
-from atoll.lab.clients import HttpClient, Request
+from atoll.lab.clients import HttpClient, Request, Visit, Visitor
 
 
 def client(*requests: tuple[float, float, bool]) -> HttpClient:
@@ -44,3 +44,27 @@ def test_what_lies_outside_does_not_count() -> None:
 def test_a_client_that_never_asked_has_no_usual_time() -> None:
     waits = client().waits(1.0, 2.0)
     assert (waits.requests, waits.usual_s, waits.silence_s) == (0, 0.0, 1.0)
+
+
+def visitor(*visits: tuple[float, float, str]) -> Visitor:
+    one = Visitor(0)
+    one.visits.extend(Visit(*visit) for visit in visits)
+    return one
+
+
+def test_a_visitor_has_moved_when_all_its_newest_visits_were_elsewhere() -> None:
+    assert visitor().moved_s("gpu") is None
+    assert visitor((1.0, 1.2, "gpu"), (2.0, 2.2, "gpu")).moved_s("gpu") is None
+    assert visitor((1.0, 1.2, "gpu"), (2.0, 2.2, "sin"), (3.0, 3.2, "sin")).moved_s("gpu") == 2.0
+    assert visitor((2.0, 2.2, "sin"), (3.0, 3.2, "gpu")).moved_s("gpu") is None
+    assert visitor((2.0, 2.2, "sin"), (3.0, 3.2, "")).moved_s("gpu") is None, "nobody answered"
+
+
+def test_a_visitor_tells_who_answered_and_how_soon() -> None:
+    one = visitor((1.0, 1.5, "gpu"), (2.0, 2.1, "sin"), (3.0, 8.0, ""), (4.0, 4.2, "sin"), (5.0, 5.4, "ash"))
+    assert one.hosts(2.0, 5.0) == ("sin",)
+    assert one.hosts(0.0, 9.0) == ("gpu", "sin", "ash")
+    assert round(one.answer_s(2.0, 9.0), 3) == 0.2
+    assert one.answer_s(6.0, 9.0) == 0.0
+    waits = one.waits(1.8, 6.0)
+    assert (waits.requests, waits.failed, round(waits.usual_s, 3)) == (4, 1, 0.5)

@@ -4,7 +4,18 @@
 import pytest
 
 from atoll.base.units import MILLISECOND_NS
-from atoll.lab.scenario import SITES, Trouble, demo_topology, packaged_regions, phases, sites_of
+from atoll.health.members.vitals import CALM_NS, TERMS
+from atoll.lab.scenario import (
+    AFFLICTABLE,
+    SITES,
+    Affliction,
+    Trouble,
+    demo_topology,
+    packaged_regions,
+    phases,
+    sites_of,
+    slow_phases,
+)
 
 SCRIPT_MS_MAX = 25_000  # With the start of five nodes, about half a minute.
 SEEDS = range(0, 3000, 7)
@@ -46,6 +57,33 @@ def test_a_relay_is_killed_while_the_direct_path_is_dead() -> None:
         *_, hole, killed = phases(seed)
         assert (hole.source, hole.target) == (killed.source, killed.target)
         assert hole.begin_ms + 2000 < killed.begin_ms < hole.end_ms
+
+
+def test_machines_become_slow_after_all_that_happens_to_paths() -> None:
+    for seed in SEEDS:
+        script, slow = phases(seed), slow_phases(seed)
+        assert slow == slow_phases(seed)
+        assert [phase.affliction for phase in slow] == [Affliction.STOLEN_CPU, Affliction.SLOW_DISK]
+        assert [phase.begin_ms for phase in slow] == sorted(phase.begin_ms for phase in slow)
+        assert slow[0].begin_ms > max(phase.end_ms for phase in script)
+        for phase in slow:
+            assert {phase.source, phase.target} < set(SITES)
+            assert phase.title
+
+
+def test_what_is_promised_is_what_the_gauges_need() -> None:
+    cpu, disk = slow_phases(1)
+    assert cpu.found_max_ms * MILLISECOND_NS > TERMS.persist_ns
+    assert disk.found_max_ms * MILLISECOND_NS > TERMS.persist_ns + CALM_NS
+    assert cpu.begin_ms + cpu.found_max_ms + disk.found_max_ms < 60_000, "a demo of a minute"
+
+
+def test_one_machine_is_left_whose_disk_can_be_slow() -> None:
+    """One is killed as a relay, and one has its CPU stolen as the next; neither is an end of that pair."""
+    killed = phases(1)[-1]
+    assert len(AFFLICTABLE) >= 3
+    assert not {killed.source, killed.target} & set(AFFLICTABLE)
+    assert set(AFFLICTABLE) <= set(SITES)
 
 
 def test_the_network_is_the_measured_one() -> None:

@@ -13,7 +13,7 @@ class DemoOptions:
     Attributes:
         seed: Decides every fault.
         speed: Of the script: 2 plays it in half the time.
-        no_faults: The same traffic on a healthy network.
+        no_faults: The same traffic on a healthy network and healthy machines; nobody may be called slow.
         as_json: One JSON object instead of the live table.
     """
 

@@ -9,25 +9,37 @@ import http.client
 import http.server
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, final
 
-__all__ = ["HttpClient", "Request", "Waits", "http_server"]
+__all__ = ["HttpClient", "Request", "Visit", "Visitor", "Waits", "http_server"]
 
 TIMEOUT_S: Final = 5.0  # What a patient program waits before it calls a request failed.
 PACE_S: Final = 0.05  # From the end of one request to the start of the next.
 REQUESTS_MAX: Final = 100_000  # Limit. Kept in memory; a demo makes some hundreds.
+VISIT_S: Final = 0.25  # From visit to visit: each is a new connection.
+WHO: Final = "/who"  # Asks which machine answers.
+
+Whose = Callable[[int], str]
+"""Return the name of the machine that a connection came to, by the port from which it reached the server."""
+
+
+def nobody(_: int) -> str:
+    """Know no machine by name."""
+    return ""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer with a few bytes."""
+        """Answer with a few bytes: what WHO asks for is the name of the machine on which this is."""
         body = b"hello from the other side\n"
+        if self.path == WHO and isinstance(self.server, _Server):
+            body = self.server.whose(int(self.client_address[1])).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -40,14 +52,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, whose: Whose) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.whose: Final = whose
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that went away, because its path did, is what the demo is about."""
 
 
 @contextmanager
-def http_server() -> Generator[int]:
-    """Serve HTTP on a loopback port until the block ends; yield the port."""
-    server = _Server(("127.0.0.1", 0), _Handler)
+def http_server(whose: Whose = nobody) -> Generator[int]:
+    """Serve HTTP on a loopback port until the block ends; yield the port.
+
+    Args:
+        whose: All machines of a lab share one loopback, and so one server; this tells which it stands for.
+    """
+    server = _Server(whose)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -128,15 +148,98 @@ class HttpClient:
 
     def waits(self, onset_s: float, end_s: float) -> Waits:
         """Return what the client saw between two instants; an unfinished request counts as silence until ``end_s``."""
-        known = tuple(self.requests)
-        before = sorted(r.ended_s - r.began_s for r in known if r.answered and r.ended_s <= onset_s)
-        usual_s = before[len(before) // 2] if before else 0.0
-        inside = [r for r in known if r.ended_s > onset_s and r.began_s < end_s]
-        answers = [onset_s, *sorted(r.ended_s for r in inside if r.answered and r.ended_s < end_s), end_s]
-        return Waits(
-            requests=len(inside),
-            failed=sum(not r.answered for r in inside),
-            late=sum(r.answered and r.ended_s - r.began_s > LATE_TIMES * usual_s for r in inside),
-            silence_s=max(later - earlier for earlier, later in pairwise(answers)),
-            usual_s=usual_s,
+        return _waits(tuple(self.requests), onset_s, end_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One connection for one request: when it began and ended, monotonic seconds, and who answered; empty: nobody."""
+
+    began_s: float
+    ended_s: float
+    who: str
+
+    @property
+    def answered(self) -> bool:
+        """Whether it was answered."""
+        return bool(self.who)
+
+
+@final
+class Visitor:
+    """A client in a thread that makes a new connection for each request, as short-lived programs do.
+
+    Args:
+        port: Loopback port of the forward.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.visits: Final[list[Visit]] = []
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """End after the visit under way; does not wait for it. Twice is harmless."""
+        self._stop.set()
+
+    def _work(self) -> None:
+        while not self._stop.is_set() and len(self.visits) < REQUESTS_MAX:
+            began_s, who = time.monotonic(), ""
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
+            try:
+                connection.request("GET", WHO, headers={"Connection": "close"})
+                who = connection.getresponse().read().decode(errors="replace")
+            except (OSError, http.client.HTTPException):
+                pass  # Nobody answered, which the visit tells.
+            finally:
+                connection.close()
+            self.visits.append(Visit(began_s, time.monotonic(), who))
+            self._stop.wait(VISIT_S)
+
+    def waits(self, onset_s: float, end_s: float) -> Waits:
+        """Return what the client saw between two instants, as ``HttpClient.waits``."""
+        return _waits(tuple(self.visits), onset_s, end_s)
+
+    def answer_s(self, from_s: float, until_s: float) -> float:
+        """Return the median time of an answer to the visits that began in [from, until); 0.0: there was none."""
+        known = tuple(self.visits)
+        return _median(
+            visit.ended_s - visit.began_s for visit in known if visit.who and from_s <= visit.began_s < until_s
         )
+
+    def hosts(self, from_s: float, until_s: float) -> tuple[str, ...]:
+        """Return which machines answered visits that began in [from, until), in the order in which they first did."""
+        known = tuple(self.visits)
+        return tuple(dict.fromkeys(visit.who for visit in known if visit.who and from_s <= visit.began_s < until_s))
+
+    def moved_s(self, away_from: str) -> float | None:
+        """Return when the first visit began of those that end the list and were not to this machine; None: none."""
+        began_s = None
+        for visit in reversed(tuple(self.visits)):
+            if visit.who in {away_from, ""}:
+                break
+            began_s = visit.began_s
+        return began_s
+
+
+def _median(times_s: Iterable[float]) -> float:
+    ordered = sorted(times_s)
+    return ordered[len(ordered) // 2] if ordered else 0.0
+
+
+def _waits(known: Sequence[Request | Visit], onset_s: float, end_s: float) -> Waits:
+    usual_s = _median(r.ended_s - r.began_s for r in known if r.answered and r.ended_s <= onset_s)
+    inside = [r for r in known if r.ended_s > onset_s and r.began_s < end_s]
+    answers = [onset_s, *sorted(r.ended_s for r in inside if r.answered and r.ended_s < end_s), end_s]
+    return Waits(
+        requests=len(inside),
+        failed=sum(not r.answered for r in inside),
+        late=sum(r.answered and r.ended_s - r.began_s > LATE_TIMES * usual_s for r in inside),
+        silence_s=max(later - earlier for earlier, later in pairwise(answers)),
+        usual_s=usual_s,
+    )

@@ -3,7 +3,8 @@
 
 First the script is played in simulation (``twin``), then live. For each trouble two unmodified HTTP clients work at
 once: *control* through a forward with the policy ``direct``, *atoll* through an ordinary one. The verdict compares
-their waits with what is promised.
+their waits with what is promised. In the end two machines become slow (``slowness``). All the while every node is asked
+for its status: who calls a machine slow that is not breaks a promise.
 """
 
 import asyncio
@@ -21,14 +22,16 @@ from atoll.lab import DemoOptions
 from atoll.lab.clients import HttpClient, Waits, http_server
 from atoll.lab.display import Lines, Row, Screen, Shown
 from atoll.lab.live import LiveGroup
-from atoll.lab.scenario import SITES, Phase, Trouble, demo_topology, phases
+from atoll.lab.scenario import AFFLICTABLE, SITES, Phase, SlowPhase, Trouble, demo_topology, phases, slow_phases
+from atoll.lab.script import LEAD_S, Script
+from atoll.lab.slowness import HEARTBEAT_S, SlowReport, SlowStage
 from atoll.lab.twin import Twin, play
+from atoll.lab.watching import Sighting, Watchman
 from atoll.node.views import WhyView
 
-__all__ = ["DEMO_SCHEMA", "DemoReport", "PhaseReport", "main", "perform"]
+__all__ = ["DEMO_SCHEMA", "Alarm", "DemoReport", "PhaseReport", "main", "perform"]
 
 DEMO_SCHEMA: Final = "atoll.demo/1"
-LEAD_S: Final = 2.0  # A client works this long before its trouble, so that its usual time is known.
 
 
 class PhaseReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +60,17 @@ class PhaseReport(msgspec.Struct, frozen=True, kw_only=True):
     kept: bool
 
 
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine that was well was called slow: when, seconds of script time; by whose status; and in what words."""
+
+    at_s: float
+    by: str
+    node: str
+    words: str
+
+
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict."""
+    """The verdict. ``slow``: the machines that became slow; ``alarms``: who else was called so."""
 
     schema: str = DEMO_SCHEMA
     seed: int
@@ -67,6 +79,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[PhaseReport, ...]
     simulated: Twin
     kept: bool
+    slow: tuple[SlowReport, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +123,30 @@ async def perform(options: DemoOptions, directory: Path, shown: Shown) -> DemoRe
     twin = play(options.seed, faults=faults)
     shown.say(f"seed {options.seed}: the same script in simulation left the trace {twin.trace[:16]}")
     shown.say(f"starting {len(SITES)} nodes ({', '.join(SITES)}) on an emulated wide-area network ...")
-    async with LiveGroup.running(SITES, demo_topology(), directory, seed=options.seed) as group:
-        with http_server() as port:
-            stage = _Stage(group, shown, options.speed)
+    running = LiveGroup.running(SITES, demo_topology(), directory, seed=options.seed, afflictable=AFFLICTABLE)
+    async with running as group:
+        with http_server(group.served_by) as port:
+            script, watchman = Script(options.speed), Watchman(group)
+            slow_stage = SlowStage(group, watchman, shown, script, port)
             pairs = [await _clients(group, phase, port) for phase in phases(options.seed)]
-            reports = await stage.play(pairs, faults=faults)
+            async with watchman.watching():
+                stage = _Stage(group, shown, script)
+                reports, slow = await stage.play(pairs, slow_stage, slow_phases(options.seed), faults=faults)
+            alarms = tuple(_alarm(one, script) for one in watchman.besides(slow_stage.afflicted))
     return DemoReport(
         seed=options.seed,
         speed=options.speed,
         faults=faults,
         phases=reports,
         simulated=twin,
-        kept=all(report.kept for report in reports),
+        kept=not alarms and all(report.kept for report in reports) and all(report.kept for report in slow),
+        slow=slow,
+        alarms=alarms,
     )
+
+
+def _alarm(one: Sighting, script: Script) -> Alarm:
+    return Alarm(at_s=script.at_s(one.at_s), by=one.by, node=one.node, words=one.words)
 
 
 async def _clients(group: LiveGroup, phase: Phase, port: int) -> _Pair:
@@ -134,38 +159,43 @@ async def _clients(group: LiveGroup, phase: Phase, port: int) -> _Pair:
 class _Stage:
     """Plays the script on a live group."""
 
-    def __init__(self, group: LiveGroup, shown: Shown, speed: float) -> None:
-        self._group, self._shown, self._speed = group, shown, speed
-        self._began_s = 0.0
+    def __init__(self, group: LiveGroup, shown: Shown, script: Script) -> None:
+        self._group, self._shown, self._script = group, shown, script
 
-    async def play(self, pairs: list[_Pair], *, faults: bool) -> tuple[PhaseReport, ...]:
-        """Play all phases; return what each did, by onset."""
-        self._began_s = asyncio.get_running_loop().time()
+    async def play(
+        self, pairs: list[_Pair], slow_stage: SlowStage, slow_phases: tuple[SlowPhase, ...], *, faults: bool
+    ) -> tuple[tuple[PhaseReport, ...], tuple[SlowReport, ...]]:
+        """Play all phases; return what each did, by onset: to paths, and to machines."""
         rows = [Row(pair.phase.title, f"{pair.phase.source} to {pair.phase.target}") for pair in pairs]
-        drawing = asyncio.create_task(self._shown.follow(rows))
+        slow_rows = [Row(phase.title, f"{phase.source} to {phase.target}") for phase in slow_phases]
+        drawing = asyncio.create_task(self._shown.follow([*rows, *slow_rows]))
+        slowness = asyncio.create_task(slow_stage.play(slow_phases, slow_rows, faults=faults))
         try:
             work = (self._phase(pair, row, faults=faults) for pair, row in zip(pairs, rows, strict=True))
             reports = await asyncio.gather(*work)
+            slow = await slowness
         finally:
+            slowness.cancel()  # Whoever is stopped must run again before anything else ends.
+            await asyncio.wait({slowness})
             drawing.cancel()
             with suppress(asyncio.CancelledError):
                 await drawing
             for pair in pairs:
                 pair.atoll.ask_to_stop()
                 pair.control.ask_to_stop()
-        return tuple(reports)
+        return tuple(reports), slow
 
     async def _phase(self, pair: _Pair, row: Row, *, faults: bool) -> PhaseReport:
         phase = pair.phase
-        await self._until(phase.begin_ms / 1000 - LEAD_S)
+        await self._script.until(phase.begin_ms / 1000 - LEAD_S)
         pair.atoll.start()
         pair.control.start()
-        await self._until(phase.begin_ms / 1000)
+        await self._script.until(phase.begin_ms / 1000)
         struck_s = await self._strike(phase) if faults else None
         onset_s = asyncio.get_running_loop().time() if struck_s is None else struck_s
         row.state = "broken" if faults else "untouched"
         row.waits = lambda: _silences(pair, onset_s, asyncio.get_running_loop().time())
-        await self._until(phase.end_ms / 1000)
+        await self._script.until(phase.end_ms / 1000)
         end_s = asyncio.get_running_loop().time()
         why = await self._group.why(phase.source, phase.target)
         if faults and phase.trouble is not Trouble.RELAY_KILLED:
@@ -198,14 +228,8 @@ class _Stage:
                     return None
                 group.kill(why.path[1])
         way = "->" if phase.trouble is Trouble.ONE_WAY_LOSS else "<->"
-        self._shown.say(f"t={self._script_s():4.1f} s  {phase.title} {phase.source}{way}{phase.target}")
+        self._shown.say(f"t={self._script.now_s():4.1f} s  {phase.title} {phase.source}{way}{phase.target}")
         return at_ns / 1e9
-
-    def _script_s(self) -> float:
-        return (asyncio.get_running_loop().time() - self._began_s) * self._speed
-
-    async def _until(self, script_s: float) -> None:
-        await asyncio.sleep(max(0.0, script_s - self._script_s()) / self._speed)
 
 
 def _silences(pair: _Pair, onset_s: float, now_s: float) -> tuple[float, float]:
@@ -276,6 +300,41 @@ def verdict_text(report: DemoReport) -> str:
         )
         hurts = f"{control_hurt:>8} / {phase.control_requests:<3}{hurt:>8} / {phase.requests:<3}"
         lines.append(f"{'':<32}{'late or lost':<14}  {hurts}{kept}".rstrip())
+    for slow in report.slow:
+        lines += _slow_lines(slow)
+    for alarm in report.alarms:
+        lines.append(f"FALSE ALARM: {alarm.by} called {alarm.node} slow at t={alarm.at_s:.1f} s: {alarm.words}")
+    if not report.faults and not report.alarms:
+        lines.append("nobody was called slow")
     verdict = "every promise kept" if report.kept else "a promise was MISSED"
     lines.append(f"{verdict}   seed {report.seed}   repeat: atoll demo --seed {report.seed}     for real: atoll up")
     return "\n".join(lines) + "\n"
+
+
+def _slow_lines(slow: SlowReport) -> list[str]:
+    """Return the two lines of a machine that was slow."""
+    name, what = f"{slow.title}, {slow.node}" if slow.node else slow.title, "longest wait"
+    waits = f"{slow.control_silence_s:>12.2f} s{slow.silence_s:>12.2f} s"
+    if not slow.node:
+        return [f"{name:<32}{'longest wait':<14}{waits}{_missed(slow)}"]
+    heartbeats = "nobody" if slow.unheard_s < HEARTBEAT_S else f"{slow.unheard_s:.2f} s"
+    found = "nobody" if slow.found_s is None else f"{slow.found_s:.2f} s"
+    words = f"   {slow.node}: {slow.words.partition(', for ')[0]}" if slow.words else ""
+    avoided = f" after {slow.avoided_s:.2f} s" if slow.avoided_s is not None else ""
+    if avoided and slow.switch:
+        avoided = f"   rerouted {slow.instead}{avoided} ({slow.switch})"
+    elif avoided:
+        avoided = f"   new connections go to {slow.instead}{avoided}"
+        what, waits = "then an answer", f"{slow.control_answer_s:>12.2f} s{slow.answer_s:>12.2f} s"
+    return [
+        f"{name:<32}{'found by':<14}{heartbeats:>14}{found:>14}{words}",
+        f"{'':<32}{what:<14}{waits}{avoided}{_missed(slow)}",
+    ]
+
+
+def _missed(slow: SlowReport) -> str:
+    if slow.kept:
+        return ""
+    found = f"found in {slow.found_max_s:.1f} s, avoided in {slow.avoided_max_s:.1f} s, " if slow.node else ""
+    named = f"; named: {slow.cause or 'nothing'}" if slow.node else ""
+    return f"   MISSED: promised {found}no wait above {slow.silence_max_s:.2f} s{named}"

@@ -7,20 +7,22 @@ link to whom it is for. So every process runs exactly the code that it runs on t
 
 import asyncio
 import os
-import select
-import signal
 import socket
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
 import msgspec
 
 from atoll.base.errors import UserError
+from atoll.lab.afflicted import SWITCH_NAME, set_factor, slowed
 from atoll.lab.emulator import EmulatorClient
+from atoll.lab.process import Process
+from atoll.lab.stealing import stolen
 from atoll.node.api import call
-from atoll.node.launch import end_orphaned, launch
+from atoll.node.launch import ORDINARY, end_orphaned, launch
 from atoll.node.start import LaunchOptions
 from atoll.node.views import ForwardView, InviteView, StatusView, WhyView
 from atoll.sim import Topology
@@ -31,6 +33,9 @@ READY_TIMEOUT_S: Final = 20.0  # Limit. Until every node sees every other one.
 POLL_S: Final = 0.1
 DOWN_TIMEOUT_S: Final = 5.0  # Limit. Then the process is ended the hard way.
 NS_PER_US: Final = 1000
+AFFLICTED: Final = "atoll.lab.afflicted"
+DISK_FACTOR: Final = 100
+TRANSACTION_SYNCS: Final = 3  # SQLite: the journal, its header, the database.
 
 
 def free_port(kind: int = socket.SOCK_DGRAM) -> int:
@@ -41,58 +46,33 @@ def free_port(kind: int = socket.SOCK_DGRAM) -> int:
 
 
 @final
-class Process:
-    """One process, whoever has its number after it. Close it.
-
-    A number alone would be wrong: the kernel gives it to another process as soon as this one was waited for, and a lab
-    that ends a node late would then kill a stranger.
-
-    Args:
-        number: Of a process that runs now.
-
-    Raises:
-        ProcessLookupError: It does not.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._handle = os.pidfd_open(number)
-
-    def has_ended(self) -> bool:
-        """Return whether it has ended."""
-        waiting = select.poll()
-        waiting.register(self._handle, select.POLLIN)
-        return bool(waiting.poll(0))
-
-    def kill(self) -> None:
-        """End it at once, and wait for that; nothing happens if it has ended."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-        select.select([self._handle], [], [], DOWN_TIMEOUT_S)
-
-    def close(self) -> None:
-        """Give the handle back."""
-        os.close(self._handle)
-
-
-@final
 class LiveGroup:
     """Nodes of one group and the emulator between them. Made by ``LiveGroup.running``.
 
     Attributes:
         names: The nodes, by index of the topology.
         emulator: Breaks and mends links.
+        afflictable: The nodes whose disks can be made slow.
     """
 
-    def __init__(self, names: Sequence[str], emulator: EmulatorClient, directory: Path) -> None:
+    def __init__(
+        self, names: Sequence[str], emulator: EmulatorClient, directory: Path, afflictable: Collection[str] = ()
+    ) -> None:
         self.names: Final = tuple(names)
         self.emulator: Final = emulator
+        self.afflictable: Final = tuple(afflictable)
         self._directory = directory
         self._processes: dict[str, Process] = {}
 
     @staticmethod
     @asynccontextmanager
     async def running(
-        names: Sequence[str], topology: Topology, directory: Path, *, seed: int = 1
+        names: Sequence[str],
+        topology: Topology,
+        directory: Path,
+        *,
+        seed: int = 1,
+        afflictable: Collection[str] = (),
     ) -> AsyncGenerator["LiveGroup"]:
         """Start emulator and nodes, join them, wait until all see all; end everything with the block.
 
@@ -101,12 +81,13 @@ class LiveGroup:
             topology: Delay and jitter of every link.
             directory: Empty; keeps state and logs. Its path must be short: sockets live in it.
             seed: Of the emulator's luck.
+            afflictable: Nodes whose disks ``slow_disk`` will be asked to slow down.
 
         Raises:
             UserError: A node did not start, or they did not see each other in time (A406).
         """
         async with EmulatorClient.running(seed) as emulator:
-            group = LiveGroup(names, emulator, directory)
+            group = LiveGroup(names, emulator, directory, afflictable)
             try:
                 await group._start(topology)
                 yield group
@@ -134,6 +115,71 @@ class LiveGroup:
         params = {"protocol": protocol, "local": "127.0.0.1:0", "node": target, "port": port, "tag": tag}
         view = msgspec.json.decode(await self.call(source, "forward.add", params), type=ForwardView)
         return int(view.local.rpartition(":")[2])
+
+    def has_ended(self, name: str) -> bool:
+        """Return whether a node's process has ended."""
+        return name not in self._processes or self._processes[name].has_ended()
+
+    def living(self) -> tuple[str, ...]:
+        """Return the nodes that have not ended, in order."""
+        return tuple(name for name in self.names if not self.has_ended(name))
+
+    @contextmanager
+    def slow_disk(self, name: str, factor: int = DISK_FACTOR) -> Generator[None]:
+        """Let each durable write of a node take so many times as long while the block lasts (``lab/afflicted.py``).
+
+        Args:
+            name: One of ``afflictable``.
+            factor: At least 2.
+        """
+        assert name in self.afflictable, f"{name} was not started as a node that can be afflicted"
+        set_factor(self.state(name), factor)
+        try:
+            yield
+        finally:
+            set_factor(self.state(name), 0)
+
+    @asynccontextmanager
+    async def stolen_cpu(self, name: str) -> AsyncGenerator[None]:
+        """Take the CPU from a node in turns while the block lasts, from all of its processes (``lab/stealing.py``)."""
+        control = self._processes[name]
+        children = control.children()
+        try:
+            async with stolen((control, *children)):
+                yield
+        finally:
+            for one in children:
+                one.close()
+
+    def served_by(self, from_port: int) -> str:
+        """Return on which node a program is that was called from this loopback port; empty: on none.
+
+        As a database does for a transaction, it has written durably before it answers: on the disk of that node.
+        """
+        name = self._holder(from_port)
+        if name:
+            state = self.state(name)
+            sync = slowed(os.fdatasync, state / SWITCH_NAME)
+            with (state / "lab-served").open("wb", buffering=0) as file:
+                for _ in range(TRANSACTION_SYNCS):
+                    file.write(b"served\n")
+                    sync(file.fileno())
+        return name
+
+    def _holder(self, from_port: int) -> str:
+        """Return which node holds the end at this loopback port of a TCP connection; empty: none does.
+
+        The nodes share one loopback, and so each program on it: who connects to it tells for which machine it answers.
+        """
+        local = f"0100007F:{from_port:04X}"
+        lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        sockets = {f"socket:[{fields[9]}]" for fields in map(str.split, lines) if fields[1] == local}
+        for name, process in self._processes.items():
+            for file in Path(f"/proc/{process.number}/fd").glob("*"):
+                with suppress(OSError):  # It was closed meanwhile.
+                    if str(file.readlink()) in sockets:
+                        return name
+        return ""
 
     def kill(self, name: str) -> None:
         """Kill both processes of a node as a power cut would."""
@@ -182,7 +228,9 @@ class LiveGroup:
             advertise=(f"{face[0]}:{face[1]}",),
             group_name="demo",
         )
-        starting = asyncio.get_running_loop().run_in_executor(None, launch, options)
+        module = AFFLICTED if name in self.afflictable else ORDINARY
+        start = partial(launch, options, module=module)
+        starting = asyncio.get_running_loop().run_in_executor(None, start)
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo's simulated twin: the same script, the same machines, on a virtual clock. One seed, one trace.
 
+It plays what happens to the network. The machines that become slow in the end are in the live demo only: there they
+suffer from something real (``stealing``, ``afflicted``); a simulated machine would feel what we told it to.
+
 Its digest tells whether two computers, two Pythons or two hash seeds would decide alike; its times tell what the
 healing costs without the noise of a busy machine.
 """
