@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from atoll.health.gauge import LATE, OUTSIDE, RING, Gauge
+from atoll.health.gauge import FIRST, LATE, MOST, NEWEST_OUTSIDE, OUTSIDE, RING, Gauge
 from atoll.health.levels import OCTAVE, level_of
 
 MIDDLE = level_of(10_000_000)
@@ -104,3 +104,36 @@ def test_levels_at_the_ends_of_the_scale_are_taken() -> None:
     for _ in range(5000):
         gauge.observe(rng.choice((0, 16_383)))
     assert gauge.middle in {0, 16_383}
+
+
+@pytest.mark.parametrize("quiet", range(FIRST, 130))
+def test_a_faults_first_answers_do_not_become_the_limit_whenever_it_begins(quiet: int) -> None:
+    rng = Random(quiet)
+    gauge = Gauge()
+    usual = level_of(5_000_000)
+    for _ in range(quiet):
+        gauge.observe(usual + rng.randrange(-5, 6))
+    said = [gauge.observe(usual + 4 * OCTAVE) for _ in range(200)]
+    assert all(one & LATE for one in said[NEWEST_OUTSIDE:])
+
+
+@pytest.mark.parametrize("odd_ms", [20, 40, 80, 1000])
+def test_one_odd_answer_among_few_does_not_blind(odd_ms: int) -> None:
+    for seed in range(20):
+        rng = Random(seed)
+        past = [1.3 * rng.lognormvariate(0, 0.1) for _ in range(60)]
+        past[rng.randrange(20, 60)] = odd_ms
+        gauge = Gauge()
+        for latency_ms in past:
+            gauge.observe(level_of(int(latency_ms * 1e6)))
+        said = [gauge.observe(level_of(100_000_000)) for _ in range(60)]
+        assert said[-1] & LATE, f"seed {seed}"
+
+
+def test_an_answer_that_was_odd_is_learnt_once_the_next_one_is_not() -> None:
+    gauge = Gauge()
+    usual = level_of(5_000_000)
+    for number in range(2000):
+        gauge.observe(usual + (3 * OCTAVE if number % 40 == 0 else number % 5))
+    assert gauge.limit > 3 * OCTAVE, "one in forty is usual here"
+    assert gauge.limit <= MOST

@@ -199,3 +199,15 @@ def test_what_came_to_no_answer_and_what_a_late_loop_measured_says_nothing_of_a_
     assert node.vitals.program(80) is None
     node.vitals.served(80, SECOND_NS, SECOND_NS, node.now_ns)
     assert node.vitals.program(80) is not None, "it took longer than that explains"
+
+
+def test_a_network_card_that_drops_packets_is_found_and_one_that_drops_a_few_is_not() -> None:
+    node = Node()
+    node.reading = Reading(nic_errors=3)
+    node.run(60)
+    node.reading = Reading(nic_errors=80)
+    assert node.run(30) == []
+    node.reading = Reading(nic_errors=900)
+    found = node.run(12)
+    assert names(found) == {(b"", "net", State.SLOW)}
+    assert found[0].newest_ns == pytest.approx(900 * MILLISECOND_NS, rel=0.01)

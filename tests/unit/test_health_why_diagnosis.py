@@ -150,6 +150,11 @@ TABLE: Final[dict[str, tuple[Facts, Named]]] = {
     "lost on the way back": (case(p_loss_in=400), [(Cause.LOSS, "path sin-1 -> fra-1")]),
     "barely lossy": (case(p_loss_out=120), [(Cause.LOSS, WAY)]),
     "loss on all links of here": (case(p_loss_out=900, p_slow_others=5), [(Cause.LOSS, "the network of fra-1")]),
+    "loss at a bad network card": (
+        case(p_loss_out=900, t_ailments=sick("net", 900)),
+        [(Cause.LOSS, "the network card of sin-1")],
+    ),
+    "a bad network card that loses nothing here": (case(t_ailments=sick("net", 900)), [(Cause.NOTHING, WAY)]),
     "loss on the relayed way": (relayed(171_000, p_loss_in=2_000), [(Cause.LOSS, "path sin-1 -> ash-1 -> fra-1")]),
     # Relays and carriers.
     "a detour": (relayed(260_000), [(Cause.DETOUR, RELAYED)]),
@@ -214,7 +219,7 @@ TABLE: Final[dict[str, tuple[Facts, Named]]] = {
         [(Cause.CPU, "fra-1"), (Cause.CPU, "sin-1")],
     ),
     "an ailing CPU, without symptoms": (case(t_ailments=sick("loop", 310)), [(Cause.CPU, "sin-1")]),
-    "an ailing packet device here": (case(h_ailments=sick("nic", 90, "failed")), [(Cause.CPU, "fra-1")]),
+    "work that takes longer here": (case(h_ailments=sick("work", 90, "failed")), [(Cause.CPU, "fra-1")]),
     "memory at the far end": (case(**SLOW, **LATE, t_memory_share=3_000), [(Cause.MEMORY, "sin-1")]),
     "memory and CPU at the far end": (
         case(**SLOW, **LATE, t_memory_share=3_000, t_busy_share=9_900),
@@ -493,7 +498,7 @@ def test_a_policy_that_forbids_relays_is_named_as_the_way_out() -> None:
 
 def test_an_ailment_is_told_with_its_age_and_depth() -> None:
     assert "its event loop takes 3.1 times as long as usual, for 4 min" in first(case(t_ailments=sick("loop", 310)))
-    assert "its packet device takes longer than usual" in first(case(h_ailments=sick("nic", 90)))
+    assert "its usual piece of work takes longer than usual" in first(case(h_ailments=sick("work", 90)))
     assert "wait for memory 2.5 times as long" in first(case(t_ailments=sick("memory"), t_memory_share=None))
 
 

@@ -6,12 +6,13 @@ that was known when it came, its *distance*. Every 256 samples, at first more of
 median, and two limits are set anew:
 
 * an answer is *outside* when its distance is beyond 3.5 robust deviations and 1.6 times what 99 % of the past distances
-  stayed within. The second is what makes one default do for a quiet series and for one that is full of spikes: a limit
-  calibrates itself by how often it would have been passed;
+  stayed within; or when it takes 32 times as long as usual. The second is what makes one default do for a quiet series
+  and for one that is full of spikes: a limit calibrates itself by how often it would have been passed;
 * the newest eight are *late* when five of them are beyond the same kind of limit for the medians of eight. That is far
   lower: a median of eight wanders less than a single answer, and slow-downs of a third show.
 
-What comes while they are late is not learnt, so that a fault does not become the norm while it lasts. Its owner, who
+What comes while they are late is not learnt, so that a fault does not become the norm while it lasts; and an answer
+that is outside is learnt only once a later one is not, so that a fault's first answers do not, either. Its owner, who
 knows how long that has been, may ``accept`` that the past is another one. Distances are those from the *earlier*
 middle, so that what a drift costs in accuracy is in the limits.
 
@@ -33,6 +34,9 @@ REFRESH: Final = 256
 RUN: Final = 8
 FIRST: Final = 32  # Samples before which nothing is judged.
 NEWEST_OUTSIDE: Final = 2  # Of the newest five: more of them are late as well.
+
+ODD: Final = 1  # So many odd answers among few do not set the limit: of less than a hundred, one says nothing of 99 %.
+MOST: Final = 5 * OCTAVE  # What takes 32 times as long as usual is outside, whatever the past.
 
 OUTSIDE: Final = 1  # This answer.
 LATE: Final = 2  # The newest eight, or three of the newest five are outside.
@@ -71,6 +75,7 @@ class Gauge:
         "_distances",
         "_due",
         "_floor",
+        "_held",
         "_least",
         "_levels",
         "_medians",
@@ -86,6 +91,7 @@ class Gauge:
 
     def __init__(self, floor: int = 0) -> None:
         self._floor = floor
+        self._held: tuple[tuple[int, int], ...] = ()  # Outside, at most NEWEST_OUTSIDE of them: one more is late.
         self._levels = array("h", _RING_ZEROS)
         self._distances = array("h", _RING_ZEROS)  # Of the same samples, at the same places.
         self._medians = array("h")  # Of eight distances each; those of the first _BEFORE samples are left out.
@@ -107,8 +113,17 @@ class Gauge:
         # Of most components most samples are below both limits, and so were the newest: then there is nothing to note.
         if distance > self._least or self._runs or self._points:
             said = self._note(distance)
-            if said & LATE and not self._accepts:
+            if said and not self._accepts:
+                self._held = () if said & LATE else (*self._held, (level, distance))
                 return said
+            if self._held:
+                held, self._held = self._held, ()
+                for one in held:
+                    self._learn(*one)
+        self._learn(level, distance)
+        return said
+
+    def _learn(self, level: int, distance: int) -> None:
         seen = self._seen
         at = seen & _RING_MASK
         self._levels[at] = level
@@ -118,7 +133,6 @@ class Gauge:
             self._close_block(at)
             if seen == self._due:
                 self._refresh()
-        return said
 
     def accept(self) -> None:
         """Learn what comes although it is late, until it is not."""
@@ -164,11 +178,13 @@ class Gauge:
         first = _BEFORE if seen <= RING else 0
         distances = sorted(map(abs, self._distances[first:seen]))
         deviation = max(_FLOOR, _DEVIATION * distances[len(distances) // 2] // 1000)
-        self.limit = self.run_limit = max(deviation * 7 // 2, distances[len(distances) * 99 // 100] * 8 // 5)
+        most = len(distances)
+        tail = distances[min(most * 99 // 100, most - 1 - ODD)]
+        self.limit = self.run_limit = min(MOST, max(deviation * 7 // 2, tail * 8 // 5))
         medians = sorted(map(abs, self._medians))
         if len(medians) >= _MEDIANS_MIN:
             deviation = max(_RUN_FLOOR, _DEVIATION * medians[len(medians) // 2] // 1000)
-            self.run_limit = max(deviation * 5 // 2, medians[len(medians) * 97 // 100] * 11 // 10)
+            self.run_limit = min(MOST, max(deviation * 5 // 2, medians[len(medians) * 97 // 100] * 11 // 10))
         floor = self._floor - self.middle
         if floor > self.run_limit:
             self.run_limit, self.limit = floor, max(floor, self.limit)

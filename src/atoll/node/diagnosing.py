@@ -106,13 +106,17 @@ class Diagnostics:
         self, member: NodeId, port: int
     ) -> "tuple[tuple[HostFacts, HealthView] | None, ServiceFacts | None]":
         clock = self._node.plan.clock
-        before_ms = clock.wall_ns() // NS_PER_MS
+        before_ms, asked_ns = clock.wall_ns() // NS_PER_MS, clock.monotonic_ns()
         view: HealthView | None = None
         with suppress(TimeoutError, LimitError):
             async with asyncio.timeout(WAIT_S):
                 view = await ask_health(self._node.stack.streams, member, port)
         if view is None:
             return None, ServiceFacts(port=port) if port else None
+        now_ns = clock.monotonic_ns()
+        report = self._node.control.mesh.peer_report(member, now_ns)
+        rtt_ns = (0 if report is None else report.rtt_us or 0) * MICROSECOND_NS
+        self._node.senses.vitals.answered(member, max(1, now_ns - asked_ns - rtt_ns), now_ns)
         middle_ms = (before_ms + clock.wall_ns() // NS_PER_MS) // 2
         host = facts_told(name_of(self._node.control, member), view, middle_ms)
         return (host, view), _service_told(port, view.service)

@@ -164,6 +164,8 @@ def _component_views(around: Around) -> tuple[ComponentView, ...]:
             usual_ms=one.usual_ns / NS_PER_MS if one.usual_ns > 1 else None,
             newest_ms=one.newest_ns / NS_PER_MS if one.samples else None,
             samples=one.samples,
+            confidence=one.confidence,
+            evidence=one.evidence,
             text=pace(one.component, one.newest_ns // NS_PER_US, one.usual_ns // NS_PER_US),
         )
         for one in known
@@ -237,6 +239,10 @@ _RATIOS: Final = {"cpu": "processor", "work": "processor", "memory": "memory"}
 
 def pace(what: str, newest_us: int, usual_us: int) -> str:
     """Return how fast a component is and was, such as ``disk write 1912 ms, usually 12 ms``."""
+    if what == "net":
+        return (
+            f"network card drops or damages {newest_us // US_PER_MS} packets a second, usually {usual_us // US_PER_MS}"
+        )
     if what in _RATIOS:
         return f"{_RATIOS[what]} {newest_us / max(1, usual_us):.1f} times as slow as usual"
     kind, _, which = what.partition(":")

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
+from random import uniform
 from typing import Final, final
 
 from atoll.base.errors import StorageError
@@ -28,6 +29,7 @@ __all__ = ["Senses"]
 log: Final = logging.getLogger("atoll.node")
 
 TURN_S: Final = 0.25  # How often the loop's lateness is measured.
+JITTER: Final = 0.25  # Of a turn.
 LOOK_S: Final = 1.0  # How often what the system says, the work and the paths are.
 
 
@@ -83,8 +85,10 @@ class Senses:
     async def _turn(self) -> None:
         """See how late the loop is, because a handler blocks or the machine does not run us."""
         while True:
-            due_ns = self._clock.monotonic_ns() + int(TURN_S * SECOND_NS)
-            await asyncio.sleep(TURN_S)
+            # Never in step with whatever takes the processor away in turns: it would look quick, or slow, for ever.
+            wait_s = TURN_S * uniform(1 - JITTER, 1 + JITTER)
+            due_ns = self._clock.monotonic_ns() + int(wait_s * SECOND_NS)
+            await asyncio.sleep(wait_s)
             now_ns = self._clock.monotonic_ns()
             self.vitals.turned(now_ns - due_ns, now_ns)
             self._look_at_disk(now_ns)

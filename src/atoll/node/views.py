@@ -196,7 +196,8 @@ class RelayView(msgspec.Struct, frozen=True, kw_only=True):
 class ComponentView(msgspec.Struct, frozen=True, kw_only=True):
     """How fast one component is. ``state`` is unknown, ok, stutter, slow or failed; ``usual_ms`` its own past.
 
-    ``by`` is empty where this node finds it, ``others`` where only they do. ``text`` says it in words.
+    ``by`` is empty where this node finds it, ``others`` where only they do. ``text`` says it in words. ``confidence``
+    is how sure it is that it is slower than it should be, 0 to 100; ``evidence`` which tests say so.
     """
 
     name: str
@@ -208,6 +209,7 @@ class ComponentView(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
     confidence: int | None = None
     text: str = ""
+    evidence: tuple[str, ...] = ()
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):

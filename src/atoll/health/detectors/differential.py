@@ -17,11 +17,16 @@ from atoll.base.units import MINUTE_NS
 from atoll.core.machine import Tuple
 from atoll.health.detectors.verdict import Verdict
 
-__all__ = ["CLIENTS_MAX", "CLIENTS_MIN", "Differential", "Seen", "Views"]
+__all__ = ["CLIENTS_MAX", "CLIENTS_MIN", "Differential", "Seen", "Views", "clients_needed"]
 
 CLIENTS_MIN: Final = 2
 CLIENTS_MAX: Final = 256  # Limit. One more replaces the one that was not heard for longest.
 LATELY_NS: Final = MINUTE_NS  # A view that is older is not counted.
+
+
+def clients_needed(clients: int) -> int:
+    """Return how many of so many clients must say that a component is slow, before its detector is wrong."""
+    return max(CLIENTS_MIN, (clients + 1) // 2)
 
 
 class Seen(Tuple, frozen=True):
@@ -105,7 +110,7 @@ class Differential:
         own = self._own
         said = {seen.verdict is Verdict.SLOW for seen in (clients if own is None else [*clients, own])}
         alarm_ns = None
-        enough = max(CLIENTS_MIN, (len(clients) + 1) // 2)
+        enough = clients_needed(len(clients))
         if own is not None and own.verdict is Verdict.WELL and len(slow) >= enough:
             alarm_ns = max(own.since_ns, slow[enough - 1].since_ns)
         return Views(own, tuple(clients), len(said) <= 1, alarm_ns)

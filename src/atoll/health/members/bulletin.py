@@ -24,6 +24,7 @@ import msgspec
 from atoll.base.errors import CorruptError, UsageError, WireError
 from atoll.base.units import SECOND_NS
 from atoll.core.machine import Tick, Tuple
+from atoll.health.detectors.differential import clients_needed
 from atoll.health.members.messages import AILMENTS_MAX, Ailment, Ailments, decode_ailments, encode_ailments
 from atoll.health.model import State
 
@@ -52,11 +53,12 @@ AGE_NS_MAX: Final = 3 * REPEAT_NS  # What was not said again for so long is true
 MEMBERS_MAX: Final = 64  # Limit. As of the group.
 FOUND_MAX: Final = 256  # Limit. Faults that this node measures at a time; beyond it a new one is not noted.
 SHUNNED_PARTS: Final = 4  # Of the members at most one in so many is shunned, and at least one may be.
-ACCUSERS_MIN: Final = 2
 LINK: Final = "link"  # The direct path to a member.
 ANSWERS: Final = "answers"  # How long a member takes to answer a question.
 SEEN: Final = "seen"  # What a node says of itself when the others find it slow and it does not.
-RELAYING: Final = frozenset({"cpu", "work", "loop", "memory", SEEN})  # Who is slow in these holds up what it relays.
+RELAYING: Final = frozenset(
+    {"cpu", "work", "loop", "memory", "net", SEEN}
+)  # Who is slow in these holds up what it relays.
 _US_MAX: Final = 0xFFFF_FFFF
 
 
@@ -371,7 +373,7 @@ class Bulletin:
             if of == state.own
         ]
         count = len({word.by for word in accusers})
-        is_accused = count >= ACCUSERS_MIN and 2 * count >= len(state.linked)
+        is_accused = count >= clients_needed(len(state.linked))
         if is_accused and not own:
             worst = max(accusers, key=_badness)
             usual_ns, newest_ns = worst.usual_us * 1000, worst.newest_us * 1000

@@ -4,9 +4,9 @@
 Pure: the shell brings what it measured and when. Of this node: ``cpu`` (how long a millisecond of work takes, by what
 the operating system says of stolen and withheld time), ``work`` (how long a small piece of work really takes),
 ``memory`` (how long a millisecond takes with its stalls), ``loop`` (how late the event loop turns), ``disk`` (how
-long a durable write takes) and ``program:PORT`` (how long a program takes to answer that other members reach). Of each
-other member: ``link`` (the round trip of the direct path) and ``answers`` (how long it takes to answer a question,
-beyond the round trip).
+long a durable write takes), ``net`` (packets that its network cards dropped or damaged in a second, one a millisecond)
+and ``program:PORT`` (how long a program takes to answer that other members reach). Of each other member: ``link`` (the
+round trip of the direct path) and ``answers`` (how long it takes to answer a question, beyond the round trip).
 
 What nobody would notice is no fault, however unusual: each kind has a *floor*, up to which nothing is.
 
@@ -35,11 +35,13 @@ DOUBT_TIMES: Final = 4  # A write that takes so often what the loop is late is s
 
 LOOP_FLOOR_NS: Final = 10 * MILLISECOND_NS
 DISK_FLOOR_NS: Final = 5 * MILLISECOND_NS  # A disk that takes less is a good one.
+NET_FLOOR_NS: Final = 100 * MILLISECOND_NS  # A hundred packets; cards drop some a second that nobody wanted.
 LINK_FLOOR_NS: Final = MILLISECOND_NS
 ANSWERS_FLOOR_NS: Final = 20 * MILLISECOND_NS
 FLOORS_NS: Final = {
     "loop": LOOP_FLOOR_NS,
     "disk": DISK_FLOOR_NS,
+    "net": NET_FLOOR_NS,
     LINK: LINK_FLOOR_NS,
     ANSWERS: ANSWERS_FLOOR_NS,
     PROGRAM: PROGRAM_FLOOR_NS,
@@ -99,6 +101,8 @@ class Vitals:
         self.reading = reading
         taken = (reading.stolen_share or 0) + (reading.throttled_share or 0)
         self.own.observe("cpu", CPU_NS * WHOLE // max(LEFT_MIN, WHOLE - taken), now_ns)
+        if reading.nic_errors is not None:
+            self.own.observe("net", max(1, reading.nic_errors) * MILLISECOND_NS, now_ns)
         if reading.memory_share is not None:
             self.own.observe("memory", CPU_NS * WHOLE // max(LEFT_MIN, WHOLE - reading.memory_share), now_ns)
 

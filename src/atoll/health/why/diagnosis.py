@@ -18,7 +18,7 @@ Rules of this file:
 
 from typing import Final
 
-from atoll.health.why.case import FIRST, LOSS_SHARE_MIN, Case, Symptom, above, note_symptoms
+from atoll.health.why.case import FIRST, LOSS_SHARE_MIN, Case, Machine, Symptom, above, note_symptoms
 from atoll.health.why.facts import (
     Ailment,
     Cause,
@@ -41,6 +41,7 @@ from atoll.health.why.wording import (
     number,
     round_trip,
     shares_lost,
+    since,
     took,
     usually,
     word,
@@ -122,7 +123,11 @@ def _judge_loss(case: Case) -> None:
             case.clear(Cause.LOSS, "", f"loss: {shares_lost(path.loss_out, path.loss_in)}")
         return
     where, links = _where_lossy(case), ""
-    if case.here.is_crowd and not case.there.is_crowd:
+    card = _bad_card(case)
+    if card is not None:
+        fault = card.ailment("net")
+        links = f"; the network card of {card.name} drops or damages more packets than usual{since(fault)}"
+    elif case.here.is_crowd and not case.there.is_crowd:
         links = f"; {links_slow(path.slow_others, path.others, case.here.name)}"
     ill = any(case.found(one.name, Cause.CPU, Cause.MEMORY) for one in case.machines)
     confidence = 70 if ill else 95 if max(out, back) >= LOSS_SHARE_SURE else 75  # A late machine loses packets, too.
@@ -132,8 +137,16 @@ def _judge_loss(case: Case) -> None:
     case.name(finding, Symptom.LOSSY, Symptom.DOUBTFUL, Symptom.ANSWERS)
 
 
+def _bad_card(case: Case) -> Machine | None:
+    """Return the machine on the way whose network card drops or damages more packets than usual, by its own word."""
+    return next((machine for machine in case.machines if machine.ailment("net") is not None), None)
+
+
 def _where_lossy(case: Case) -> str:
     """Return where packets are lost, if they are."""
+    card = _bad_card(case)
+    if card is not None:
+        return f"the network card of {card.name}"
     if case.here.is_crowd and not case.there.is_crowd:
         return f"the network of {case.here.name}"
     if (case.path.loss_out or 0) >= LOSS_SHARE_MIN:

@@ -33,7 +33,7 @@ class Ailment(Tuple, frozen=True):
     """A performance fault that somebody's watch has found.
 
     Attributes:
-        component: cpu, memory, disk, loop, nic, clock, ``link:<name>`` or ``answers:<name>``.
+        component: cpu, work, memory, disk, loop, net, ``link:<name>`` or ``answers:<name>``.
         state: stutter, slow or failed.
         since_s: Its age.
         slower_percent: 250 is 2.5 times as slow as usual.

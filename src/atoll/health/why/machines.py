@@ -20,7 +20,7 @@ OWN_SHARE_LOW: Final = 2_000  # 1/10000: below it the node's own work does not m
 MEMORY_SHARE_MIN: Final = 1_000  # 1/10000 of the time stalled: a tenth, as for the verdict ``memory``.
 MEMORY_SHARE_SURE: Final = 4_000  # 1/10000: so much stalls programs even where the node's own pages stayed.
 CLOCK_MS_MIN: Final = 2_000  # Certificates, invitations and one-time passwords bear seconds, not more.
-NAMES: Final = {"cpu": "CPU", "nic": "packet device", "loop": "event loop"}
+NAMES: Final = {"cpu": "CPU", "loop": "event loop", "work": "usual piece of work"}
 CLOCK_US: Final = 1  # It costs no time; it breaks other things.
 
 
@@ -96,7 +96,7 @@ def _judge_disk(case: Case, machine: Machine, one: HostFacts) -> bool:
 
 
 def _judge_cpu(case: Case, machine: Machine, one: HostFacts, *, excused: bool) -> None:
-    name, sick = machine.name, machine.ailment("cpu", "loop", "nic")
+    name, sick = machine.name, machine.ailment("cpu", "loop", "work")
     late = LATE.passed(one.late_us, one.late_usual_us)
     work = WORK.passed(one.work_us, one.work_usual_us)
     is_felt = late is True or work is True
