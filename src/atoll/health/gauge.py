@@ -59,9 +59,6 @@ _RUN_MASK: Final = RUN - 1
 class Gauge:
     """One component's past.
 
-    Args:
-        floor: A level up to which nothing is too late, however unusual; 0: there is none.
-
     Attributes:
         middle: Median level of the past.
         limit: Distance beyond which one answer is outside.
@@ -74,7 +71,6 @@ class Gauge:
         "_accepts",
         "_distances",
         "_due",
-        "_floor",
         "_held",
         "_least",
         "_levels",
@@ -89,8 +85,7 @@ class Gauge:
         "unlearnt",
     )
 
-    def __init__(self, floor: int = 0) -> None:
-        self._floor = floor
+    def __init__(self) -> None:
         self._held: tuple[tuple[int, int], ...] = ()  # Outside, at most NEWEST_OUTSIDE of them: one more is late.
         self._levels = array("h", _RING_ZEROS)
         self._distances = array("h", _RING_ZEROS)  # Of the same samples, at the same places.
@@ -185,7 +180,4 @@ class Gauge:
         if len(medians) >= _MEDIANS_MIN:
             deviation = max(_RUN_FLOOR, _DEVIATION * medians[len(medians) // 2] // 1000)
             self.run_limit = min(MOST, max(deviation * 5 // 2, medians[len(medians) * 97 // 100] * 11 // 10))
-        floor = self._floor - self.middle
-        if floor > self.run_limit:
-            self.run_limit, self.limit = floor, max(floor, self.limit)
         self._least = min(self.limit, self.run_limit)

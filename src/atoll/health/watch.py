@@ -152,6 +152,7 @@ class _Entry:
         "condition",
         "count",
         "excuse",
+        "floor",
         "gauge",
         "is_calm",
         "kind",
@@ -163,11 +164,14 @@ class _Entry:
         "peers",
         "promise",
         "times",
+        "usual",
     )
 
     def __init__(self, name: str, kind: str, floor: int) -> None:
         self.name, self.kind = name, kind
-        self.gauge = Gauge(floor)
+        self.gauge = Gauge()
+        self.floor = floor  # Level of what nobody would notice; 0: there is none.
+        self.usual = 0  # Where there is: the median of the past, by single steps, for the gauge does not know it.
         self.promise: Promise | None = None  # What was declared; None: what is usual is learnt.
         self.condition = Condition()
         self.is_calm = False  # OK, and the newest sign was WITHIN: another one changes nothing.
@@ -220,6 +224,19 @@ class _Entry:
             return Bound(_latency_ns(limit))
         halves = [(half, offset) for half, offset in enumerate(self.offsets) if offset != _UNKNOWN]
         return Curve(tuple((_amount(half), _latency_ns(limit + offset)) for half, offset in halves))
+
+    def raised(self, level: int) -> int:
+        """Return what the gauge is to see of a level: what nobody would notice is all the same, however it varies."""
+        if not self.count:
+            self.usual = level
+        elif not self.gauge.is_late:
+            self.usual += OFFSET_STEP if level > self.usual else -OFFSET_STEP
+        return max(level, self.floor)
+
+    @property
+    def middle(self) -> int:
+        """Median level of its past."""
+        return self.usual if self.floor and self.gauge.middle else self.gauge.middle
 
     def levelled(self, level: int, amount: int) -> int:
         """Return a level less what is usual for the amount."""
@@ -330,7 +347,7 @@ class Watch:
         else:
             if amount > 1 or entry.offsets is not None:
                 level = entry.levelled(level, amount)
-            said = entry.gauge.observe(level)
+            said = entry.gauge.observe(entry.raised(level) if entry.floor else level)
         count = entry.count
         at = count % NEWEST
         entry.levels[at] = level
@@ -376,7 +393,7 @@ class Watch:
         """Return which components of a kind are to be gone around, the worst first."""
         entries = self._kinds[kind].entries if kind in self._kinds else []
         slow = [entry for entry in entries if entry.condition.is_told]
-        slow.sort(key=lambda entry: entry.gauge.middle - entry.newest)
+        slow.sort(key=lambda entry: entry.middle - entry.newest)
         most = len(entries) * self._shunned_share // 100
         if self._shunned_share and len(entries) > PEERS_MIN:
             most = max(1, most)
@@ -418,7 +435,7 @@ class Watch:
         )
         if after.state is not before.state:
             told = before.is_told or after.is_told
-            usual = entry.gauge.middle
+            usual = entry.middle
             if entry.by == "specification" and entry.promise is not None:
                 usual = entry.promise.base
             elif entry.by == "peers" and entry.peers is not None:
@@ -455,7 +472,7 @@ class Watch:
         usual = reference(fresh.values()) if slow else 0
         for name in fresh:
             entry = self._entries[name]
-            is_slow = name in slow and entry.newest > self._floors.get(entry.kind, 0)
+            is_slow = name in slow and entry.newest > entry.floor
             entry.peers, entry.alike = (usual, len(fresh) - 1) if is_slow else (None, 0)
             if entry.peers is not None:
                 self._judge(entry, 0, now_ns)
@@ -478,7 +495,7 @@ def _standing(entry: _Entry) -> Standing:
         entry.name,
         condition.state,
         condition.since_ns,
-        value_of(entry.gauge.middle),
+        value_of(entry.middle),
         value_of(entry.newest),
         entry.count,
         confidence,

@@ -33,6 +33,7 @@ REFRESH_NS: Final = 20 * SECOND_NS  # Numbers of a fault that lasts are told aga
 
 DOUBT_TIMES: Final = 4  # A write that takes so often what the loop is late is slow all the same.
 
+WORST_OF: Final = 4  # Turns, about a second. Who is held up in turns is in time now and then, by chance.
 LOOP_FLOOR_NS: Final = 10 * MILLISECOND_NS
 DISK_FLOOR_NS: Final = 5 * MILLISECOND_NS  # A disk that takes less is a good one.
 NET_FLOOR_NS: Final = 100 * MILLISECOND_NS  # A hundred packets; cards drop some a second that nobody wanted.
@@ -80,6 +81,7 @@ class Vitals:
         self._reported: Final = Reported(self.own)
         self.reading: Reading | None = None
         self.late_ns = 0
+        self._turns: deque[int] = deque(maxlen=WORST_OF)
         self._work: list[int] | None = []  # Until it is learnt.
         self._ways: dict[bytes, Past] = {}
         self._floors_us: dict[bytes, int] = {}  # The least direct round trip ever seen.
@@ -94,7 +96,8 @@ class Vitals:
         late_ns = max(0, late_ns)
         self.late_ns = late_ns
         self.others.doubt.turned(late_ns)
-        self.own.observe("loop", late_ns, now_ns)
+        self._turns.append(late_ns)
+        self.own.observe("loop", max(self._turns), now_ns)
 
     def read(self, reading: Reading, now_ns: int) -> None:
         """Take what the operating system says of the time since the last such reading."""
