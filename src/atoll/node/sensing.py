@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
-from random import uniform
+from random import Random
 from typing import Final, final
 
 from atoll.base.errors import StorageError
@@ -59,6 +59,7 @@ class Senses:
     ) -> None:
         self.vitals: Final = Vitals()
         self.disk_fault = ""
+        self._rng = Random()
         self._clock, self._mesh, self._processes, self._tell = clock, mesh, processes, tell
         self._pressure = Pressure()
         self._trial = DiskTrial(directory)
@@ -86,7 +87,7 @@ class Senses:
         """See how late the loop is, because a handler blocks or the machine does not run us."""
         while True:
             # Never in step with whatever takes the processor away in turns: it would look quick, or slow, for ever.
-            wait_s = TURN_S * uniform(1 - JITTER, 1 + JITTER)
+            wait_s = TURN_S * self._rng.uniform(1 - JITTER, 1 + JITTER)
             due_ns = self._clock.monotonic_ns() + int(wait_s * SECOND_NS)
             await asyncio.sleep(wait_s)
             now_ns = self._clock.monotonic_ns()
