@@ -280,7 +280,9 @@ def asked(trial: Trial) -> Diagnosis:
 def _host(trial: Trial, index: int) -> HostFacts:
     world = trial.world
     now_ns = world.clock(index).monotonic_ns()
-    told = host_facts(f"n{index}", trial.senses.machines[index].vitals, now_ns, trial.stepped_s.get(index, 0))
+    node = world.program(index)
+    assert node is not None
+    told = host_facts(node.control, trial.senses.machines[index].vitals, now_ns, trial.stepped_s.get(index, 0))
     if index == trial.source:
         return told
     ahead_ns = world.clock(index).wall_ns() - world.clock(trial.source).wall_ns()

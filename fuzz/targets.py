@@ -577,7 +577,7 @@ DECODERS: Final = (
         (WireError,),
         (
             encode_ailments(
-                Ailments(7, (Ailment(_NODE, "disk", failed=False, age_s=9, usual_us=1000, newest_us=90_000),))
+                Ailments(9, 7, (Ailment(_NODE, "disk", failed=False, age_s=9, usual_us=1000, newest_us=90_000),))
             ),
         ),
     ),

@@ -14,7 +14,7 @@ from tests.process.node_world import until
 
 pytestmark = pytest.mark.netns
 
-# Answers each connection with its name, so late as the last line of its input says.
+# Answers each connection with its name, so late as the last line of its input says; an "l" after two seconds.
 SERVE = """
 import socket, sys, threading
 delay_s = 0.0
@@ -24,8 +24,8 @@ def steer():
         delay_s = float(line)
 def serve(connection):
     try:
-        while connection.recv(1):
-            threading.Event().wait(delay_s)
+        while asked := connection.recv(1):
+            threading.Event().wait(2.0 if asked == b"l" else delay_s)
             connection.sendall(sys.argv[1].encode())
     except ConnectionError:
         pass
@@ -37,14 +37,19 @@ while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
 
-# Connects and asks once for each line of its input, and says who answered; for "old", on the connection kept so far.
+# Connects and asks once for each line of its input, and says who answered ("-": nobody within four seconds); for "old",
+# on the connection kept so far.
 ASK = """
 import socket, sys
 def connect():
     return socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20)
 def ask(connection):
-    connection.sendall(b"x")
-    return connection.recv(2).decode()
+    connection.settimeout(4)
+    try:
+        connection.sendall(b"x")
+        return connection.recv(2).decode()
+    except TimeoutError:
+        return "-"
 old = connect()
 print(ask(old), flush=True)
 for line in sys.stdin:
@@ -53,6 +58,19 @@ for line in sys.stdin:
     else:
         with connect() as new:
             print(ask(new), flush=True)
+"""
+
+# Makes a program answer late that is quick, for ever: asks for what takes two seconds, four times at once.
+LINGER = """
+import socket, sys
+while True:
+    asking = [socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) for _ in range(4)]
+    for connection in asking:
+        connection.sendall(b"l")
+    for connection in asking:
+        connection.recv(2)
+        connection.close()
+    print("late", flush=True)
 """
 
 
@@ -127,7 +145,46 @@ def test_from_a_program_that_is_gone_connections_go_to_the_next_machine() -> Non
         serving(two),
         forwarding(home, one, two) as client,
     ):
-        assert [said(client), asked(client)] == ["n1", "n1"]
+        assert said(client) == "n1"
+        assert {asked(client) for _ in range(100)} == {"n1"}
         first.kill()
         first.wait()
         assert {asked(client) for _ in range(5)} == {"n2"}
+        until(lambda: asked(client) == "n2" and state_of(home, "n1") == "slow", "it is not even tried any more", 60)
+
+
+def test_new_connections_leave_a_program_that_takes_them_and_never_answers() -> None:
+    with (
+        hosts(3) as (home, one, two),
+        serving(one) as first,
+        serving(two),
+        forwarding(home, one, two) as client,
+    ):
+        assert said(client) == "n1"
+        assert {asked(client) for _ in range(100)} == {"n1"}
+        tell(first, "9999")
+        assert asked(client) == "-"
+        until(lambda: asked(client) == "n2", "new connections go to the other one", 60)
+        assert state_of(home, "n1") == "slow"
+
+
+def test_one_member_cannot_make_a_program_slow_for_another() -> None:
+    with (
+        hosts(3) as (home, one, hostile),
+        serving(one),
+        serving(hostile),
+        forwarding(home, one, hostile) as client,
+    ):
+        assert said(client) == "n1"
+        done = hostile.atoll("forward", "tcp", "0", "n1:8000", "--json")
+        assert done.returncode == 0, done.stderr
+        local = msgspec.json.decode(done.stdout, type=ForwardView).local.rpartition(":")[2]
+        assert {asked(client) for _ in range(100)} == {"n1"}
+        with hostile.python(LINGER, local) as lingering:
+            try:
+                for _ in range(12):
+                    assert said(lingering) == "late"
+                    assert asked(client) == "n1"
+                assert state_of(home, "n1") == "ok"
+            finally:
+                lingering.kill()

@@ -5,6 +5,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from errno import EMFILE
 from struct import pack
 from time import monotonic, monotonic_ns
 
@@ -459,12 +460,16 @@ def test_how_long_a_program_takes_to_answer_is_told_once(
         assert await reader.read(100)
         writer.write(b"and more.")
         writer.close()
-        first, second = await pair.timed.get(), await pair.timed.get()
-        assert (first.port, second.port) == (port, port)
-        assert first.connect_ns == second.connect_ns is not None
-        assert first.first_byte_ns is None
-        assert second.first_byte_ns is not None
-        assert second.first_byte_ns >= WORK_NS_MIN
+        told = [await pair.timed.get() for _ in range(3 if says else 2)]
+        first, last = told[0], told[-1]
+        assert {(one.caller, one.number, one.port, one.connect_ns) for one in told} == {
+            (A, first.number, port, first.connect_ns)
+        }
+        assert first.connect_ns is not None
+        assert [one.is_asked for one in told] == [False, bool(says), bool(says)][: len(told)]
+        assert [one.first_byte_ns for one in told[:-1]] == [None] * len(told[:-1])
+        assert last.first_byte_ns is not None
+        assert last.first_byte_ns >= WORK_NS_MIN
         await made.close()
         server.close()
         assert pair.timed.empty()
@@ -472,7 +477,13 @@ def test_how_long_a_program_takes_to_answer_is_told_once(
     run(scenario)
 
 
-def test_a_client_that_takes_its_time_with_its_request_accuses_no_program() -> None:
+async def answer_of(pair: Pair) -> Served:
+    while (told := await pair.timed.get()).first_byte_ns is None:
+        pass
+    return told
+
+
+def test_a_client_that_takes_its_time_with_its_request_makes_no_wait_longer() -> None:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b".")
         writer.write(b"answer")
@@ -487,7 +498,7 @@ def test_a_client_that_takes_its_time_with_its_request_accuses_no_program() -> N
         asked_ns = monotonic_ns()
         writer.write(b".")
         assert await reader.read(100) == b"answer"
-        _, told = await pair.timed.get(), await pair.timed.get()
+        told = await answer_of(pair)
         assert told.first_byte_ns is not None
         assert told.first_byte_ns <= monotonic_ns() - asked_ns
         writer.close()
@@ -511,7 +522,7 @@ def test_a_program_that_waits_for_the_end_of_a_request_is_timed_from_there() -> 
         asked_ns = monotonic_ns()
         writer.write_eof()
         assert await reader.read(-1) == b"answer"
-        _, told = await pair.timed.get(), await pair.timed.get()
+        told = await answer_of(pair)
         assert told.first_byte_ns is not None
         assert told.first_byte_ns <= monotonic_ns() - asked_ns
         writer.close()
@@ -521,7 +532,27 @@ def test_a_program_that_waits_for_the_end_of_a_request_is_timed_from_there() -> 
     run(scenario)
 
 
-def test_a_program_that_refuses_is_told_of_and_one_that_says_nothing_is_not_timed() -> None:
+def test_a_program_that_was_not_asked_for_lack_of_a_file_has_not_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(pair: Pair) -> None:
+        made = pair.a.tcp_forward((B,), free_port(), 0)
+        reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
+
+        async def fails(*_: object, **__: object) -> None:
+            raise OSError(EMFILE, "no file is left")
+
+        monkeypatch.setattr(asyncio, "open_connection", fails)
+        with pytest.raises(ConnectionResetError):
+            await reader.read(1)
+        writer.close()
+        await made.close()
+        assert pair.timed.empty()
+
+    run(scenario)
+
+
+def test_a_program_that_refuses_is_told_of_and_so_is_the_end_of_one_that_says_nothing() -> None:
     async def leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
 
@@ -530,7 +561,8 @@ def test_a_program_that_refuses_is_told_of_and_one_that_says_nothing_is_not_time
         reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
         with pytest.raises(ConnectionResetError):
             await reader.read(1)
-        assert await pair.timed.get() == Served(made.port, None, None)
+        refused = await pair.timed.get()
+        assert refused == Served(A, refused.number, made.port, None, is_over=True)
         writer.close()
         await made.close()
 
@@ -539,9 +571,9 @@ def test_a_program_that_refuses_is_told_of_and_one_that_says_nothing_is_not_time
         reader, writer = await asyncio.open_connection(*await made.start("127.0.0.1", 0))
         writer.write(b"x")
         assert await reader.read(1) == b""
-        told = await pair.timed.get()
-        assert told.connect_ns is not None
-        assert told.first_byte_ns is None
+        told = [await pair.timed.get() for _ in range(3)]
+        assert all(one.connect_ns is not None and one.first_byte_ns is None for one in told)
+        assert [(one.is_asked, one.is_over) for one in told] == [(False, False), (True, False), (True, True)]
         writer.close()
         await made.close()
         server.close()

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from errno import EADDRNOTAVAIL
 
 import pytest
 
@@ -296,12 +297,12 @@ WORK_NS_MIN = 250_000_000
 def test_the_pump_tells_once_how_long_the_program_took_to_answer() -> None:
     async def scenario() -> None:
         told: list[Served] = []
-        pumped = await Pumped.begin(is_opener=False, timing=Timing(80, told.append))
+        pumped = await Pumped.begin(is_opener=False, timing=Timing(B, 80, told.append))
         for part in (b"request", b"."):
             pumped.member[1].write(part)
             assert await pumped.program[0].readexactly(len(part)) == part
         await asyncio.sleep(WORK_S)
-        assert told == []
+        assert [one.is_asked for one in told] == [True], "that it waits"
         pumped.program[1].write(b"answer")
         assert await pumped.member[0].readexactly(6) == b"answer"
         pumped.member[1].write(b"more")
@@ -310,32 +311,34 @@ def test_the_pump_tells_once_how_long_the_program_took_to_answer() -> None:
         for _, writer in (pumped.program, pumped.member):
             writer.write_eof()
         await pumped.ended()
-        (served,) = told
+        _, served = told
         assert served.first_byte_ns is not None
         assert served.first_byte_ns >= WORK_NS_MIN
 
     run(scenario)
 
 
-def test_the_pump_tells_nothing_of_a_program_that_ends_without_a_word() -> None:
+def test_the_pump_tells_no_answer_of_a_program_that_ends_without_a_word() -> None:
     async def scenario() -> None:
         told: list[Served] = []
-        pumped = await Pumped.begin(is_opener=False, timing=Timing(80, told.append))
+        pumped = await Pumped.begin(is_opener=False, timing=Timing(B, 80, told.append))
         pumped.member[1].write(b"request")
         for _, writer in (pumped.program, pumped.member):
             writer.write_eof()
         await pumped.ended()
-        assert told == []
+        assert told
+        assert all(one.is_asked and one.first_byte_ns is None for one in told)
 
     run(scenario)
 
 
 KEY = bytes(16)
+HERE = NodeId(bytes(9) + b"\x01")  # As which ::1 calls.
 
 
 @dataclass
 class Serving:
-    """The serving side on the system's own loopback, which stands for the network of the overlay; B is the caller."""
+    """The serving side on the system's own loopback, which stands for the overlay's network; HERE is the caller."""
 
     inner: InnerService
     host: str
@@ -376,10 +379,11 @@ def test_the_serving_side_times_the_program_that_is_asked_for(monkeypatch: pytes
         reader, writer = await serving.call(port)
         assert await reader.readexactly(8) == b"\0welcome"
         first, second = await serving.told.get(), await serving.told.get()
-        assert first == Served(port, first.connect_ns, None)
+        assert first == Served(HERE, first.number, port, first.connect_ns)
         assert first.connect_ns is not None
         assert second.first_byte_ns is not None
         assert second.first_byte_ns >= WORK_NS_MIN
+        assert (second.caller, second.number, second.is_asked) == (HERE, first.number, False)
         writer.close()
         program.close()
         await serving.inner.close()
@@ -394,7 +398,48 @@ def test_the_serving_side_tells_of_a_program_that_refuses(monkeypatch: pytest.Mo
             port = int(probe.getsockname()[1])
         reader, writer = await serving.call(port)
         assert await reader.read(1) == bytes((Reason.REFUSED,))
-        assert await serving.told.get() == Served(port, None, None)
+        told = await serving.told.get()
+        assert told == Served(HERE, told.number, port, None, is_over=True)
+        writer.close()
+        await serving.inner.close()
+        assert serving.told.empty()
+
+    run(scenario)
+
+
+def test_the_serving_side_tells_of_an_end_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async def scenario() -> None:
+        serving = await Serving.begin(monkeypatch)
+        program = await asyncio.start_server(leaves, "127.0.0.1", 0)
+        port = int(program.sockets[0].getsockname()[1])
+        reader, writer = await serving.call(port)
+        writer.write(b"x")
+        assert await reader.read(-1) == b"\0"
+        writer.close()
+        told = [await serving.told.get() for _ in range(3)]
+        assert [(one.is_asked, one.is_over) for one in told] == [(False, False), (True, False), (True, True)]
+        assert all(one.first_byte_ns is None for one in told)
+        program.close()
+        await serving.inner.close()
+        assert serving.told.empty()
+
+    run(scenario)
+
+
+def test_for_lack_of_a_port_here_no_program_has_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        serving = await Serving.begin(monkeypatch)
+        reader, writer = await serving.call(1)
+
+        async def fails(*_: object) -> None:
+            raise OSError(EADDRNOTAVAIL, "no port is left")
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", fails)
+        assert await reader.read(1) == bytes((Reason.REFUSED,))
         writer.close()
         await serving.inner.close()
         assert serving.told.empty()

@@ -61,7 +61,7 @@ class Three:
         return own not in self.refusing
 
     def _timed(self, own: NodeId, served: Served) -> None:
-        if served.connect_ns is not None and served.first_byte_ns is None:
+        if served.connect_ns is not None and not (served.first_byte_ns or served.is_asked or served.is_over):
             self.served.append(own)
 
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import partial
 from time import monotonic
@@ -14,6 +15,7 @@ from atoll.base.errors import UserError
 from atoll.base.ids import GroupId, NodeId
 from atoll.conduit.stack import Stack
 from atoll.conduit.stream import Service, Stream
+from atoll.node.api import call
 from atoll.node.asking import (
     ANSWER_BYTES_MAX,
     ASK_TIMEOUT_S,
@@ -27,6 +29,7 @@ from atoll.node.asking import (
     ask_health,
     ask_why,
 )
+from atoll.node.state import SOCKET_NAME
 from atoll.node.views import AilmentView, CanView, HealthView, WhyView
 from tests.process.node_world import Box, nodes, until
 
@@ -83,8 +86,7 @@ class Pair:
         del source, protocol, port
         return Failure("question")
 
-    async def explain(self, target: NodeId, tag: str, port: int) -> WhyView | Failure:
-        del port
+    async def explain(self, target: NodeId, tag: str) -> WhyView | Failure:
         self.explained.append((target, tag))
         return self.answer
 
@@ -235,6 +237,37 @@ def test_why_between_two_others_is_told_by_the_first(group: Mapping[str, Box]) -
     text = group["one"].run("why", "two", "three").out
     assert text.startswith("Told by   two: its own word")
     assert "\nPath      two -> three " in text
+
+
+def test_another_member_says_nothing_of_a_port_and_connects_to_none(group: Mapping[str, Box]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.0)
+        port = listener.getsockname()[1]
+        view = WHY
+        while view.diagnosis is None:  # Other tests asked it much.
+            said = group["one"].run("why", "two", f"three:{port}", "--json")
+            view = msgspec.json.decode(said.out, type=WhyView) if said.status == 0 else WHY
+        assert f"port {port} of three: ask on two: atoll why three:{port}" in view.diagnosis.unknown
+        assert not any(str(port) in text for text in view.diagnosis.not_it)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        view = msgspec.json.decode(group["one"].run("why", f"three:{port}", "--json").out, type=WhyView)
+        assert view.diagnosis is not None
+        assert any(str(port) in text for text in view.diagnosis.not_it), "who may reach it itself is told"
+        listener.accept()[0].close()
+
+
+def test_whoever_asks_a_member_much_gets_paths_and_no_more_work_out_of_it(group: Mapping[str, Box]) -> None:
+    async def main() -> list[WhyView]:
+        async def ask(tag: str) -> WhyView:
+            params = {"source": "two", "target": "one", "tag": tag}
+            return msgspec.json.decode(await call(group["three"].state / SOCKET_NAME, "why", params), type=WhyView)
+
+        return await asyncio.gather(*(ask(tag) for tag in ("throughput", "loss")))
+
+    views = asyncio.run(main())
+    assert sum(view.diagnosis is not None for view in views) <= 1
+    assert all(view.path for view in views)
 
 
 def test_why_from_another_member_to_here_is_told_by_it(group: Mapping[str, Box]) -> None:

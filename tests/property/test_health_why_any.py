@@ -6,7 +6,7 @@ from typing import Final
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from atoll.health.why.diagnosis import Ailment, Cause, Diagnosis, Facts, HostFacts, PathFacts, ServiceFacts, diagnose
+from atoll.health.why.diagnosis import Cause, Diagnosis, Facts, Fault, HostFacts, PathFacts, ServiceFacts, diagnose
 
 CHARS_MAX: Final = 400
 NAMES: Final = st.one_of(st.sampled_from(["fra-1", "sin-1", "ash-1", ""]), st.text(max_size=600))
@@ -15,14 +15,13 @@ NUMBERS: Final = st.one_of(
     st.integers(0, 3_000_000), st.integers(0, 12_000), st.integers(), st.sampled_from([10**5000, -(10**5000), 1 << 64])
 )
 MAYBE: Final = st.none() | NUMBERS
-COMPONENTS: Final = ["cpu", "memory", "disk", "loop", "nic", "clock", "link:sin-1", "link:ash-1", "answers:sin-1"]
+COMPONENTS: Final = ["cpu", "memory", "disk", "loop", "net", "link:sin-1", "link:ash-1", "answers:sin-1"]
 AILMENTS: Final = st.builds(
-    Ailment,
+    Fault,
     st.sampled_from(COMPONENTS) | st.text(),
     st.sampled_from(["stutter", "slow", "failed"]) | st.text(),
     NUMBERS,
     NUMBERS,
-    TEXTS,
 )
 HOSTS: Final = st.builds(HostFacts, NAMES, *[MAYBE] * 14, st.lists(AILMENTS, max_size=4).map(tuple))
 PATHS: Final = st.builds(
@@ -46,7 +45,6 @@ PATHS: Final = st.builds(
     cause=TEXTS,
     forced=TEXTS,
     carrier=st.sampled_from(["udp", "tcp"]) | TEXTS,
-    behind_nat=st.none() | st.booleans(),
     mtu=MAYBE,
     mtu_most=NUMBERS,
     large_lost=st.none() | st.booleans(),

@@ -176,6 +176,7 @@ def test_why_names_what_is_slow_what_is_not_and_what_is_not_known() -> None:
         candidates=(),
         history=(),
         next="A path that is clearly better is taken.",
+        hearsay=("ash-1 says: round trip 300 ms, usually 90 ms",),
         diagnosis=DiagnosisView(
             symptom="round trip 250 ms, usually 168 ms",
             findings=(
@@ -200,6 +201,7 @@ def test_why_names_what_is_slow_what_is_not_and_what_is_not_known() -> None:
         "Taken     start; direct ok, 250.0 ms\n"
         "Not it    MTU: packets of 1408 bytes pass; clock of sin-1: 3 ms from this one; loss: 0 % of the packets\n"
         "Unknown   memory of sin-1: it did not say\n"
+        "Others    ash-1 says: round trip 300 ms, usually 90 ms\n"
         "Next      on sin-1 run: top\n"
         "          A path that is clearly better is taken.\n"
     )

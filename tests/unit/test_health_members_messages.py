@@ -27,8 +27,8 @@ def test_what_must_be_refused_is_a_wire_error(data: str) -> None:
 def test_more_than_the_limit_is_refused() -> None:
     one = Ailment(bytes(10), "cpu", False, 1, 1, 1)
     too_many = (
-        bytes.fromhex("934001dc") + (AILMENTS_MAX + 1).to_bytes(2) + encode_ailments(Ailments(1, (one,)))[4:] * 17
+        bytes.fromhex("94400701dc") + (AILMENTS_MAX + 1).to_bytes(2) + encode_ailments(Ailments(7, 1, (one,)))[5:] * 17
     )
     with pytest.raises(WireError):
         decode_ailments(too_many)
-    assert len(decode_ailments(encode_ailments(Ailments(1, (one,) * AILMENTS_MAX))).ailments) == AILMENTS_MAX
+    assert len(decode_ailments(encode_ailments(Ailments(7, 1, (one,) * AILMENTS_MAX))).ailments) == AILMENTS_MAX

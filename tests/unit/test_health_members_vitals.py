@@ -14,6 +14,7 @@ from atoll.health.members.vitals import (
     EARLY_NS,
     EARLY_TRIALS,
     LINK_FLOOR_NS,
+    QUIET_NS,
     REFRESH_NS,
     SLOW_NS,
     WORK_LEARNT,
@@ -211,3 +212,34 @@ def test_a_network_card_that_drops_packets_is_found_and_one_that_drops_a_few_is_
     found = node.run(12)
     assert names(found) == {(b"", "net", State.SLOW)}
     assert found[0].newest_ns == pytest.approx(900 * MILLISECOND_NS, rel=0.01)
+
+
+def test_a_path_that_was_slow_and_is_measured_no_more_is_not_slow_for_ever() -> None:
+    node = Node()
+    node.run(60)
+    node.rtt_ms = 60.0
+    node.run(15)
+    assert [of for of, _ in node.vitals.faults_of_others()] == [PEER]
+    later_ns = node.now_ns + QUIET_NS
+    found = node.vitals.found(later_ns)
+    assert (PEER, "link", State.OK) in names(found)
+    assert node.vitals.link(PEER) is None
+    assert node.vitals.faults_of_others() == []
+    assert all(one.of != PEER for one in node.vitals.found(later_ns + 10 * REFRESH_NS))
+
+
+def test_answers_that_were_slow_and_are_asked_for_no_more_are_forgotten() -> None:
+    node = Node()
+    for number in range(60):
+        node.now_ns += SECOND_NS
+        node.vitals.answered(PEER, (30 if number < 40 else 900) * MILLISECOND_NS, node.now_ns)
+    assert (PEER, "answers", State.SLOW) in names(node.vitals.found(node.now_ns))
+    assert (PEER, "answers", State.OK) in names(node.vitals.found(node.now_ns + QUIET_NS))
+    assert node.vitals.found(node.now_ns + 10 * QUIET_NS) == []
+
+
+def test_a_disk_that_was_not_measured_lately_has_no_numbers() -> None:
+    node = Node()
+    node.run(60)
+    assert node.vitals.disk(node.now_ns) is not None
+    assert node.vitals.disk(node.now_ns + QUIET_NS) is None

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from atoll.core.codec import Codec
 from atoll.health.why.diagnosis import (
     TEXT_CHARS_MAX,
-    Ailment,
     Cause,
     Diagnosis,
     Facts,
+    Fault,
     HostFacts,
     PathFacts,
     ServiceFacts,
@@ -51,7 +51,6 @@ PATH: Final = PathFacts(
     loss_in=0,
     floor_us=166_000,
     since_s=7_200,
-    behind_nat=False,
     mtu=1408,
     large_lost=False,
     others=5,
@@ -101,8 +100,8 @@ def relayed(rtt_us: int, relay: HostFacts | None = RELAY, **changes: Any) -> Fac
     return case(relay=relay, relay_name="ash-1", **{**lossy, **changes})
 
 
-def sick(component: str, percent: int = 250, state: str = "slow") -> tuple[Ailment, ...]:
-    return (Ailment(component, state, 240, percent, "history"),)
+def sick(component: str, percent: int = 250, state: str = "slow") -> tuple[Fault, ...]:
+    return (Fault(component, state, 240, percent),)
 
 
 SLOW: Final[dict[str, Any]] = {"p_rtt_us": 400_000}
@@ -154,6 +153,10 @@ TABLE: Final[dict[str, tuple[Facts, Named]]] = {
         case(p_loss_out=900, t_ailments=sick("net", 900)),
         [(Cause.LOSS, "the network card of sin-1")],
     ),
+    "loss on all ways, of which the detour follows": (
+        relayed(360_000, p_loss_out=300, p_direct_rtt_us=217_000, p_direct_state="ok", p_direct_loss_out=500),
+        [(Cause.LOSS, "path fra-1 -> ash-1 -> sin-1"), (Cause.DETOUR, "path fra-1 -> ash-1 -> sin-1")],
+    ),
     "a bad network card that loses nothing here": (case(t_ailments=sick("net", 900)), [(Cause.NOTHING, WAY)]),
     "loss on the relayed way": (relayed(171_000, p_loss_in=2_000), [(Cause.LOSS, "path sin-1 -> ash-1 -> fra-1")]),
     # Relays and carriers.
@@ -172,10 +175,10 @@ TABLE: Final[dict[str, tuple[Facts, Named]]] = {
         [(Cause.DETOUR, RELAYED)],
     ),
     "no direct way ever": (
-        relayed(171_000, p_direct_rtt_us=None, p_floor_us=None, p_direct_state="failed", p_behind_nat=True),
+        relayed(171_000, p_direct_rtt_us=None, p_floor_us=None, p_direct_state="failed"),
         [(Cause.NAT, WAY)],
     ),
-    "no direct way ever, nobody behind a NAT": (
+    "no direct way ever, and it was not given up": (
         relayed(171_000, p_direct_rtt_us=None, p_floor_us=None, p_direct_state="unknown"),
         [(Cause.NAT, WAY)],
     ),
@@ -237,7 +240,6 @@ TABLE: Final[dict[str, tuple[Facts, Named]]] = {
     "clocks apart": (case(t_clock_ahead_ms=-7_200), [(Cause.CLOCK, "sin-1")]),
     "the far clock was set": (case(t_clock_stepped_s=-40, t_clock_ahead_ms=9_000), [(Cause.CLOCK, "sin-1")]),
     "the own clock was set": (case(h_clock_stepped_s=3_600), [(Cause.CLOCK, "fra-1")]),
-    "an ailing clock": (case(t_ailments=sick("clock")), [(Cause.CLOCK, "sin-1")]),
     "slow answers of an ailing disk": (
         case(h_ailments=sick("answers:sin-1"), t_disk_us=800_000),
         [(Cause.DISK, "sin-1")],
@@ -326,7 +328,7 @@ TABLE: Final[dict[str, tuple[Facts, Named]]] = {
         case(p_state="away", p_slow_others=5, h_late_us=400_000, h_busy_share=9_900),
         [(Cause.CPU, "fra-1"), (Cause.UNKNOWN, WAY)],
     ),
-    "never connected, perhaps by a NAT": (case(p_state="connecting", there=None, p_behind_nat=True), UNEXPLAINED),
+    "never connected": (case(p_state="connecting", there=None), UNEXPLAINED),
     "degraded, and no number says why": (case(p_state="degraded", p_direct_reason="undelivered"), UNEXPLAINED),
     "degraded without a reason": (case(p_state="degraded"), UNEXPLAINED),
     "the relay's way is not measured": (relayed(0, p_rtt_us=None), [(Cause.UNKNOWN, RELAYED)]),
@@ -503,7 +505,13 @@ def test_an_ailment_is_told_with_its_age_and_depth() -> None:
 
 
 def test_an_ailment_without_an_age_is_told_without_one() -> None:
-    assert "for 0 s" not in first(case(t_ailments=(Ailment("disk", "slow"),)))
+    assert "for 0 s" not in first(case(t_ailments=(Fault("disk", "slow"),)))
+
+
+def test_packets_that_vanish_are_told_from_the_least_one_on() -> None:
+    assert first(case(p_large_lost=True, p_mtu=1280)).startswith("Packets of 1280 bytes and more vanish on the path")
+    assert first(case(p_large_lost=True, p_mtu=None)).startswith("Packets of 1280 bytes and more vanish on the path")
+    assert first(case(p_mtu=1000)).startswith("Packets of more than 1000 bytes vanish on the path")
 
 
 def test_a_fault_that_a_number_shows_is_surer_than_one_that_was_only_told() -> None:

@@ -82,13 +82,13 @@ def test_another_process_text_is_not_known(text: bytes) -> None:
 
 
 def test_what_waits_is_told_in_total() -> None:
-    assert (stalled_us(STALLED, b"some"), stalled_us(STALLED, b"full")) == (6341956740, 77)
-    assert (stalled_us(STALLED_5_4, b"some"), stalled_us(STALLED_5_4, b"full")) == (12, None)
+    assert stalled_us(STALLED) == 6341956740
+    assert stalled_us(STALLED_5_4) == 12
 
 
 @pytest.mark.parametrize("text", [b"", b"some", b"some total", b"some total=", b"some total=1.5", b"something total=1"])
 def test_another_pressure_is_not_known(text: bytes) -> None:
-    assert stalled_us(text, b"some") is None
+    assert stalled_us(text) is None
 
 
 def test_both_versions_tell_of_throttling_in_their_own_unit() -> None:
@@ -139,8 +139,8 @@ def test_without_a_group_of_the_processor_nothing_is_asked(text: bytes) -> None:
     assert throttle_files(text) == ()
 
 
-def test_damaged_and_dropped_packets_are_counted_but_not_those_of_lo() -> None:
-    assert interface_errors(HEADINGS + LO + ETH0 + ETH1_2_6) == {b"eth0": 15, b"eth1": 3}
+def test_damaged_and_dropped_packets_are_counted() -> None:
+    assert interface_errors(HEADINGS + LO + ETH0 + ETH1_2_6) == {b"lo": 20, b"eth0": 15, b"eth1": 3}
     assert interface_errors(HEADINGS) == {}
 
 
@@ -163,7 +163,6 @@ BEFORE = Sample(
     processors=(100, 0, 100, 1000, 50, 0, 0, 10),
     waiting_us=1_000,
     memory_us=2_000,
-    memory_full_us=3_000,
     io_us=4_000,
     throttled=(50, 1_000),
     errors={b"eth0": 10, b"eth1": 20},
@@ -178,7 +177,6 @@ def test_a_reading_is_the_time_between_two_samples() -> None:
         processors=(130, 5, 105, 1100, 60, 2, 3, 55),
         waiting_us=1_000 + 200_000,
         memory_us=2_000 + 20_000,
-        memory_full_us=3_000 + 2_000,
         io_us=4_000 + 2_000_000,
         throttled=(50 + 4_000_000, 1_000 + 400_000_000),
         errors={b"eth0": 11, b"eth1": 25},
@@ -189,7 +187,6 @@ def test_a_reading_is_the_time_between_two_samples() -> None:
         own_share=6_000,
         waiting_share=1_000,
         memory_share=100,
-        memory_full_share=10,
         io_share=SHARE_ONE,
         throttled_share=2_000,
         nic_errors=6,
@@ -226,7 +223,6 @@ def test_counters_that_go_back_say_nothing() -> None:
         processors=(130, 0, 100, 900, 120, 0, 0, 0),
         waiting_us=0,
         memory_us=0,
-        memory_full_us=0,
         io_us=0,
         throttled=(0, 100_001_000),
         errors={b"eth0": 0, b"eth1": 21, b"veth7": 4_000},
@@ -245,7 +241,6 @@ SAMPLES = st.builds(
     processors=st.none() | st.lists(NUMBERS, min_size=4, max_size=8).map(tuple),
     waiting_us=st.none() | NUMBERS,
     memory_us=st.none() | NUMBERS,
-    memory_full_us=st.none() | NUMBERS,
     io_us=st.none() | NUMBERS,
     throttled=st.lists(st.none() | NUMBERS, max_size=3).map(tuple),
     errors=st.none() | st.dictionaries(st.sampled_from([b"a", b"b"]), NUMBERS.map(lambda number: 40 * number)),
@@ -271,7 +266,7 @@ PIECES = st.sampled_from((*TEXTS, *BITS))
 def test_no_text_raises(text: bytes) -> None:
     processor_ticks(text)
     process_ticks(text)
-    stalled_us(text, b"some")
+    stalled_us(text)
     throttle_files(text)
     throttled_ns(text)
     interface_errors(text)
@@ -300,6 +295,7 @@ def test_a_machine_is_read_from_its_files(tmp_path: Path) -> None:
     put(tmp_path, "proc/pressure/io", STALLED)
     many = b"".join(b"veth%d: 0 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n" % number for number in range(3_000))
     put(tmp_path, "proc/net/dev", HEADINGS + ETH0 + many)
+    put(tmp_path, "sys/class/net/eth0/device/uevent", b"DRIVER=virtio_net\n")
     put(tmp_path, "proc/self/cgroup", b"0::/a/b\n")
     put(tmp_path, "sys/fs/cgroup/a/b/cpu.stat", VERSION_2_ROOT)
     put(tmp_path, "sys/fs/cgroup/a/cpu.stat", VERSION_2)
@@ -315,11 +311,68 @@ def test_a_machine_is_read_from_its_files(tmp_path: Path) -> None:
         stolen_share=2_500,
         waiting_share=0,
         memory_share=0,
-        memory_full_share=0,
         io_share=0,
         throttled_share=SHARE_ONE,
         nic_errors=1,
     )
+
+
+def dev(**dropped: int) -> bytes:
+    return HEADINGS + b"".join(
+        f"{name}: 0 0 0 {count}".encode() + b" 0" * 12 + b"\n" for name, count in dropped.items()
+    )
+
+
+def test_only_what_has_a_device_behind_it_is_a_network_card(tmp_path: Path) -> None:
+    put(tmp_path, "sys/class/net/eth0/device/vendor", b"0x1af4\n")
+    for name in ("lo", "atoll0", "br0", "veth7"):
+        put(tmp_path, f"sys/class/net/{name}/mtu", b"1500\n")
+    put(tmp_path, "proc/net/dev", dev(lo=0, eth0=0, atoll0=0, br0=0, veth7=0))
+    pressure = Pressure(tmp_path)
+    pressure.read()
+    put(tmp_path, "proc/net/dev", dev(lo=500, eth0=3, atoll0=9_000, br0=70, veth7=900))
+    assert pressure.read().nic_errors == 3
+    pressure.close()
+
+
+def test_a_card_is_looked_up_when_it_appears_and_when_it_comes_back(tmp_path: Path) -> None:
+    put(tmp_path, "sys/class/net/eth0/device/vendor", b"0x1af4\n")
+    put(tmp_path, "proc/net/dev", dev(eth0=0))
+    pressure = Pressure(tmp_path)
+    put(tmp_path, "sys/class/net/usb0/device/vendor", b"0x1af4\n")
+    for counts, found in (
+        (dev(eth0=0, usb0=0, tun0=0), None),
+        (dev(eth0=0, usb0=5, tun0=100), 5),
+        (dev(eth0=0, usb0=6, tun0=200), 1),
+        (dev(eth0=0), 0),
+    ):
+        put(tmp_path, "proc/net/dev", counts)
+        assert pressure.read().nic_errors == found
+    put(tmp_path, "sys/class/net/tun0/device/vendor", b"0x1af4\n")  # Another one, of the same name.
+    for counts, found in ((dev(eth0=0, tun0=300), 0), (dev(eth0=0, tun0=304), 4)):
+        put(tmp_path, "proc/net/dev", counts)
+        assert pressure.read().nic_errors == found
+    pressure.close()
+
+
+@pytest.mark.parametrize("told", ["sys/nothing", "sys/class/net/eth0/mtu", "sys/class/net/eno1/device/vendor"])
+def test_without_a_network_card_its_errors_are_not_known(tmp_path: Path, told: str) -> None:
+    put(tmp_path, told, b"")
+    put(tmp_path, "proc/net/dev", dev(lo=0, eth0=0))
+    pressure = Pressure(tmp_path)
+    pressure.read()
+    put(tmp_path, "proc/net/dev", dev(lo=7, eth0=7))  # A container's veth.
+    assert pressure.read().nic_errors is None
+    pressure.close()
+
+
+def test_a_device_that_may_not_be_looked_at_is_no_card(tmp_path: Path) -> None:
+    put(tmp_path, "proc/net/dev", dev(eth0=0) + dev(**{"e" * 300: 0}).removeprefix(HEADINGS))  # Too long for a name.
+    put(tmp_path, "sys/class/net/eth0/device/vendor", b"0x1af4\n")
+    pressure = Pressure(tmp_path)
+    pressure.read()
+    assert pressure.read().nic_errors == 0
+    pressure.close()
 
 
 def test_a_named_process_counts_from_its_second_read_and_not_when_it_is_gone(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_who_says_that_it_is_slow_is_kept_from_relaying_and_what_ails_us_is_told
     for plan in (two, three):
         control.handle(SessionUp(plan.member.node, 1), NOW_NS)
     said = encode_ailments(
-        Ailments(1, (Ailment(two.member.node, "cpu", failed=False, age_s=7, usual_us=1000, newest_us=4000),))
+        Ailments(7, 1, (Ailment(two.member.node, "cpu", failed=False, age_s=7, usual_us=1000, newest_us=4000),))
     )
     effects = list(control.handle(ControlReceived(two.member.node, DIRECT, said), NOW_NS + 1))
     assert [effect.what for effect in effects if isinstance(effect, HealthNotice)] == ["cpu"]
@@ -296,6 +296,9 @@ def test_who_says_that_it_is_slow_is_kept_from_relaying_and_what_ails_us_is_told
     assert restored.bulletin.health(two.member.node) == control.bulletin.health(two.member.node)
     assert restored.snapshot() == control.snapshot()
     assert control.deadline_ns is not None
+    assert control.bulletin.linked
+    effects = list(control.handle(NicRestarted(), NOW_NS + 3))
+    assert not control.bulletin.linked, "the sessions went with the device"
     later_ns = NOW_NS + 100 * SECOND_NS
     control.handle(Tick(), later_ns)
     assert not control.bulletin.health(two.member.node).shunned, "it was not said again"

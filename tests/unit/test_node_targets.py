@@ -52,7 +52,7 @@ def say(control: Control, now_ns: int, index: int, *whats: str, of: int | None =
     """Let a member say what is slow, of itself or of another."""
     about = node_of(index if of is None else of)
     told = tuple(Ailment(about, what, False, 6, 1_000, 90_000) for what in whats)
-    control.bulletin.handle(HealthReceived(node_of(index), encode_ailments(Ailments(1, told))), now_ns)
+    control.bulletin.handle(HealthReceived(node_of(index), encode_ailments(Ailments(7, 1, told))), now_ns)
 
 
 def find(control: Control, now_ns: int, index: int, what: str) -> None:

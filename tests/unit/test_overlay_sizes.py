@@ -140,6 +140,52 @@ def test_a_way_that_nobody_used_can_be_asked_and_is_bounded_as_well() -> None:
     assert len(sizes.ways) == WAYS_MAX
 
 
+def nodes(count: int) -> list[bytes]:
+    return [number.to_bytes(10, "big") for number in range(count)]
+
+
+def test_questions_never_take_the_room_of_ways_with_traffic() -> None:
+    sizes, members = Sizes(), nodes(WAYS_MAX + 1)
+    for node in members[:-1]:
+        sizes.ask(node, DIRECT, 0)
+    assert sizes.use(NODE, (DIRECT,), 0) == []
+    assert len(sizes.ways) == WAYS_MAX
+    probes = [one for one in sizes.tick(0) if isinstance(one, ProbeSize) and one.node == NODE]
+    assert sizes.passed(NODE, probes[0].token) == [SetSize(NODE, DIRECT, LARGEST_BYTES)]
+    for node in members:
+        sizes.ask(node, RELAY, SECOND_NS)
+    assert sizes.known(NODE, DIRECT)[0] == LARGEST_BYTES, "questions drive out only each other"
+    assert len(sizes.ways) == WAYS_MAX
+
+
+def test_what_was_found_longest_ago_gives_way_first_and_nothing_that_is_under_way() -> None:
+    sizes, (first, second, *rest) = Sizes(), nodes(WAYS_MAX)
+    for at_ns, node in ((0, first), (1, second)):
+        sizes.ask(node, DIRECT, at_ns)
+        probe = next(one for one in sizes.tick(at_ns) if isinstance(one, ProbeSize) and one.node == node)
+        sizes.passed(node, probe.token)
+    for number in range(1, TRIES + 1):
+        sizes.tick(1 + number * TRY_NS)
+    for node in rest:
+        sizes.ask(node, DIRECT, 9 * SECOND_NS)
+    assert (sizes.known(first, DIRECT), sizes.known(second, DIRECT)) == ((LARGEST_BYTES, False, False),) * 2
+    assert sizes.use(NODE, (DIRECT,), 9 * SECOND_NS) == [SetSize(first, DIRECT, BASE_BYTES)], "the device knows it"
+    assert sizes.known(first, DIRECT) == (BASE_BYTES, None, False)
+    assert sizes.ask(NODE, RELAY, 9 * SECOND_NS) == [SetSize(second, DIRECT, BASE_BYTES)]
+    assert {node + DIRECT for node in rest} <= sizes.ways.keys(), "somebody waits for these"
+
+
+def test_a_way_takes_the_room_of_the_one_that_it_follows() -> None:
+    sizes = Sizes()
+    for node in nodes(WAYS_MAX):
+        sizes.use(node, (DIRECT,), 0)
+    assert sizes.use(NODE, (DIRECT,), 0) == [], "all are in use"
+    assert NODE + DIRECT not in sizes.ways
+    sizes.use(nodes(1)[0], (RELAY,), 0)
+    assert nodes(1)[0] + RELAY in sizes.ways
+    assert len(sizes.ways) == WAYS_MAX
+
+
 def test_a_way_without_traffic_is_not_asked_and_what_was_found_stays() -> None:
     link = Link(9000)
     link.run(2 * SECOND_NS)
@@ -150,6 +196,9 @@ def test_a_way_without_traffic_is_not_asked_and_what_was_found_stays() -> None:
     link.sent.clear()
     link.run(SECOND_NS)
     assert link.sent == [LARGEST_BYTES]
+    due_ns = link.sizes.deadline_ns
+    link.sizes.use(NODE, (DIRECT,), link.now_ns)
+    assert link.sizes.deadline_ns == due_ns, "it is in use already"
 
 
 def test_each_way_has_a_size_of_its_own() -> None:
@@ -187,3 +236,14 @@ def test_a_way_that_began_anew_carries_the_base_until_more_is_found() -> None:
     link.sent.clear()
     link.run(RAISE_NS)
     assert link.sent == [], "nobody uses it"
+
+
+def test_a_way_that_begins_anew_while_somebody_asks_is_not_used_for_that() -> None:
+    link = Link(9000)
+    link.sizes.use(NODE, (), 0)
+    link.sizes.ask(NODE, DIRECT, link.now_ns)
+    link.perform(link.sizes.tick(link.now_ns))
+    link.perform(link.sizes.began_anew(NODE, DIRECT, link.now_ns))
+    link.run(2 * SECOND_NS)
+    assert link.sizes.known(NODE, DIRECT) == (LARGEST_BYTES, False, False), "who asked is answered all the same"
+    assert link.sizes.deadline_ns == NEVER_NS

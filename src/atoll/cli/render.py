@@ -161,6 +161,8 @@ def why(view: WhyView) -> str:
         for label, texts in (("Not it", found.not_it), ("Unknown", found.unknown)):
             wrapped = textwrap.wrap("; ".join(texts), _WIDTH, break_long_words=False, break_on_hyphens=False)
             lines += [f"{label if not at else '':<10}{text}" for at, text in enumerate(wrapped)]
+    for at, text in enumerate(view.hearsay):
+        lines.append(f"{'Others' if not at else '':<10}{text}")
     label = "Next"
     for text in dict.fromkeys(
         (*(one.next for one in (() if found is None else found.findings) if one.next), view.next)

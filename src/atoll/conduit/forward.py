@@ -289,17 +289,21 @@ class TcpService:
         if service.port == 0 or not self._allow(stream.node, "tcp", service.port):
             stream.refuse(Reason.FORBIDDEN)
             return
-        timing = Timing(service.port, self._timed)
+        timing = Timing(stream.node, service.port, self._timed)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(LOOPBACK, service.port, limit=READ_BYTES_MAX)
-        except (OSError, TimeoutError):
-            timing.refused()
+        except OSError as error:
+            if isinstance(error, ConnectionError | TimeoutError):  # Else it is ours: no file is left, say.
+                timing.refused()
             stream.refuse(Reason.REFUSED)
             return
         timing.connected()
-        stream.accept()
-        await splice(stream, reader, writer, timing=timing)
+        try:
+            stream.accept()
+            await splice(stream, reader, writer, timing=timing)
+        finally:
+            timing.ended()
 
 
 async def splice(
@@ -337,6 +341,8 @@ async def _copy_up(stream: FarEnd, reader: asyncio.StreamReader, first: bytes, t
         if note is not None and not note():
             note = None
         await stream.write(data)
+    if timing is not None:
+        timing.ended()
     stream.write_end()
 
 
@@ -349,5 +355,5 @@ async def _copy_down(stream: FarEnd, writer: asyncio.StreamWriter, timing: Timin
         await writer.drain()
     if writer.can_write_eof():
         writer.write_eof()
-    if note is not None:
-        note()
+    if timing is not None:
+        timing.handed_end()

@@ -405,7 +405,10 @@ class InnerService:
                     caller.write_end()
                 return
             near, timing = dialled
-            await self._pump.splice(near, caller, _ACCEPTED, timing)
+            try:
+                await self._pump.splice(near, caller, _ACCEPTED, timing)
+            finally:
+                timing.ended()
         except (BrokenStreamError, TimeoutError):
             pass  # The member went away, or never said what it wanted.
         finally:
@@ -428,22 +431,22 @@ class InnerService:
             return Reason.FORBIDDEN
         _prepared(caller.socket)
         _tag(caller.socket, opening.tag)
-        return await _dialled(opening.port, self._timed)
+        return await _dialled(opening.port, Timing(caller.node, opening.port, self._timed))
 
 
-async def _dialled(port: int, timed: Timed) -> tuple[socket.socket, Timing] | Reason:
+async def _dialled(port: int, timing: Timing) -> tuple[socket.socket, Timing] | Reason:
     try:
         near = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError:
         return Reason.LIMIT
-    timing = Timing(port, timed)
     try:
         near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             await asyncio.get_running_loop().sock_connect(near, (_LOOPBACK, port))
-    except (OSError, TimeoutError):
+    except OSError as error:
         near.close()
-        timing.refused()
+        if isinstance(error, ConnectionError | TimeoutError):  # Else it is ours: no port is left, say.
+            timing.refused()
         return Reason.REFUSED
     except BaseException:
         near.close()

@@ -201,6 +201,8 @@ class Pump:
         if first:
             await far.write(first)
         await self._copy(near, far.socket, None if timing is None else timing.answered)
+        if timing is not None:
+            timing.ended()
         far.socket.shutdown(socket.SHUT_WR)
 
     async def _copy_down(self, far: InnerConnection, near: socket.socket, timing: Timing | None) -> None:
@@ -209,7 +211,7 @@ class Pump:
         far.check()
         near.shutdown(socket.SHUT_WR)
         if timing is not None:
-            timing.handed()
+            timing.handed_end()
 
     async def _copy(self, source: socket.socket, target: socket.socket, note: Callable[[], bool] | None) -> None:
         """Copy to the end of ``source``; ``note`` each chunk for as long as that returns True."""

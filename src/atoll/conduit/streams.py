@@ -78,6 +78,11 @@ class StreamHost:
         """Connections in both roles."""
         return len(self._connections)
 
+    def stands(self, node: NodeId, tag: int) -> bool:
+        """Return whether a stream to a member would begin without a handshake."""
+        connection = self._outgoing.get((node, tag))
+        return connection is not None and connection.is_established
+
     def open(self, node: NodeId, tag: int, service: Service) -> Stream:
         """Open a stream to a member, over the connection in use or a new one; write to it at once.
 

@@ -60,6 +60,8 @@ COUNTED_NS: Final = 100 * MILLISECOND_NS
 class Cause(Tuple, frozen=True):
     """Why a component's state is what it is, in numbers.
 
+    Not the ``Cause`` of ``why/facts.py``: that is what makes a path slow, one of a list.
+
     Attributes:
         by: What speaks against it (``history``, ``peers``, ``specification``) or for it (``busy``, ``common``,
             ``doubt``).

@@ -66,9 +66,9 @@ class Sample:
         own_ns: Processor time of this process.
         named_ns: Processor time of others, by process.
         processors: As ``processor_ticks``.
-        waiting_us: Time in which a task waited for a processor, since boot; likewise the next three.
+        waiting_us: Time in which a task waited for a processor, since boot; likewise the next two.
         throttled: Of each control group, ns.
-        errors: As ``interface_errors``.
+        errors: As ``interface_errors``, of those with a device behind them; None as well where there is none.
     """
 
     at_ns: int
@@ -77,7 +77,6 @@ class Sample:
     processors: tuple[int, ...] | None = None
     waiting_us: int | None = None
     memory_us: int | None = None
-    memory_full_us: int | None = None
     io_us: int | None = None
     throttled: tuple[int | None, ...] = ()
     errors: Mapping[bytes, int] | None = None
@@ -93,11 +92,14 @@ class Pressure:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._proc: Final = root / "proc"
+        self._net: Final = root / "sys" / "class" / "net"
         self._before: Sample | None = None
         self._named: Final[dict[int, int]] = {}  # Process to its open file, which never becomes another process's.
         self._stat: Final = _opened(self._proc / "stat")
         self._stalls: Final = tuple(_opened(self._proc / "pressure" / name) for name in ("cpu", "memory", "io"))
         self._interfaces: Final = _opened(self._proc / "net" / "dev")
+        self._cards: dict[bytes, bool] = {}  # Of each interface that was there at the last look, whether it is one.
+        self._card_errors()  # The first look is the dear one, with thousands of interfaces some milliseconds.
         itself = _opened(self._proc / "self" / "cgroup")
         groups = [_opened(root / name) for name in throttle_files(_text(itself))]
         _close(itself)
@@ -137,13 +139,28 @@ class Pressure:
             own_ns=time.process_time_ns(),
             named_ns=self._named_ns(named),
             processors=processor_ticks(_text(self._stat)),
-            waiting_us=stalled_us(cpu, b"some"),
-            memory_us=stalled_us(memory, b"some"),
-            memory_full_us=stalled_us(memory, b"full"),
-            io_us=stalled_us(io, b"some"),
+            waiting_us=stalled_us(cpu),
+            memory_us=stalled_us(memory),
+            io_us=stalled_us(io),
             throttled=tuple(throttled_ns(_text(group)) for group in self._groups),
-            errors=interface_errors(_long_text(self._interfaces)),
+            errors=self._card_errors(),
         )
+
+    def _card_errors(self) -> dict[bytes, int] | None:
+        """Return the errors of the interfaces that have a device behind them; None: there are none, or it is not told.
+
+        What a TUN device, a bridge or a veth drops, some program of this machine did not take, and the network is well.
+        Each is looked up when it appears, and so again when it comes back.
+        """
+        errors = interface_errors(_long_text(self._interfaces)) or {}
+        before = self._cards
+        self._cards = {name: before[name] if name in before else self._is_card(name) for name in errors}
+        return {name: count for name, count in errors.items() if self._cards[name]} or None
+
+    def _is_card(self, name: bytes) -> bool:
+        with suppress(OSError):  # Not for us: not known.
+            return (self._net / os.fsdecode(name) / "device").exists()
+        return False
 
     def _named_ns(self, named: Collection[int]) -> dict[int, int]:
         for pid in self._named.keys() - set(named):
@@ -178,7 +195,6 @@ def reading_between(before: Sample, after: Sample) -> Reading:
         own_share=min(_FIGURE_MAX, max(0, own_ns) * SHARE_ONE // span_ns),
         waiting_share=_share(before.waiting_us, after.waiting_us, span_us),
         memory_share=_share(before.memory_us, after.memory_us, span_us),
-        memory_full_share=_share(before.memory_full_us, after.memory_full_us, span_us),
         io_share=_share(before.io_us, after.io_us, span_us),
         throttled_share=max(held_up, default=None),
         nic_errors=_new_errors(before.errors, after.errors),
@@ -202,16 +218,11 @@ def process_ticks(text: bytes) -> int | None:
     return None if user is None or system is None else user + system
 
 
-def stalled_us(text: bytes, kind: bytes) -> int | None:
-    """Return how long tasks waited since boot, us; of the text of a file below ``/proc/pressure``.
-
-    Args:
-        text: As it was read.
-        kind: ``some`` of what was to be done waited, or the ``full`` of it.
-    """
+def stalled_us(text: bytes) -> int | None:
+    """Return how long at least one task waited since boot, us; of the text of a file below ``/proc/pressure``."""
     for line in text.splitlines():
         words = line.split()
-        if words[:1] == [kind]:
+        if words[:1] == [b"some"]:
             return next((_number(word[6:]) for word in words if word.startswith(b"total=")), None)
     return None
 
@@ -255,7 +266,7 @@ def throttled_ns(text: bytes) -> int | None:
 
 
 def interface_errors(text: bytes) -> dict[bytes, int] | None:
-    """Return how many packets each interface but ``lo`` dropped or found damaged; of the text of ``/proc/net/dev``."""
+    """Return how many packets each interface dropped or found damaged; of the text of ``/proc/net/dev``."""
     if not text.startswith(b"Inter-"):
         return None
     found: dict[bytes, int] = {}
@@ -267,7 +278,6 @@ def interface_errors(text: bytes) -> dict[bytes, int] | None:
         if not name or len(known) < len(_ERRORS):
             return None
         found[name.strip()] = sum(known)
-    found.pop(b"lo", None)
     return found
 
 

@@ -2,7 +2,7 @@
 """How long a fixed small piece of work takes: what a machine that became slower, or is taken away, shows first."""
 
 from hashlib import blake2b
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter_ns
 from typing import Final
 
 from atoll.base.units import KIB
@@ -15,19 +15,17 @@ _ROUNDS: Final = 128
 _PIECE: Final = bytes(KIB)
 
 
-def work_ns() -> tuple[int, int]:
+def work_ns() -> int:
     """Hash 128 KiB, the same each time: about 100 us. Blocks.
 
     BLAKE2 and not SHA-256, because no processor has it in hardware: so the time says what other work takes there.
 
     Returns:
-        Time that passed, and processor time that this thread was given, ns. If both grew, the processor is slower than
-        it was; if only the first did, something else ran in its place.
+        Time that passed, ns. It grows when the processor is slower than it was, and when something else ran in between.
     """
-    began_ns, given_ns = perf_counter_ns(), thread_time_ns()
+    began_ns = perf_counter_ns()
     digest = blake2b()
     for _ in range(_ROUNDS):
         digest.update(_PIECE)
     digest.digest()
-    given_ns = thread_time_ns() - given_ns
-    return perf_counter_ns() - began_ns, given_ns
+    return perf_counter_ns() - began_ns

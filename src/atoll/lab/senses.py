@@ -127,7 +127,6 @@ class Senses:
             own_share=_share(0.02),
             waiting_share=_share(0.9 if machine.queued_ns else 0.01),
             memory_share=_share(machine.memory),
-            memory_full_share=_share(machine.memory / 2),
             io_share=_share(0.01),
             throttled_share=0,
         )

@@ -62,10 +62,10 @@ NUMBER_MAX: Final = 1e12  # Limit. In any unit of an answer; a number is shown w
 class Question(msgspec.Struct, frozen=True):
     """What one member asks another.
 
-    "why": its path to ``target``, a node id in hex, for ``tag``, a policy tag's name, and ``port`` there unless 0.
-    "can": whether ``target`` may reach its ``port`` by ``tag``, which is "tcp" or "udp". "tcp": the key by which the
-    asker may open connections over kernel TCP; ``target`` is the asked member itself, as it is for "health": how its
-    machine is, and its ``port`` unless 0.
+    "why": its path to ``target``, a node id in hex, for ``tag``, a policy tag's name. "can": whether ``target`` may
+    reach its ``port`` by ``tag``, which is "tcp" or "udp". "tcp": the key by which the asker may open connections over
+    kernel TCP; ``target`` is the asked member itself, as it is for "health": how its machine is, and its ``port``
+    unless 0.
     """
 
     ask: str
@@ -100,8 +100,8 @@ class KeyTold(msgspec.Struct, frozen=True):
 Offer = Callable[[NodeId], Awaitable[bytes | None]]
 """Accept connections over kernel TCP from now on; return the key for a member, or None: it cannot be done here."""
 
-Explain = Callable[[NodeId, str, int], Awaitable[WhyView | Failure]]
-"""Explain this node's path to a member (id, name of the tag, port or 0)."""
+Explain = Callable[[NodeId, str], Awaitable[WhyView | Failure]]
+"""Explain this node's path to a member (id, name of the tag)."""
 
 Tell = Callable[[NodeId, int], Awaitable[HealthView]]
 """Say how this machine is, and a port of it unless 0, to a member (id, port)."""
@@ -153,10 +153,15 @@ def decode_answer(data: bytes) -> WhyView | CanView | KeyTold | HealthView | Fai
     why = answer.why
     if why is None or why.schema != WHY_SCHEMA:
         raise WireError("answer")
-    if len(why.path) > MEMBERS_MAX or len(why.candidates) > WAYS_MAX or len(why.history) > CHANGES_MAX:
+    if (
+        len(why.path) > MEMBERS_MAX
+        or len(why.candidates) > WAYS_MAX
+        or len(why.history) > CHANGES_MAX
+        or len(why.hearsay) > TEXTS_MAX
+    ):
         raise WireError("answer size")
     parts: tuple[msgspec.Struct, ...] = (why, *why.candidates, *why.history)
-    texts = why.path
+    texts = (*why.path, *why.hearsay)
     if (found := why.diagnosis) is not None:
         texts = (*texts, *found.not_it, *found.unknown)
         parts = (*parts, found, *found.findings)
@@ -223,14 +228,14 @@ class Asked:
     standing: str
 
 
-async def ask_why(streams: StreamHost, member: NodeId, asked: Asked, port: int = 0) -> WhyView:
-    """Ask a member why its packets go the way they go, and a port of the target, unless 0; wait at most ASK_TIMEOUT_S.
+async def ask_why(streams: StreamHost, member: NodeId, asked: Asked) -> WhyView:
+    """Ask a member why its packets go the way they go; wait at most ASK_TIMEOUT_S.
 
     Raises:
         UserError: A208, it speaks another version; A210, it knows no such member; A405, it refused; A406, no answer.
         LimitError: This node has no more streams.
     """
-    answer = await _answered(streams, member, Question("why", asked.target.hex(), asked.tag, port), asked)
+    answer = await _answered(streams, member, Question("why", asked.target.hex(), asked.tag), asked)
     match answer:
         case WhyView():
             told = {"source": asked.source, "target": asked.target_name, "tag": asked.tag, "told_by": asked.source}
@@ -428,7 +433,7 @@ class Answerer:
         if question.ask == "health":
             return Answer(health=await self._doors.tell(asker, question.port))
         answer = (
-            await self._doors.explain(target, question.tag, question.port)
+            await self._doors.explain(target, question.tag)
             if question.ask == "why"
             else self._doors.permit(target, question.tag, question.port)
         )

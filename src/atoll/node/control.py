@@ -137,7 +137,7 @@ class Control:
         self.mesh: Final = mesh
         self.group: Final = group
         self.guests: Final = Guests.create(group.own.node) if guests is None else guests
-        self.bulletin: Final = Bulletin.create(group.own.node) if bulletin is None else bulletin
+        self.bulletin: Final = Bulletin.create(group.own.node, mesh.config.boot) if bulletin is None else bulletin
         self.admitted: dict[bytes, Admitted] = {}
         self._opened: dict[bytes, bytes] = {}  # Gateways that the packet device was told of, and what opens them.
         self._served: dict[bytes, bytes] = {}  # Guests that it was told of, and their gateways.
@@ -174,7 +174,8 @@ class Control:
                 unlinked = [*self.mesh.handle(event, now_ns), *self._group(PeerUnlinked(node), now_ns)]
                 return [*unlinked, *self._guests(event, now_ns), *self._health(Unlinked(node), now_ns)]
             case NicRestarted():
-                return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns)]
+                gone = [effect for node in self.bulletin.linked for effect in self._health(Unlinked(node), now_ns)]
+                return [*self._admissions(), *self.mesh.handle(event, now_ns), *self._guests(event, now_ns), *gone]
             case GuestUp() | GuestDown():
                 return self._guests(event, now_ns)
             case Found():

@@ -14,9 +14,9 @@ import msgspec
 
 from atoll.base.errors import LimitError
 from atoll.base.ids import DIRECT, NodeId
-from atoll.base.units import MICROSECOND_NS
+from atoll.base.units import MICROSECOND_NS, SECOND_NS
 from atoll.health.why.diagnosis import diagnose
-from atoll.health.why.facts import Ailment, Facts, Finding, HostFacts, ServiceFacts
+from atoll.health.why.facts import Facts, Fault, Finding, HostFacts, ServiceFacts
 from atoll.node.asking import ask_health
 from atoll.node.facts import Standpoint, host_facts, path_facts
 from atoll.node.reporting import name_of
@@ -30,6 +30,8 @@ WAIT_S: Final = 2.5  # Limit. For the others' answers; the command line waits fo
 SIZES_S: Final = 1.5  # For three tries of each size.
 SIZES_STEP_S: Final = 0.1
 CONNECT_S: Final = 1.0  # For our own connection to our own program.
+KEPT_NS: Final = 5 * SECOND_NS  # What was found for one member is told to others for so long.
+GAP_NS: Final = SECOND_NS  # Limit. Between two diagnoses for members.
 NS_PER_MS: Final = 1_000_000
 US_PER_MS: Final = 1000
 
@@ -46,9 +48,43 @@ class Diagnostics:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._told: dict[tuple[NodeId, int], tuple[int, DiagnosisView]] = {}  # To members: when, what.
+        self._finding: asyncio.Future[DiagnosisView] | None = None  # The one for a member that is under way.
+        self._found_ns: int | None = None  # When the last one for a member began.
 
-    async def diagnose(self, target: NodeId, tag: int, port: int) -> DiagnosisView:
-        """Find out why it is slow from here to a member, and to a port of it unless 0; takes up to WAIT_S."""
+    async def diagnose_for_member(self, target: NodeId, tag: int) -> DiagnosisView | None:
+        """Find it out because a member asks; None: too much was asked of this node lately.
+
+        A question here makes questions to others, who count them as ours. So what was found is kept for a while, one
+        is found out at a time, and at most one a second, whoever asks. Ports are left out: the far member would judge
+        us, and not who asks.
+        """
+        clock = self._node.plan.clock
+        now_ns, key = clock.monotonic_ns(), (target, tag)
+        told = self._told.get(key)
+        if told is not None and now_ns - told[0] < KEPT_NS:
+            return told[1]
+        if self._finding is not None or (self._found_ns is not None and now_ns - self._found_ns < GAP_NS):
+            return None
+        self._found_ns = now_ns
+        self._finding = asyncio.ensure_future(self.diagnose(target, tag, 0, is_own=False))
+        try:
+            view = await self._finding
+        finally:
+            self._finding = None
+        self._told = {one: kept for one, kept in self._told.items() if now_ns - kept[0] < KEPT_NS}
+        self._told[key] = now_ns, view
+        return view
+
+    async def diagnose(self, target: NodeId, tag: int, port: int, *, is_own: bool = True) -> DiagnosisView:
+        """Find out why it is slow from here to a member, and to a port of it unless 0; takes up to WAIT_S.
+
+        Args:
+            target: The member.
+            tag: Of the packets.
+            port: Of the member; 0: none.
+            is_own: Whether somebody here asks; what others make us measure teaches us nothing.
+        """
         node, clock = self._node, self._node.plan.clock
         around = node.around()
         report = around.control.mesh.peer_report(target, around.now_ns)
@@ -56,8 +92,8 @@ class Diagnostics:
         relay = NodeId(DIRECT if explanation is None else explanation.chosen)
         reached = report is not None and report.state in {"ok", "degraded"}
         (there, service), (between, _), _ = await asyncio.gather(
-            self._asked(target, port) if reached else _nobody(),
-            self._asked(relay, 0) if relay else _nobody(),
+            self._asked(target, port, is_own=is_own) if reached else _nobody(),
+            self._asked(relay, 0, is_own=is_own) if relay else _nobody(),
             self._sizes(target) if reached else _nothing(),
         )
         now_ns, vitals = clock.monotonic_ns(), node.senses.vitals
@@ -98,15 +134,14 @@ class Diagnostics:
 
     def _here(self) -> HostFacts:
         around = self._node.around()
-        return host_facts(
-            around.control.group.own.name, self._node.senses.vitals, around.now_ns, around.clock_stepped_s
-        )
+        return host_facts(around.control, self._node.senses.vitals, around.now_ns, around.clock_stepped_s)
 
     async def _asked(
-        self, member: NodeId, port: int
+        self, member: NodeId, port: int, *, is_own: bool
     ) -> "tuple[tuple[HostFacts, HealthView] | None, ServiceFacts | None]":
         clock = self._node.plan.clock
         before_ms, asked_ns = clock.wall_ns() // NS_PER_MS, clock.monotonic_ns()
+        teaches = is_own and not port and self._node.stack.streams.stands(member, 0)
         view: HealthView | None = None
         with suppress(TimeoutError, LimitError):
             async with asyncio.timeout(WAIT_S):
@@ -115,8 +150,9 @@ class Diagnostics:
             return None, ServiceFacts(port=port) if port else None
         now_ns = clock.monotonic_ns()
         report = self._node.control.mesh.peer_report(member, now_ns)
-        rtt_ns = (0 if report is None else report.rtt_us or 0) * MICROSECOND_NS
-        self._node.senses.vitals.answered(member, max(1, now_ns - asked_ns - rtt_ns), now_ns)
+        if teaches and report is not None and report.rtt_us is not None:
+            beyond_ns = now_ns - asked_ns - report.rtt_us * MICROSECOND_NS
+            self._node.senses.vitals.answered(member, max(1, beyond_ns), now_ns)
         middle_ms = (before_ms + clock.wall_ns() // NS_PER_MS) // 2
         host = facts_told(name_of(self._node.control, member), view, middle_ms)
         return (host, view), _service_told(port, view.service)
@@ -182,7 +218,7 @@ def facts_told(name: str, view: HealthView, own_wall_ms: int) -> HostFacts:
     return HostFacts(
         **{name: getattr(view, name) for name in sorted(_SHARED)},
         name=name,
-        ailments=tuple(Ailment(one.component, one.state, one.since_s, one.slower_percent) for one in view.ailments),
+        ailments=tuple(Fault(one.component, one.state, one.since_s, one.slower_percent) for one in view.ailments),
         clock_ahead_ms=None if view.wall_ms is None else view.wall_ms - own_wall_ms,
     )
 

@@ -13,7 +13,7 @@ from atoll.base.units import MICROSECOND_NS, SECOND_NS
 from atoll.health.members.vitals import Vitals
 from atoll.health.model import State
 from atoll.health.watch import Standing
-from atoll.health.why.facts import Ailment, HostFacts, PathFacts
+from atoll.health.why.facts import Fault, HostFacts, PathFacts
 from atoll.node.control import Control
 from atoll.node.reporting import name_of
 from atoll.overlay.evidence import CandidateReport
@@ -32,6 +32,7 @@ class Paths:
 
     def __init__(self) -> None:
         self._heard: dict[bytes, int] = {}  # When each direct path was heard, as of the last look.
+        self._members: tuple[bytes, ...] = ()
 
     def look(self, mesh: Mesh, vitals: Vitals, now_ns: int) -> None:
         """Hand over what is new."""
@@ -44,25 +45,28 @@ class Paths:
             report = mesh.peer_report(node, now_ns)
             if report is not None and report.rtt_us is not None and report.state != "away":
                 vitals.travelled(node, report.rtt_us)
-        for node in self._heard.keys() - set(members):
-            del self._heard[node]
+        for node in [node for node in self._members if node not in members]:
+            self._heard.pop(node, None)
             vitals.forget(node)
+        self._members = members
 
 
-def host_facts(name: str, vitals: Vitals, now_ns: int, clock_stepped_s: int = 0) -> HostFacts:
-    """Return what this node says of its own machine.
+def host_facts(control: Control, vitals: Vitals, now_ns: int, clock_stepped_s: int = 0) -> HostFacts:
+    """Return what a node says of its own machine, and what it finds slow of the others.
 
     Args:
-        name: Its name.
+        control: Its machines.
         vitals: What it measures.
         now_ns: Monotonic time.
         clock_stepped_s: How far its wall clock was set lately.
     """
     reading = vitals.reading
     standings = {standing.component: standing for standing in vitals.standings()}
-    loop, work, disk = (standings.get(name) for name in ("loop", "work", "disk"))
+    loop, work, disk = standings.get("loop"), standings.get("work"), vitals.disk(now_ns)
+    ill = [(one.component, one) for one in standings.values() if one.state in _ILL]
+    ill += [(f"{one.component.partition(':')[0]}:{name_of(control, of)}", one) for of, one in vitals.faults_of_others()]
     return HostFacts(
-        name=name,
+        name=control.group.own.name,
         busy_share=None if reading is None else reading.busy_share,
         stolen_share=None if reading is None else _sum(reading.stolen_share, reading.throttled_share),
         own_share=None if reading is None else reading.own_share,
@@ -76,13 +80,13 @@ def host_facts(name: str, vitals: Vitals, now_ns: int, clock_stepped_s: int = 0)
         disk_us=_newest_us(disk),
         disk_usual_us=_usual_us(disk),
         clock_stepped_s=clock_stepped_s,
-        ailments=tuple(_ailment(one, now_ns) for one in standings.values() if one.state in _ILL),
+        ailments=tuple(_fault(name, one, now_ns) for name, one in ill),
     )
 
 
-def _ailment(standing: Standing, now_ns: int) -> Ailment:
-    return Ailment(
-        component=standing.component,
+def _fault(name: str, standing: Standing, now_ns: int) -> Fault:
+    return Fault(
+        component=name,
         state=standing.state.value,
         since_s=max(0, now_ns - standing.since_ns) // SECOND_NS,
         slower_percent=100 * standing.newest_ns // max(1, standing.usual_ns),

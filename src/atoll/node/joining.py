@@ -18,7 +18,7 @@ from atoll.group.events import GroupReceived, PeerLinked, PeerUnlinked, SendGrou
 from atoll.group.identity import Identity, join_proof
 from atoll.group.invite import Invitation, invite_exchange_secret, invite_public_key
 from atoll.group.join import Joined, JoinFailed, Joining, JoiningInput, JoinOptions
-from atoll.node.service import started
+from atoll.node.device import started
 from atoll.overlay.orders import SendControl
 from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
 

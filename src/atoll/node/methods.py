@@ -237,7 +237,8 @@ class Methods:
             report = self._node.control.mesh.peer_report(member, self._node.around().now_ns)
             standing = "no session with it" if report is None else f"it is {report.state}: {report.why}"
             question = Asked(source, target, asked.target, asked.tag, standing)
-            return await ask_why(self._node.stack.streams, member, question, asked.port)
+            told = await ask_why(self._node.stack.streams, member, question)
+            return told if not asked.port else _without_port(told, asked)
         view = await self._why(target, tag, asked.port)
         if view is None:
             raise pathless(source, asked.target)
@@ -311,13 +312,18 @@ class Methods:
     def _is_member(self, node: NodeId) -> bool:
         return self._node.control.group.roster.find(node) is not None
 
-    async def _explained(self, target: NodeId, tag: str, port: int) -> WhyView | Failure:
+    async def _explained(self, target: NodeId, tag: str) -> WhyView | Failure:
         """Answer another member that asks why our packets go the way they go."""
         if tag not in TAG_NAMES:
             return Failure("question")
         if target == self._node.control.group.own.node or not self._is_member(target):
             return Failure("target")
-        return await self._why(target, TAG_NAMES.index(tag), port) or Failure("path")
+        number = TAG_NAMES.index(tag)
+        if why_view(self._node.around(), target, number) is None:
+            return Failure("path")
+        diagnosis = await self._diagnostics.diagnose_for_member(target, number)
+        view = why_view(self._node.around(), target, number)
+        return Failure("path") if view is None else msgspec.structs.replace(view, diagnosis=diagnosis)
 
     async def ping(self, params: dict[str, Any]) -> AsyncIterator[msgspec.Struct]:
         """Send echoes through the overlay, one a second."""
@@ -503,6 +509,15 @@ class Methods:
         group = self._node.control.group
         names = sorted(member.name for member in group.roster.members() if member.node != group.own.node)
         return f"other members: {', '.join(names) or 'none yet'}"
+
+
+def _without_port(view: WhyView, asked: _Target) -> WhyView:
+    """Say of another member's answer that it says nothing of the port: only who may reach it may hear of it."""
+    if view.diagnosis is None:
+        return view
+    note = f"port {asked.port} of {asked.target}: ask on {view.source}: atoll why {asked.target}:{asked.port}"
+    told = msgspec.structs.replace(view.diagnosis, unknown=(*view.diagnosis.unknown, note))
+    return msgspec.structs.replace(view, diagnosis=told)
 
 
 def _shown(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:

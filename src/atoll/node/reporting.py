@@ -25,6 +25,7 @@ from atoll.overlay.policy import TAG_NAMES
 __all__ = ["Around", "RelayMeter", "name_of", "status_view", "why_view"]
 
 SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
+HEARSAY_MAX: Final = 64  # Limit. Of what third members say of one.
 US_PER_MS: Final = 1000
 NS_PER_MS: Final = 1_000_000
 NS_PER_US: Final = 1000
@@ -287,6 +288,10 @@ def why_view(around: Around, node: NodeId, tag: int) -> WhyView | None:
         candidates=tuple(_candidate_view(control, c) for c in explanation.candidates),
         history=tuple(_switch_view(around, s) for s in explanation.history),
         next=explanation.next,
+        hearsay=tuple(
+            f"{name_of(control, word.by)} says: {pace(word.what, word.newest_us, word.usual_us)}"
+            for word in control.bulletin.health(node).hearsay[:HEARSAY_MAX]
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
 from atoll.conduit.timing import Served
 from atoll.health.members.bulletin import Found
+from atoll.health.members.programs import Call
 from atoll.health.members.vitals import Vitals
 from atoll.host.disk_trial import DiskTrial
 from atoll.host.pressure import Pressure
@@ -81,7 +82,8 @@ class Senses:
 
     def served(self, served: Served) -> None:
         """Take how quick a program of this machine was."""
-        self.vitals.served(served.port, served.connect_ns, served.first_byte_ns, self._clock.monotonic_ns())
+        call = Call(served.caller, served.number, is_asked=served.is_asked, is_over=served.is_over)
+        self.vitals.served(served.port, served.connect_ns, served.first_byte_ns, self._clock.monotonic_ns(), call)
 
     async def _turn(self) -> None:
         """See how late the loop is, because a handler blocks or the machine does not run us."""
@@ -99,7 +101,7 @@ class Senses:
             await asyncio.sleep(LOOK_S)
             now_ns = self._clock.monotonic_ns()
             self.vitals.read(self._pressure.read(self._processes()), now_ns)
-            self.vitals.worked(work_ns()[0], now_ns)
+            self.vitals.worked(work_ns(), now_ns)
             self._paths.look(self._mesh, self.vitals, now_ns)
             for found in self.vitals.found(now_ns):
                 self._tell(found)

@@ -17,7 +17,7 @@ from typing import Final, final
 import msgspec
 
 from atoll.base.errors import LinkError, StorageError, UserError
-from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, is_tcp, node_id_of
+from atoll.base.ids import Endpoint, GroupId, NodeId, PublicKey, node_id_of
 from atoll.base.member import Member
 from atoll.base.ports import Clock
 from atoll.base.units import SECOND_NS
@@ -27,9 +27,7 @@ from atoll.conduit.nameserver import NameServer
 from atoll.conduit.stack import Stack
 from atoll.core.journal import Provenance, Recorder, Suspension
 from atoll.device.nic.client import NicClient
-from atoll.device.nic.limits import OUTLIVES_NS
 from atoll.device.nic.messages import (
-    Configure,
     EndpointSeen,
     ExpelPeer,
     FlowOpened,
@@ -56,6 +54,7 @@ from atoll.node.addresses import endpoint_text, listed_text, listening, own_memb
 from atoll.node.asking import ask_key
 from atoll.node.clockwatch import ClockWatch
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
+from atoll.node.device import Device
 from atoll.node.inner import Inner
 from atoll.node.keeping import RosterKeeper
 from atoll.node.limits import STORE_S_MAX
@@ -72,43 +71,14 @@ from atoll.overlay.mesh import Mesh
 from atoll.overlay.orders import RouteNotice
 from atoll.overlay.reports import NetworkChanged, NicRestarted, PolicyChanged, RelayMetered
 
-__all__ = ["Node", "Plan", "started"]
+__all__ = ["Node", "Plan"]
 
 log: Final = logging.getLogger("atoll.node")
 
-NIC_RESTARTS_MAX: Final = 5  # Limit. Within NIC_RESTARTS_NS; a device that dies faster will not live by trying.
-NIC_RESTARTS_NS: Final = 60 * SECOND_NS
 HOUSEKEEPING_S: Final = 1.0  # The wall clock to the group, the journal to disk.
 NUDGING_CAUSES: Final = frozenset({"silent", "lossy", "relay-gone"})  # Switches away from a way that lost packets.
 BOOT_BITS: Final = 63
 SHARE_S_MAX: Final = 5.0  # For a thousandth of that in work.
-NOBODY: Final = 65_534  # What the packet device becomes when it was started as root.
-
-
-async def started(nic: NicClient, configure: Configure) -> Listening:
-    """Start a packet device; return where it listens, and what it can.
-
-    Raises:
-        UserError: A105, an address cannot be had.
-        LinkError: The process did not come up.
-    """
-    told = await nic.start(configure)
-    if not told.error:
-        return told
-    where = listed_text(tuple(endpoint for endpoint in configure.listen if not is_tcp(endpoint)))
-    if told.error == "EADDRINUSE":
-        raise UserError(
-            "A105",
-            f"the port is in use: {where}",
-            where=told.error,
-            fix="end the program that has it, or choose another one: --listen HOST:PORT",
-        )
-    raise UserError(
-        "A105",
-        f"cannot listen on {where}",
-        where=told.error,
-        fix="choose an address of this machine: --listen HOST:PORT",
-    )
 
 
 def _stamp_ended(refused: StorageError | None) -> None:
@@ -155,20 +125,24 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self.ended: Final[asyncio.Future[UserError | None]] = self._loop.create_future()
         self._nic = NicClient(self._hear, self._nic_lost, plan.state.path / DOOR_NAME)
-        self._nic_deaths_ns: list[int] = []
+        self._device = Device(
+            self._nic,
+            plan.group,
+            plan.identity,
+            relay_bytes_s=plan.settings.relay_bytes_s,
+            stamp_ns=plan.state.timestamp_ns(),
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._endpoints: dict[bytes, Endpoint] = {}
         self._meter = RelayMeter()
         self._dropped = NicCounters({})
         self._listen: tuple[Endpoint, ...] = ()
-        self._device = Listening(())  # What the packet device said of itself.
         self._control: Control | None = None
         self._performer: Performer | None = None
         self._senses: Senses | None = None
         self._keeper = RosterKeeper(plan.state, self._roster_ended)
         self._stamp_writer = NewestWriter(plan.state.keep_timestamp)
-        self._stamp_ns = plan.state.timestamp_ns()  # The newest one, on disk or on its way there.
         self._tun_warning = ""
         self._sharing: asyncio.Future[GatewayShared] | None = None
         self._names = NameServer(plan.group, self.book, self._send_packet)
@@ -200,8 +174,7 @@ class Node:
         if self._plan.settings.tun:
             self.inner.tunnel = Tunnel(self._plan.group, self._plan.identity.node)
         wanted = listening(self._plan.settings)
-        self._device = await started(self._nic, self._configure(wanted))
-        self._listen = tuple(self._device.endpoints)
+        self._listen = await self._device.start(wanted)
         self._attach_tun()
         if any(not port for _, port in wanted):  # The next life must be found where this one was.
             bound = ",".join(endpoint_text(endpoint) for endpoint in self._listen)
@@ -316,20 +289,6 @@ class Node:
         tunnel = self.inner.tunnel
         return "rootless" if tunnel is None else f"tun {tunnel.name}"
 
-    @property
-    def device(self) -> str:
-        """What the packet device uses of this machine, and what it goes without, for people."""
-        told = self._device
-        network = self.inner.network
-        return ", ".join(
-            (
-                "no TUN device" if network is None else network.offloads,
-                "bursts" if told.bursts else "one datagram at a time",
-                "AES-256-GCM" if told.aes else "ChaCha20-Poly1305",
-                "compiled" if told.translated else "bursts compiled" if told.compiled else "not compiled",
-            )
-        )
-
     def seen_at(self, node: NodeId) -> str | None:
         """Return where a member or a client was last seen, for people; None: not seen."""
         endpoint = self._endpoints.get(node)
@@ -359,7 +318,7 @@ class Node:
 
     def around(self) -> Around:
         """Return everything that the views are made of, as of now."""
-        performer, now_ns = self._performer, self._clock.monotonic_ns()
+        performer, network, now_ns = self._performer, self.inner.network, self._clock.monotonic_ns()
         self._clock_watch.look(self._clock.wall_ns(), now_ns)
         set_back = self._clock_watch.warning(now_ns)
         return Around(
@@ -368,7 +327,7 @@ class Node:
             started_ns=self._started_ns,
             group_name=self._plan.settings.group_name,
             listen=listed_text(self._listen),
-            device=self.device,
+            device=self._device.text("no TUN device" if network is None else network.offloads),
             endpoints=self._endpoints,
             meter=self._meter,
             dropped=self._dropped,
@@ -376,9 +335,10 @@ class Node:
             warnings=(
                 *(() if performer is None else performer.warnings),
                 *((self._tun_warning,) if self._tun_warning else ()),
-                *self._unheard(),
+                *self._device.warnings(),
                 *self._unknown_programs(),
                 *(() if set_back is None else (set_back,)),
+                *self._unmeasured(),
             ),
             clock_stepped_s=self._clock_watch.stepped_s(now_ns),
         )
@@ -440,22 +400,9 @@ class Node:
 
     # The device.
 
-    def _configure(self, listen: tuple[Endpoint, ...]) -> Configure:
-        plan = self._plan
-        return Configure(
-            plan.group,
-            plan.identity.exchange_secret,
-            listen,
-            wall_floor_ns=self._stamp_ns,  # Not from the disk: it may be behind, and this device's elder was not.
-            relay_bytes_s=plan.settings.relay_bytes_s,
-            run_as_uid=NOBODY,
-            outlives_ns=OUTLIVES_NS,
-        )
-
-    def _unheard(self) -> tuple[str, ...]:
-        missing = listed_text(tuple(self._device.missing))
-        text = f"{missing} cannot be had: members whose networks let only TCP through cannot call this machine there"
-        return (text,) if missing else ()
+    def _unmeasured(self) -> tuple[str, ...]:
+        fault = "" if self._senses is None else self._senses.disk_fault
+        return (f"the disk cannot be measured: {fault}",) if fault else ()
 
     def _unknown_programs(self) -> tuple[str, ...]:
         owners = self._owners()
@@ -505,7 +452,7 @@ class Node:
                 case NicCounters():
                     self._dropped = report
                 case Timestamp(wall_ns):
-                    self._keep_timestamp(wall_ns)
+                    self._stamp_writer.put(self._device.reserved(wall_ns), _stamp_ended)
                 case TunLost(error):
                     self._tun_lost(error)
                 case FlowOpened():
@@ -549,15 +496,8 @@ class Node:
         finally:
             self._sharing = None
 
-    def _keep_timestamp(self, wall_ns: int) -> None:
-        """Have it stored soon: the device reserves it half a minute ahead of its use."""
-        self._stamp_ns = max(self._stamp_ns, wall_ns)
-        self._stamp_writer.put(self._stamp_ns, _stamp_ended)
-
     def _nic_lost(self, reason: str) -> None:
-        now_ns = self._clock.monotonic_ns()
-        self._nic_deaths_ns = [at for at in self._nic_deaths_ns if now_ns - at < NIC_RESTARTS_NS] + [now_ns]
-        if len(self._nic_deaths_ns) > NIC_RESTARTS_MAX:
+        if not self._device.ended(self._clock.monotonic_ns()):
             self._end(UserError("A403", "the packet device keeps ending", fix="read the node's log: atoll logs"))
             return
         log.warning("the packet device is lost (%s); it is started again", reason)
@@ -565,7 +505,7 @@ class Node:
 
     async def _restart_nic(self) -> None:
         try:
-            self._device = await started(self._nic, self._configure((*self._listen, *self._device.missing)))
+            await self._device.start((*self._listen, *self._device.told.missing))
         except UserError as error:
             self._end(error)
         except (LinkError, OSError) as error:  # OSError: no more file descriptors, say. Without a device it is no node.

@@ -41,7 +41,10 @@ def tier(control: Control, node: NodeId, port: int, now_ns: int) -> Tier:
 
 
 def _matters(word: Word, port: int, *, is_direct: bool) -> bool:
-    """Return whether a fault is felt at this port: a slow direct path where it is used, a slow program at its own."""
-    if word.what.startswith(PROGRAM_OF):
+    """Return whether a fault is felt at this port: a slow direct path where it is used, a slow program at its own.
+
+    What programs report of what they use is not: a database that all members share would make all of them slow.
+    """
+    if ":" in word.what:
         return word.what == f"{PROGRAM_OF}{port}"
     return word.what != LINK or is_direct

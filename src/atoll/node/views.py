@@ -338,7 +338,8 @@ class DiagnosisView(msgspec.Struct, frozen=True, kw_only=True):
 class WhyView(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``why A B``: chosen, rejected, numbers, since when; and, if anything is slow, what makes it so.
 
-    ``told_by`` is None when this node knows it itself, else the member whose own word it is, unchecked.
+    ``told_by`` is None when this node knows it itself, else the member whose own word it is, unchecked. ``hearsay`` is
+    what third members say of the target, which moves nothing.
     """
 
     schema: str = WHY_SCHEMA
@@ -353,6 +354,7 @@ class WhyView(msgspec.Struct, frozen=True, kw_only=True):
     next: str
     told_by: str | None = None
     diagnosis: DiagnosisView | None = None
+    hearsay: tuple[str, ...] = ()
 
 
 class PingView(msgspec.Struct, frozen=True, kw_only=True):

@@ -177,7 +177,7 @@ class Mesh:
                 out += state.sizes.passed(node, token)
             case SizesAsked(node):
                 if node in self._pairs:
-                    state.sizes.ask(node, self.via(node), now_ns)
+                    out += state.sizes.ask(node, self.via(node), now_ns)
             case PolicyChanged(policy):
                 self._policy(policy, now_ns, out)
             case RelaysShunned(nodes):
@@ -544,7 +544,7 @@ class Mesh:
             self._report(now_ns, out)
         if pair.active(now_ns) != pair.sized or (pair.sized and pair.vias != pair.sized_vias):
             pair.sized, pair.sized_vias = pair.active(now_ns), pair.vias
-            self._state.sizes.use(node, pair.vias if pair.sized else (), now_ns)
+            out += self._state.sizes.use(node, pair.vias if pair.sized else (), now_ns)
         self._due[node] = pair.deadline_ns
 
     def _own_links(self) -> list[Link]:

@@ -32,7 +32,7 @@ TRIES: Final = 3  # Of each size in a round: loss must not look like a narrow wa
 TRY_NS: Final = 400 * MILLISECOND_NS  # For a round trip between any two places.
 CONFIRM_NS: Final = 10 * SECOND_NS  # While traffic flows.
 RAISE_NS: Final = 600 * SECOND_NS  # RFC 8899, section 5.1.1.
-WAYS_MAX: Final = 256  # Limit. A few ways to each member. At the limit: no new way is asked, and the base holds there.
+WAYS_MAX: Final = 256  # Limit. A few ways to each member. Where all are in use, a new one is not asked: the base holds.
 TOKENS: Final = 1 << 16
 NEVER_NS: Final = (1 << 63) - 1
 
@@ -83,8 +83,12 @@ class Sizes(msgspec.Struct):
             due_ns = min(due_ns, way.due_ns)
         return due_ns
 
-    def use(self, node: bytes, vias: tuple[bytes, ...], now_ns: int) -> None:
+    def use(self, node: bytes, vias: tuple[bytes, ...], now_ns: int) -> list[SizesEffect]:
         """Note which ways to a member carry traffic now; empty: none."""
+        for way in self.ways.values():
+            if way.node == node and way.via not in vias and way.due_ns != NEVER_NS:
+                way.due_ns, way.tries, way.is_used = NEVER_NS, 0, False
+        effects: list[SizesEffect] = []
         for via in vias:
             key = node + via
             if key in self.ways:
@@ -92,21 +96,18 @@ class Sizes(msgspec.Struct):
                 way.is_used = True
                 if way.due_ns == NEVER_NS:
                     way.due_ns = now_ns
-            elif len(self.ways) < WAYS_MAX:
-                self.ways[key] = Way(node, via, due_ns=now_ns)
-        for way in self.ways.values():
-            if way.node == node and way.via not in vias and way.due_ns != NEVER_NS:
-                way.due_ns, way.tries, way.is_used = NEVER_NS, 0, False
+            else:
+                effects += self._add(Way(node, via, due_ns=now_ns))
+        return effects
 
-    def ask(self, node: bytes, via: bytes, now_ns: int) -> None:
+    def ask(self, node: bytes, via: bytes, now_ns: int) -> list[SizesEffect]:
         """Begin a whole round on a way now, whether traffic flows or not; one under way goes on."""
         way = self.ways.get(node + via)
         if way is None:
-            if len(self.ways) >= WAYS_MAX:
-                return
-            way = self.ways[node + via] = Way(node, via, due_ns=now_ns, is_used=False)
+            return self._add(Way(node, via, due_ns=now_ns, is_used=False))
         if not way.tries:
             way.due_ns, way.raise_ns = now_ns, now_ns
+        return []
 
     def known(self, node: bytes, via: bytes) -> tuple[int, bool | None, bool]:
         """Return what a way carries: the size in force, whether it swallows all large packets, whether we still ask."""
@@ -122,10 +123,9 @@ class Sizes(msgspec.Struct):
         way = self.ways.get(node + via)
         if way is None:
             return []
-        in_use = way.due_ns != NEVER_NS
-        held = way.held
-        self.ways[node + via] = Way(node, via, due_ns=now_ns if in_use else NEVER_NS)
-        return [] if held == BASE_BYTES else [SetSize(node, via, BASE_BYTES)]
+        due_ns = NEVER_NS if way.due_ns == NEVER_NS else now_ns  # A question is under way, if nobody uses it.
+        self.ways[node + via] = Way(node, via, due_ns=due_ns, is_used=way.is_used)
+        return _given_up(way)
 
     def restate(self) -> list[SizesEffect]:
         """Return what the packet device must be told that has lost its tables."""
@@ -149,6 +149,23 @@ class Sizes(msgspec.Struct):
         for way in self.ways.values():
             if now_ns >= way.due_ns:
                 effects += self._step(way, now_ns)
+        return effects
+
+    def _add(self, way: Way) -> list[SizesEffect]:
+        """Add a way; at the limit in place of an unused one, that whose last whole round was the longest ago.
+
+        One whose round is under way goes only if there is no other: somebody waits for what it finds. Questions that
+        come faster than their rounds end drive each other out, but never a way with traffic.
+        """
+        effects: list[SizesEffect] = []
+        if len(self.ways) >= WAYS_MAX:
+            unused = [one for one in self.ways.values() if not one.is_used]
+            if not unused:
+                return []
+            oldest = min(unused, key=lambda one: (one.due_ns != NEVER_NS, one.raise_ns))
+            del self.ways[oldest.node + oldest.via]
+            effects = _given_up(oldest)
+        self.ways[way.node + way.via] = way
         return effects
 
     def _step(self, way: Way, now_ns: int) -> list[SizesEffect]:
@@ -192,3 +209,8 @@ class Sizes(msgspec.Struct):
         self.token = (self.token + 1) % TOKENS
         way.asked[self.token] = size
         return ProbeSize(way.node, way.via, size, self.token)
+
+
+def _given_up(way: Way) -> list[SizesEffect]:
+    """Return what the packet device must be told of a way of which nothing is known any more."""
+    return [] if way.held == BASE_BYTES else [SetSize(way.node, way.via, BASE_BYTES)]

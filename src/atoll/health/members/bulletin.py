@@ -10,8 +10,9 @@ Rules of the file:
 * A node of which at least two members, and at least half of those that are linked, say that it is slow, takes that for
   true, whatever it measured itself, and tells so: the difference between what a machine sees of itself and what its
   clients see is a fault by itself (Huang et al., Gray Failure, HotOS 2017).
-* However many are slow, at most a quarter of the members is shunned as relays, and at least one may be; those that were
-  measured here come first, then the worst. And shunned means: taken when nothing else will do.
+* However many are slow, at most half of the members are shunned as relays; those that were measured here come first,
+  then the worst, and how bad one may look is bounded. Shunned means: taken when nothing else will do.
+* Whoever is shunned stays so for a minute, so that nobody moves the others' routes more often by what it says.
 
 A pure machine, part of ``node.Control``. What is measured comes in as ``Found``, decided by a ``Watch`` before.
 """
@@ -22,7 +23,7 @@ from typing import Final, final
 import msgspec
 
 from atoll.base.errors import CorruptError, UsageError, WireError
-from atoll.base.units import SECOND_NS
+from atoll.base.units import MINUTE_NS, SECOND_NS
 from atoll.core.machine import Tick, Tuple
 from atoll.health.detectors.differential import clients_needed
 from atoll.health.members.messages import AILMENTS_MAX, Ailment, Ailments, decode_ailments, encode_ailments
@@ -48,13 +49,20 @@ __all__ = [
 ]
 
 GAP_NS: Final = SECOND_NS  # Limit. Between two tellings.
+CREDIT_NS: Final = 4 * GAP_NS  # Limit. So many messages of a member at once, then one each GAP_NS; more are dropped.
 REPEAT_NS: Final = 30 * SECOND_NS  # What got lost is said again so much later; nothing is said while all is well.
 AGE_NS_MAX: Final = 3 * REPEAT_NS  # What was not said again for so long is true no more.
 MEMBERS_MAX: Final = 64  # Limit. As of the group.
 FOUND_MAX: Final = 256  # Limit. Faults that this node measures at a time; beyond it a new one is not noted.
-SHUNNED_PARTS: Final = 4  # Of the members at most one in so many is shunned, and at least one may be.
+SHUNNED_PARTS: Final = 2  # Of the members at most one in so many is shunned, rounded up.
+STAY_NS: Final = MINUTE_NS  # So long one stays shunned.
+INCUMBENT: Final = 2  # So much worse a rival must be to take its place then.
+BADNESS_MAX: Final = 1000  # Hundredths of usual. Worse looks no worse: what is said of itself is easily said.
+NOTICES_MAX: Final = 8  # Limit. For people, of what one member tells within NOTICES_NS.
+NOTICES_NS: Final = MINUTE_NS
 LINK: Final = "link"  # The direct path to a member.
 ANSWERS: Final = "answers"  # How long a member takes to answer a question.
+_PORT: Final = "program:"  # Beginning of the names of ports that members reach; other kinds are what programs report.
 SEEN: Final = "seen"  # What a node says of itself when the others find it slow and it does not.
 RELAYING: Final = frozenset(
     {"cpu", "work", "loop", "memory", "net", SEEN}
@@ -176,17 +184,32 @@ class MemberHealth(Tuple, frozen=True):
 
 
 class Heard(msgspec.Struct, array_like=True):
-    """What one member told last."""
+    """What one member told last.
 
-    sequence: int
-    at_ns: int
-    words: tuple[tuple[bytes, Word], ...]  # Of whom, and what.
+    Attributes:
+        boot: Its life; ``former``: the one before, of which a packet may still come.
+        sequence: Of the newest message; ``at_ns``: when it came.
+        words: Of whom, and what.
+        credit_ns: What it may still say; ``credit_at_ns``: as of when.
+        notices: How many were given within NOTICES_NS since ``notices_ns``.
+    """
+
+    boot: int = -1
+    former: int = -1
+    sequence: int = -1
+    at_ns: int = 0
+    words: tuple[tuple[bytes, Word], ...] = ()
+    credit_ns: int = CREDIT_NS
+    credit_at_ns: int = 0
+    notices: int = 0
+    notices_ns: int = 0
 
 
 class BulletinState(msgspec.Struct):
     """All that a snapshot holds."""
 
     own: bytes
+    boot: int
     now_ns: int = 0
     sequence: int = 0
     members: tuple[bytes, ...] = ()
@@ -196,7 +219,7 @@ class BulletinState(msgspec.Struct):
     said: tuple[tuple[bytes, str], ...] = ()  # Whose and which, as last told.
     said_ns: int | None = None
     due_ns: int | None = None
-    shunned: tuple[bytes, ...] = ()
+    shunned: dict[bytes, int] = {}  # Until when each stays so.
     dropped: int = 0
 
 
@@ -205,7 +228,7 @@ class Bulletin:
     """The bulletin of one node.
 
     Args:
-        state: Of ``BulletinState(own)``, or restored.
+        state: Of ``BulletinState(own, boot)``, or restored.
     """
 
     def __init__(self, state: BulletinState) -> None:
@@ -213,14 +236,19 @@ class Bulletin:
         self._effects: list[BulletinEffect] = []
 
     @classmethod
-    def create(cls, own: bytes) -> "Bulletin":
-        """Make the machine of a node that starts now."""
-        return cls(BulletinState(own))
+    def create(cls, own: bytes, boot: int) -> "Bulletin":
+        """Make the machine of a node that starts now; ``boot`` is the number of this life, 0 to 2^63 - 1."""
+        return cls(BulletinState(own, boot))
 
     @property
     def deadline_ns(self) -> int | None:
         """When a ``Tick`` is owed; None: never."""
         return self._state.due_ns
+
+    @property
+    def linked(self) -> tuple[bytes, ...]:
+        """The members with which there is a session."""
+        return tuple(self._state.linked)
 
     @property
     def dropped(self) -> int:
@@ -246,8 +274,6 @@ class Bulletin:
             case Linked(node):
                 if node in state.members:
                     state.linked[node] = True
-                    if node in state.heard:
-                        state.heard[node].sequence = -1  # Its numbers may begin anew.
                     if state.said:
                         self._tell(node)
             case Unlinked(node):
@@ -319,8 +345,7 @@ class Bulletin:
         except WireError:
             state.dropped += 1
             return
-        before = state.heard.get(node)
-        if node not in state.members or (before is not None and message.sequence <= before.sequence):
+        if node not in state.members or not self._takes(node, message):
             state.dropped += 1
             return
         words: dict[tuple[bytes, str], Word] = {}
@@ -328,20 +353,39 @@ class Bulletin:
             if one.of in (node, state.own, *state.members):
                 since_ns = max(0, state.now_ns - one.age_s * SECOND_NS)
                 words[one.of, one.what] = Word(node, one.what, one.failed, since_ns, one.usual_us, one.newest_us)
-        heard = Heard(message.sequence, state.now_ns, tuple((of, word) for (of, _), word in words.items()))
-        state.heard[node] = heard
-        self._compare(node, () if before is None else before.words, heard.words)
+        heard = state.heard[node]
+        before, heard.words = heard.words, tuple((of, word) for (of, _), word in words.items())
+        self._compare(node, before, heard.words)
+
+    def _takes(self, node: bytes, message: Ailments) -> bool:
+        """Return whether a message is news, and its sender has not said too much already; note that it came."""
+        state = self._state
+        heard = state.heard.setdefault(node, Heard())
+        same = message.boot == heard.boot
+        if message.boot == heard.former or (same and message.sequence <= heard.sequence):
+            return False
+        heard.credit_ns = min(CREDIT_NS, heard.credit_ns + state.now_ns - heard.credit_at_ns)
+        heard.credit_at_ns = state.now_ns
+        if heard.credit_ns < GAP_NS:
+            return False
+        heard.credit_ns -= GAP_NS
+        if not same:
+            heard.former, heard.boot = heard.boot, message.boot
+        heard.sequence, heard.at_ns = message.sequence, state.now_ns
+        return True
 
     def _compare(self, node: bytes, before: Sequence[tuple[bytes, Word]], after: Sequence[tuple[bytes, Word]]) -> None:
         """Give notice of what a member says of itself now and did not, or did and does not."""
         was = {word.what: word for of, word in before if of == node}
         now = {word.what: word for of, word in after if of == node}
-        for what, word in now.items():
-            if what not in was:
-                self._notice(node, word, slow=True)
-        for what, word in was.items():
-            if what not in now:
-                self._notice(node, word, slow=False)
+        news = [(word, True) for what, word in now.items() if what not in was]
+        news += [(word, False) for what, word in was.items() if what not in now]
+        heard, now_ns = self._state.heard[node], self._state.now_ns
+        if now_ns - heard.notices_ns >= NOTICES_NS:
+            heard.notices, heard.notices_ns = 0, now_ns
+        for word, slow in news[: max(0, NOTICES_MAX - heard.notices)]:
+            heard.notices += 1
+            self._notice(node, word, slow=slow)
 
     def _members(self, nodes: Sequence[bytes]) -> None:
         state = self._state
@@ -354,10 +398,9 @@ class Bulletin:
 
     def _expire(self) -> None:
         state = self._state
-        for node, heard in tuple(state.heard.items()):
-            if heard.words and state.now_ns - heard.at_ns >= AGE_NS_MAX:
-                state.heard[node] = Heard(heard.sequence, state.now_ns, ())
-                self._compare(node, heard.words, ())
+        for heard in state.heard.values():
+            if state.now_ns - heard.at_ns >= AGE_NS_MAX:
+                heard.words = ()  # Without a word to people: that nothing is heard any more is no recovery.
 
     # Decisions.
 
@@ -374,29 +417,38 @@ class Bulletin:
         ]
         count = len({word.by for word in accusers})
         is_accused = count >= clients_needed(len(state.linked))
-        if is_accused and not own:
+        finds = any(what in RELAYING and what != SEEN for what in own)
+        if is_accused and not finds and SEEN not in own:
             worst = max(accusers, key=_badness)
             usual_ns, newest_ns = worst.usual_us * 1000, worst.newest_us * 1000
             self._note(Found(b"", SEEN, State.SLOW, worst.since_ns, usual_ns, newest_ns))
-        elif SEEN in own and (not is_accused or len(own) > 1):
+        elif SEEN in own and (not is_accused or finds):
             self._note(msgspec.structs.replace(own[SEEN], state=State.OK))
-        shunned = self._to_shun()
-        if shunned != state.shunned:
-            state.shunned = shunned
+        before = tuple(sorted(state.shunned))
+        self._choose()
+        if (shunned := tuple(sorted(state.shunned))) != before:
             self._effects.append(Shun(shunned))
 
-    def _to_shun(self) -> tuple[bytes, ...]:
+    def _choose(self) -> None:
+        """Bring up to date who is shunned."""
         state = self._state
+        state.shunned = {node: until for node, until in state.shunned.items() if node in state.members}
         slow: list[tuple[bool, int, bytes]] = []
         for node in state.members:
             ours = [self._word(state.own, one) for one in state.found.get(node, {}).values() if one.what == ANSWERS]
             heard = state.heard.get(node)
             its = [word for of, word in heard.words if of == node and word.what in RELAYING] if heard else []
             if ours or its:
-                slow.append((bool(ours), max(_badness(word) for word in (*ours, *its)), node))
+                badness = max(_badness(word) for word in (*ours, *its))
+                slow.append((bool(ours), badness * (INCUMBENT if node in state.shunned else 1), node))
         slow.sort(reverse=True)
-        most = max(1, len(state.members) // SHUNNED_PARTS)
-        return tuple(sorted(node for _, _, node in slow[:most]))
+        stay = {node: until for node, until in state.shunned.items() if until > state.now_ns}
+        places = -(-len(state.members) // SHUNNED_PARTS) - len(stay)
+        for _, _, node in slow:
+            if node not in stay and places > 0:
+                stay[node] = state.now_ns + STAY_NS
+                places -= 1
+        state.shunned = stay
 
     def _publish(self) -> None:
         """Tell the others if what there is to tell has changed, or is to be said again."""
@@ -414,10 +466,9 @@ class Bulletin:
             self._tell(node)
 
     def _to_tell(self) -> list[Found]:
-        """Return what fits a message: first what ails ourselves."""
-        state = self._state
-        others = [found for of, mine in state.found.items() if of != state.own for found in mine.values()]
-        return [*state.found.get(state.own, {}).values(), *others][:AILMENTS_MAX]
+        """Return what fits a message, what matters most to the others first."""
+        found = [one for mine in self._state.found.values() for one in mine.values()]
+        return sorted(found, key=_order)[:AILMENTS_MAX]
 
     def _tell(self, node: bytes) -> None:
         state = self._state
@@ -433,12 +484,14 @@ class Bulletin:
             )
             for found in self._to_tell()
         )
-        self._effects.append(TellHealth(node, encode_ailments(Ailments(state.sequence, ailments))))
+        message = Ailments(state.boot, state.sequence, ailments)
+        self._effects.append(TellHealth(node, encode_ailments(message)))
 
     def _plan(self) -> None:
         state = self._state
         to_tell = tuple((found.of, found.what) for found in self._to_tell())
         dues = [heard.at_ns + AGE_NS_MAX for heard in state.heard.values() if heard.words]
+        dues += [until for until in state.shunned.values() if until > state.now_ns]
         if state.said_ns is not None and to_tell != state.said:
             dues.append(state.said_ns + GAP_NS)
         elif state.said_ns is not None and to_tell:
@@ -457,5 +510,16 @@ class Bulletin:
 
 
 def _badness(word: Word) -> int:
-    """Return how many hundredths of what is usual it takes."""
-    return 100 * word.newest_us // max(1, word.usual_us)
+    """Return how many hundredths of what is usual it takes, at most BADNESS_MAX."""
+    return min(BADNESS_MAX, 100 * word.newest_us // max(1, word.usual_us))
+
+
+def _order(found: Found) -> int:
+    """Return when it is told: what keeps us from relaying first, what else is ours, others, what programs report."""
+    if found.of:
+        return 3
+    if found.what in RELAYING:
+        return 0
+    if ":" not in found.what:
+        return 1
+    return 2 if found.what.startswith(_PORT) else 4

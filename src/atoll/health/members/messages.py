@@ -19,6 +19,7 @@ HEALTH_TAGS: Final = range(64, 72)
 BYTES_MAX: Final = 1200  # Spec. As every control message.
 AILMENTS_MAX: Final = 16  # Spec. Each takes at most 64 bytes.
 
+U63 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 Id = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
 What = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9_.:/-]{0,31}\Z")]
@@ -45,8 +46,15 @@ class Ailment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Ailments(Tuple, frozen=True, tag=64):
-    """All that the sender tells now. ``sequence`` rises with each message; one that does not is a late packet."""
+    """All that the sender tells now.
 
+    Attributes:
+        boot: A number that the sender has anew each time it starts.
+        sequence: Rises with each message of one life; one that does not is a late packet.
+        ailments: Absolute: it replaces what was told before.
+    """
+
+    boot: U63
     sequence: U32
     ailments: Annotated[tuple[Ailment, ...], msgspec.Meta(max_length=AILMENTS_MAX)]
 

@@ -23,11 +23,12 @@ class Reading(Tuple, frozen=True):
             above SHARE_ONE.
         waiting_share: At least one task was ready and waited for a processor.
         memory_share: At least one task waited for memory: it was being reclaimed, or read back from disk.
-        memory_full_share: All that was to be done waited for memory.
         io_share: At least one task waited for a disk.
         throttled_share: This process's control group, or one around it, was held back because its quota was used up;
             of several processors the sum, at most SHARE_ONE.
-        nic_errors: Packets that network interfaces other than ``lo`` dropped or found damaged. A count.
+        nic_errors: Packets that network cards dropped or found damaged. A count. Only interfaces with a device behind
+            them are cards, as a virtual machine's are (virtio) and a container's is not (veth): there it is None. What
+            tunnels, bridges and ``lo`` drop, our own TUN device too, programs of this machine caused.
     """
 
     busy_share: int | None = None
@@ -35,7 +36,6 @@ class Reading(Tuple, frozen=True):
     own_share: int | None = None
     waiting_share: int | None = None
     memory_share: int | None = None
-    memory_full_share: int | None = None
     io_share: int | None = None
     throttled_share: int | None = None
     nic_errors: int | None = None

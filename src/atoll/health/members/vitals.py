@@ -18,12 +18,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, final
 
-from atoll.base.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
+import msgspec
+
+from atoll.base.units import MICROSECOND_NS, MILLISECOND_NS, MINUTE_NS, SECOND_NS
 from atoll.health.members.bulletin import ANSWERS, LINK, Found
-from atoll.health.members.programs import PROGRAM, PROGRAM_FLOOR_NS, Programs
+from atoll.health.members.programs import PROGRAM, PROGRAM_FLOOR_NS, UNNAMED, Call, Programs
 from atoll.health.members.reading import Reading
 from atoll.health.members.reported import Reported
-from atoll.health.model import State, Terms
+from atoll.health.model import TOLD, State, Terms
 from atoll.health.watch import Change, Standing, Watch
 
 __all__ = ["FLOORS_NS", "Vitals"]
@@ -58,6 +60,8 @@ LONGER_PERCENT: Final = 140
 PAST_EACH: Final = 10
 PAST_MEDIANS: Final = 360
 
+QUIET_NS: Final = MINUTE_NS  # What was measured longer ago says nothing of now.
+
 EARLY_TRIALS: Final = 40  # Durable writes until the disk's usual time is known ...
 EARLY_NS: Final = SECOND_NS // 2  # ... so far apart; as far while one is in doubt.
 SLOW_NS: Final = 2 * SECOND_NS  # While it is slow.
@@ -83,6 +87,8 @@ class Vitals:
         self.late_ns = 0
         self._turns: deque[int] = deque(maxlen=WORST_OF)
         self._work: list[int] | None = []  # Until it is learnt.
+        self._heard_ns: dict[str, int] = {}  # When each component of another member was measured last.
+        self._wrote_ns: int | None = None  # When the disk was.
         self._ways: dict[bytes, Past] = {}
         self._floors_us: dict[bytes, int] = {}  # The least direct round trip ever seen.
         self._refresh_ns = 0
@@ -129,19 +135,41 @@ class Vitals:
         """
         if self.others.doubt.is_doubtful and latency_ns < DOUBT_TIMES * self.late_ns:
             return
+        self._wrote_ns = now_ns
         self.own.observe("disk", latency_ns, now_ns)
 
-    def served(self, port: int, connect_ns: int | None, first_byte_ns: int | None, now_ns: int) -> None:
+    def served(
+        self, port: int, connect_ns: int | None, first_byte_ns: int | None, now_ns: int, call: Call = UNNAMED
+    ) -> None:
         """Note how long a program of this machine took to take a connection of a member, and to say its first byte.
 
-        Nothing is noted before that byte, and where this node itself does not run (as ``wrote``).
+        Where this node itself does not run nothing is measured (as ``wrote``).
+
+        Args:
+            port: The program's.
+            connect_ns: None: it took none.
+            first_byte_ns: None: there is none yet, or there will be none.
+            now_ns: Now.
+            call: Whose connection it is.
         """
-        if connect_ns is None or first_byte_ns is None:
-            return
-        latency_ns = connect_ns + first_byte_ns
-        if self.others.doubt.is_doubtful and latency_ns < DOUBT_TIMES * self.late_ns:
-            return
-        self._programs.served(port, latency_ns, now_ns)
+        if connect_ns is None:
+            if not self.others.doubt.is_doubtful:
+                self._programs.refused(port, call, now_ns)
+        elif first_byte_ns is not None:
+            latency_ns = connect_ns + first_byte_ns
+            if latency_ns < self._least_ns:
+                self._programs.unmeasured(port, call, now_ns)
+            else:
+                self._programs.served(port, latency_ns, call, now_ns)
+        elif call.is_over:
+            self._programs.ended(call, now_ns, self._least_ns)
+        else:
+            self._programs.waits(port, call, now_ns)
+
+    @property
+    def _least_ns(self) -> int:
+        """What of a program's latency shows nothing if it is less, because this node itself is late; 0: all shows."""
+        return DOUBT_TIMES * self.late_ns if self.others.doubt.is_doubtful else 0
 
     def reported(self, component: str, latency_ns: int, amount: int, now_ns: int) -> None:
         """Note what a program of this machine reports; see ``Reported.observe``, also for what it raises."""
@@ -154,18 +182,23 @@ class Vitals:
     def linked(self, node: bytes, rtt_us: int, now_ns: int) -> None:
         """Note the newest round trip of the direct path to a member."""
         self._floors_us[node] = min(rtt_us, self._floors_us.get(node, rtt_us))
-        self.others.observe(f"{LINK}:{node.hex()}", rtt_us * MICROSECOND_NS, now_ns)
+        self._measured(f"{LINK}:{node.hex()}", rtt_us * MICROSECOND_NS, now_ns)
 
     def answered(self, node: bytes, latency_ns: int, now_ns: int) -> None:
         """Note how long a member took to answer a question, less the round trip."""
-        self.others.observe(f"{ANSWERS}:{node.hex()}", latency_ns, now_ns)
+        self._measured(f"{ANSWERS}:{node.hex()}", latency_ns, now_ns)
+
+    def _measured(self, component: str, latency_ns: int, now_ns: int) -> None:
+        self._heard_ns[component] = now_ns
+        self.others.observe(component, latency_ns, now_ns)
 
     def forget(self, node: bytes) -> None:
         """Forget a former member."""
         self._ways.pop(node, None)
         self._floors_us.pop(node, None)
-        self.others.forget(f"{LINK}:{node.hex()}")
-        self.others.forget(f"{ANSWERS}:{node.hex()}")
+        for component in (f"{LINK}:{node.hex()}", f"{ANSWERS}:{node.hex()}"):
+            self.others.forget(component)
+            self._heard_ns.pop(component, None)
 
     # What follows.
 
@@ -190,9 +223,11 @@ class Vitals:
         self.own.tick(now_ns)
         self.others.tick(now_ns)
         told = [_found(change) for watch in (self.own, self.others) for change in watch.changes if change.told]
+        told = [one for one in told if not one.what.startswith(f"{PROGRAM}:")]  # ``Programs`` tells of these.
         self.own.changes.clear()
         self.others.changes.clear()
-        told += self._programs.found(now_ns)
+        told += self._unheard(now_ns)
+        told += self._programs.found(now_ns, self._least_ns)
         told += self._reported.found(now_ns)
         if now_ns >= self._refresh_ns:
             self._refresh_ns = now_ns + REFRESH_NS
@@ -200,17 +235,38 @@ class Vitals:
             told += [one for one in self._slow() if (one.of, one.what) not in known]
         return told
 
+    def _unheard(self, now_ns: int) -> list[Found]:
+        """Forget what was slow and is measured no more: nobody knows whether it still is, and it would be for ever."""
+        told: list[Found] = []
+        for component in [one for one, heard_ns in self._heard_ns.items() if now_ns - heard_ns >= QUIET_NS]:
+            standing = self.others.standing(component)
+            if standing is not None and standing.state in TOLD:
+                told.append(msgspec.structs.replace(_still(standing), state=State.OK))
+                self.others.forget(component)
+                del self._heard_ns[component]
+        return told
+
     def _slow(self) -> list[Found]:
         return [
             _still(standing)
             for watch in (self.own, self.others)
             for standing in watch.standings()
-            if standing.state in (State.SLOW, State.FAILED) and not self._programs.is_excused(standing.component)
+            if standing.state in (State.SLOW, State.FAILED) and not self._programs.is_withheld(standing.component)
         ]
 
     def standings(self) -> Sequence[Standing]:
         """Return how this node's own components stand."""
-        return list(self.own.standings())
+        return [self._programs.shown(standing) for standing in self.own.standings()]
+
+    def disk(self, now_ns: int) -> Standing | None:
+        """Return how the disk stands; None: it was not measured lately."""
+        is_fresh = self._wrote_ns is not None and now_ns - self._wrote_ns < QUIET_NS
+        return self.own.standing("disk") if is_fresh else None
+
+    def faults_of_others(self) -> Sequence[tuple[bytes, Standing]]:
+        """Return what is slow of other members, as this node measures: whose, and how it stands."""
+        slow = [one for one in self.others.standings() if one.state in TOLD]
+        return [(_named(one.component)[0], one) for one in slow]
 
     def program(self, port: int) -> Standing | None:
         """Return how the program at a port of this machine stands; None: it was never measured."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, final
 
-from atoll.health.why.facts import Ailment, Cause, Diagnosis, Facts, Finding, HostFacts
+from atoll.health.why.facts import Cause, Diagnosis, Facts, Fault, Finding, HostFacts
 from atoll.health.why.wording import (
     REASON_CHARS_MAX,
     bounded,
@@ -105,7 +105,7 @@ class Machine:
         kept = one.stolen_share is not None and one.stolen_share < STOLEN_SHARE_MIN
         return LATE.passed(one.late_us, one.late_usual_us) is not None or (one.late_us is None and idle and kept)
 
-    def ailment(self, *components: str) -> Ailment | None:
+    def ailment(self, *components: str) -> Fault | None:
         """Return the first that lasts, of these components."""
         ailments = () if self.facts is None else self.facts.ailments
         return next((one for one in ailments if one.component in components and one.state in RELEVANT), None)

@@ -20,10 +20,10 @@ from typing import Final
 
 from atoll.health.why.case import FIRST, LOSS_SHARE_MIN, Case, Machine, Symptom, above, note_symptoms
 from atoll.health.why.facts import (
-    Ailment,
     Cause,
     Diagnosis,
     Facts,
+    Fault,
     Finding,
     HostFacts,
     PathFacts,
@@ -49,10 +49,10 @@ from atoll.health.why.wording import (
 
 __all__ = [
     "TEXT_CHARS_MAX",
-    "Ailment",
     "Cause",
     "Diagnosis",
     "Facts",
+    "Fault",
     "Finding",
     "HostFacts",
     "PathFacts",
@@ -156,10 +156,10 @@ def _where_lossy(case: Case) -> str:
 
 def _judge_mtu(case: Case) -> None:
     path = case.path
-    too_narrow = path.mtu is not None and path.mtu < MTU_BASE_BYTES
-    if path.large_lost or too_narrow:
-        bytes_ = number(path.mtu if path.mtu is not None else MTU_BASE_BYTES)
-        because = f"Packets of more than {bytes_} bytes vanish on the {case.way}, while small ones pass."
+    narrow = path.mtu if path.mtu is not None and path.mtu < MTU_BASE_BYTES else None
+    if path.large_lost or narrow is not None:
+        which = f"{MTU_BASE_BYTES} bytes and more" if narrow is None else f"more than {number(narrow)} bytes"
+        because = f"Packets of {which} vanish on the {case.way}, while small ones pass."
         confidence = 60 if Symptom.LOSSY in case.symptoms else 90  # Then large ones may be lost like any other.
         advice = f"find the link that swallows them: on {case.here.name} run tracepath to {case.there.name}'s address"
         case.name(Finding(Cause.MTU, case.way, because, confidence, MTU_US, advice))
@@ -227,11 +227,10 @@ def _judge_nat(case: Case, rtt_us: int) -> None:
     if path.direct_state != "failed" and (path.since_s or 0) < NAT_S_MIN:
         case.unknown.append(f"direct way: not measured yet; packets go {through}")
         return
-    nat = f" ({case.here.name} is behind a NAT)" if path.behind_nat else ""
     pair = f"{case.here.name} and {case.there.name}"
-    because = f"No packet is known to have ever gone directly between {pair}{nat}; all go {through}."
+    because = f"No packet is known to have ever gone directly between {pair}; all go {through}."
     advice = f"let UDP in from outside at {case.here.name} or {case.there.name}: forward the port that atoll up names"
-    case.name(Finding(Cause.NAT, case.direct, because, 80 if path.behind_nat else 60, 0, advice))
+    case.name(Finding(Cause.NAT, case.direct, because, 60, 0, advice))
 
 
 def _judge_tcp(case: Case) -> None:

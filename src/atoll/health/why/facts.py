@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from atoll.core.machine import Tuple
 
-__all__ = ["Ailment", "Cause", "Diagnosis", "Facts", "Finding", "HostFacts", "PathFacts", "ServiceFacts"]
+__all__ = ["Cause", "Diagnosis", "Facts", "Fault", "Finding", "HostFacts", "PathFacts", "ServiceFacts"]
 
 
 class Cause(StrEnum):
@@ -29,7 +29,7 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"  # Something is, and what was checked does not explain it.
 
 
-class Ailment(Tuple, frozen=True):
+class Fault(Tuple, frozen=True):
     """A performance fault that somebody's watch has found.
 
     Attributes:
@@ -37,14 +37,12 @@ class Ailment(Tuple, frozen=True):
         state: stutter, slow or failed.
         since_s: Its age.
         slower_percent: 250 is 2.5 times as slow as usual.
-        by: Who found it, or by what it was compared.
     """
 
     component: str
     state: str
     since_s: int = 0
     slower_percent: int = 0
-    by: str = ""
 
 
 class HostFacts(Tuple, frozen=True):
@@ -76,7 +74,7 @@ class HostFacts(Tuple, frozen=True):
     disk_usual_us: int | None = None
     clock_ahead_ms: int | None = None
     clock_stepped_s: int | None = None
-    ailments: tuple[Ailment, ...] = ()
+    ailments: tuple[Fault, ...] = ()
 
 
 class PathFacts(Tuple, frozen=True):
@@ -93,7 +91,6 @@ class PathFacts(Tuple, frozen=True):
         since_s: For how long this way has been in use; ``cause``: why it was taken.
         forced: The policy that keeps packets off relays; empty: none does.
         carrier: udp or tcp.
-        behind_nat: Whether this machine is.
         mtu: The largest inner packet that is proven to pass, bytes; ``mtu_most``: the largest that is tried.
         large_lost: Whether large packets vanish while small ones pass.
         slow_others: How many of the links from here to ``others`` other members are slow at the same time.
@@ -119,7 +116,6 @@ class PathFacts(Tuple, frozen=True):
     cause: str = ""
     forced: str = ""
     carrier: str = "udp"
-    behind_nat: bool | None = None
     mtu: int | None = None
     mtu_most: int = 1408
     large_lost: bool | None = None

@@ -167,12 +167,12 @@ def _lateness(case: Case, machine: Machine, one: HostFacts) -> tuple[int, tuple[
 
 
 def _judge_clock(case: Case, machine: Machine, one: HostFacts) -> None:
-    name, sick = machine.name, machine.ailment("clock")
+    name = machine.name
     ahead_ms = None if machine is case.here else one.clock_ahead_ms
     stepped_s = one.clock_stepped_s
     unsure_ms = (case.path.rtt_us or 0) // 2_000  # The answer may have taken its time in one direction only.
     is_apart = ahead_ms is not None and abs(ahead_ms) > CLOCK_MS_MIN + unsure_ms
-    if not is_apart and not stepped_s and sick is None:
+    if not is_apart and not stepped_s:
         if ahead_ms is not None:
             case.clear(Cause.CLOCK, name, f"clock of {name}: {took(abs(ahead_ms) * 1000)} from this one")
         elif stepped_s is not None:
@@ -186,8 +186,6 @@ def _judge_clock(case: Case, machine: Machine, one: HostFacts) -> None:
         parts.append(f"is {took(abs(ahead_ms) * 1000)} {side} of that of {case.here.name}")
     if stepped_s:
         parts.append(f"was set by {took(abs(stepped_s) * 1_000_000)} lately")
-    if not parts:
-        parts.append(f"does not run evenly{since(sick)}")
     because = f"The clock of {name} {' and '.join(parts)}, which breaks certificates, invitations and one-time codes."
     advice = "on both run: timedatectl; let both take the time from the same servers"
-    case.name(Finding(Cause.CLOCK, name, because, 90 if is_apart or stepped_s else 60, CLOCK_US, advice))
+    case.name(Finding(Cause.CLOCK, name, because, 90, CLOCK_US, advice))

@@ -7,7 +7,7 @@ Numbers and texts may be anybody's: a number of any size and a text of any lengt
 from collections.abc import Sequence
 from typing import Final
 
-from atoll.health.why.facts import Ailment, HostFacts, PathFacts
+from atoll.health.why.facts import Fault, HostFacts, PathFacts
 
 __all__ = [
     "TEXT_CHARS_MAX",
@@ -96,9 +96,9 @@ def usually(us: int | None) -> str:
     return "" if us is None else f", usually {took(us)}"
 
 
-def since(ailment: Ailment | None) -> str:
-    """Return for how long an ailment has lasted, to be put behind what it is."""
-    return f", for {span(ailment.since_s)}" if ailment is not None and ailment.since_s > 0 else ""
+def since(fault: Fault | None) -> str:
+    """Return for how long a fault has lasted, to be put behind what it is."""
+    return f", for {span(fault.since_s)}" if fault is not None and fault.since_s > 0 else ""
 
 
 def ago(seconds: int | None) -> str:
@@ -106,11 +106,11 @@ def ago(seconds: int | None) -> str:
     return "" if seconds is None else f" {span(seconds)} ago"
 
 
-def times_usual(ailment: Ailment | None) -> str:
+def times_usual(fault: Fault | None) -> str:
     """Return how much longer than usual something takes."""
-    if ailment is None or ailment.slower_percent <= 100:
+    if fault is None or fault.slower_percent <= 100:
         return "longer than usual"
-    times = number(ailment.slower_percent)
+    times = number(fault.slower_percent)
     return f"{times // 100}.{times // 10 % 10} times as long as usual"
 
 
