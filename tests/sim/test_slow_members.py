@@ -107,3 +107,21 @@ def test_everybody_slow_still_has_relays() -> None:
         if program(world, 0).control.bulletin.health(node).shunned
     ]
     assert len(shunned) == 3
+
+
+def test_a_member_that_was_started_again_is_heard_at_once() -> None:
+    world, _ = group(6)
+    world.start_all()
+    world.run(10 * SECOND_NS)
+    slow = Found(b"", "cpu", State.SLOW, 0, MS, 4 * MS)
+    find(world, 2, slow)
+    world.run(world.now_ns + 200 * SECOND_NS)  # It says so again and again, and counts.
+    world.restart(2, reboot=False)
+    world.run(world.now_ns + 120 * SECOND_NS)
+    accused = program(world, 2).node
+    assert program(world, 0).control.bulletin.health(accused).state is State.OK, "what it told before is too old"
+    find(world, 2, slow)
+    world.run(world.now_ns + 3 * SECOND_NS)
+    for index in (0, 1, 3, 4, 5):
+        health = program(world, index).control.bulletin.health(accused)
+        assert (health.state, health.shunned) == (State.SLOW, True), f"node {index}"

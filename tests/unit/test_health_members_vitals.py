@@ -7,6 +7,7 @@ import pytest
 
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
 from atoll.health.members.bulletin import Found
+from atoll.health.members.programs import Call
 from atoll.health.members.reading import Reading
 from atoll.health.members.vitals import (
     CALM_NS,
@@ -243,3 +244,41 @@ def test_a_disk_that_was_not_measured_lately_has_no_numbers() -> None:
     node.run(60)
     assert node.vitals.disk(node.now_ns) is not None
     assert node.vitals.disk(node.now_ns + QUIET_NS) is None
+
+
+def test_a_program_that_hangs_is_found_while_it_hangs_and_not_while_the_node_itself_is_held_up() -> None:
+    def hanging(late_ms: float) -> set[tuple[bytes, str, State]]:
+        node = Node()
+        node.run(30)
+        for number in range(200):
+            node.now_ns += SECOND_NS // 4
+            call = Call(PEER, number)
+            node.vitals.served(80, 1000, None, node.now_ns, call)
+            node.vitals.served(80, 1000, 30 * MILLISECOND_NS, node.now_ns, call)
+            node.vitals.found(node.now_ns)
+        node.late_ms = late_ms
+        node.run(5)
+        for number in range(1000, 1008):
+            node.vitals.served(80, 1000, None, node.now_ns, Call(PEER, number))
+        return names(node.run(60))
+
+    assert (b"", "program:80", State.SLOW) in hanging(1.0)
+    assert (b"", "program:80", State.SLOW) not in hanging(60_000.0)
+
+
+def test_a_refusal_while_the_node_is_held_up_and_a_client_that_goes_away_accuse_no_program() -> None:
+    node = Node()
+    node.run(30)
+    for number in range(200):
+        node.now_ns += SECOND_NS // 4
+        node.vitals.served(80, 1000, 30 * MILLISECOND_NS, node.now_ns, Call(PEER, number))
+    node.late_ms = 200.0
+    node.run(5)
+    for number in range(500):
+        node.now_ns += SECOND_NS // 4
+        node.vitals.turned(200 * MILLISECOND_NS, node.now_ns)
+        node.vitals.served(80, None, None, node.now_ns, Call(PEER, 1000 + number))
+        call = Call(PEER, 5000 + number)
+        node.vitals.served(80, 1000, None, node.now_ns, call)
+        node.vitals.served(80, 1000, None, node.now_ns, Call(PEER, 5000 + number, is_over=True))
+    assert not any(one.what == "program:80" for one in node.vitals.found(node.now_ns))
