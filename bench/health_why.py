@@ -57,7 +57,6 @@ class Kind(Enum):
     PROGRAM = "program"
 
 
-MACHINES: Final = frozenset({Kind.CPU, Kind.DISK, Kind.CLOCK, Kind.RULE, Kind.PROGRAM})
 SECONDS: Final = {kind: [other for other in (Kind.CPU, Kind.DISK, Kind.CLOCK) if other is not kind] for kind in Kind}
 
 

@@ -209,12 +209,12 @@ def test_a_slow_disk_is_felt_by_a_program_on_that_node_and_well_again_after_the_
                 fail_while_slow(group, "two")
             with http_server(group.served_by) as port:
                 visitor = Visitor(await group.forward("two", "one", port))
-                visitor.start()
+                visitor.pacer.start()
                 await reached(lambda: visitor.moved_s("nobody") is not None)
                 before = len(visitor.visits)
                 with group.slow_disk("one", FACTOR):
                     await reached(lambda: len(visitor.visits) > before + 1)
-                visitor.ask_to_stop()
+                visitor.pacer.ask_to_stop()
             assert {visit.who for visit in visitor.visits} == {"one"}
             newest = visitor.visits[-1]
             assert newest.ended_s - newest.began_s >= TRANSACTION_SYNCS * SLOW_MS / 1000

@@ -11,11 +11,14 @@ from atoll.base.units import SECOND_NS
 from atoll.cli import render
 from atoll.device.nic.messages import NicCounters
 from atoll.group.messages import REFUSED_DUPLICATE, Hello, Refused, encode
+from atoll.health.members.bulletin import Found
+from atoll.health.members.messages import Ailment, Ailments, encode_ailments
+from atoll.health.model import State
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
 from atoll.lab.scenario import SITES, demo_topology
 from atoll.node.reporting import Around, RelayMeter, name_of, pace, status_view, why_view
-from atoll.node.views import StatusView, WhyView
+from atoll.node.views import PeerView, StatusView, WhyView
 from atoll.overlay.reports import ControlReceived, SessionUp
 from atoll.sim import LinkSpec, World
 from tests.unit.node_unit_world import NOW_NS, WALL_S, control_of, plans
@@ -202,3 +205,55 @@ def test_a_relay_meter_forgets_what_is_old() -> None:
 def test_a_slow_program_is_called_by_its_port() -> None:
     assert pace("program:8080", 320_000, 20_000) == "port 8080 answers after 320 ms, usually 20 ms"
     assert pace("program:8080", 320_000, 45_000) == "port 8080 answers after 320 ms, usually 45 ms"
+
+
+def ailing(world: World[SimulatedNode], *told: tuple[int, int, str], by: int = 0) -> Around:
+    """Return what node 0 sees once nodes have told what ails whom: (teller, of whom, what)."""
+    around = around_of(world, by)
+    for teller in sorted({teller for teller, _, _ in told}):
+        ailments = tuple(
+            Ailment(node_of(world, of), what, failed=False, age_s=200, usual_us=1_200, newest_us=1_912_000)
+            for one, of, what in told
+            if one == teller
+        )
+        message = encode_ailments(Ailments(9, 1, ailments))
+        around.control.handle(ControlReceived(node_of(world, teller), DIRECT, message), around.now_ns)
+    return around
+
+
+def peer_in(view: StatusView, name: str) -> PeerView:
+    return next(peer for peer in view.peers if peer.name == name)
+
+
+def test_a_member_that_says_that_it_is_slow_is_slow_with_its_numbers() -> None:
+    view = status_view(ailing(running(20), (1, 1, "disk")))
+    slow = peer_in(view, SITES[1])
+    assert (slow.state, slow.why) == ("slow", "disk write 1912 ms, usually 1.2 ms, for 3 min (its own word)")
+    assert view.degraded
+    assert {peer.state for peer in view.peers if peer is not slow} == {"ok"}
+
+
+def test_what_third_members_say_is_told_by_why_alone_and_changes_no_state() -> None:
+    world = running(20)
+    around = ailing(world, (1, 2, "link"))
+    assert peer_in(status_view(around), SITES[2]).state == "ok"
+    view = why_view(around, node_of(world, 2), 0)
+    assert view is not None
+    assert view.hearsay == (f"{SITES[1]} says: round trip 1912 ms, usually 1.2 ms",)
+
+
+def test_a_slow_direct_path_makes_a_member_slow_only_while_it_is_used() -> None:
+    for cut, state in ((False, "slow"), (True, "degraded")):
+        world = running(20, cut=cut)
+        around = around_of(world, 0)
+        found = Found(node_of(world, 2), "link", State.SLOW, around.now_ns, 20_000_000, 80_000_000)
+        around.control.handle(found, around.now_ns)
+        assert peer_in(status_view(around), SITES[2]).state == state
+
+
+def test_what_the_others_find_of_this_machine_is_a_component_of_it() -> None:
+    view = status_view(ailing(running(20), (1, 0, "link"), (2, 0, "link")))
+    (seen,) = view.components
+    assert (seen.name, seen.state, seen.by) == ("seen", "slow", "others")
+    assert seen.text == "round trip, as the others find, 1912 ms, usually 1.2 ms"
+    assert view.degraded

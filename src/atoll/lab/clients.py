@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, final
 
-__all__ = ["HttpClient", "Request", "Visit", "Visitor", "Waits", "http_server"]
+__all__ = ["HttpClient", "Pacer", "Request", "Visit", "Visitor", "Waits", "http_server"]
 
 TIMEOUT_S: Final = 5.0  # What a patient program waits before it calls a request failed.
 PACE_S: Final = 0.05  # From the end of one request to the start of the next.
@@ -109,8 +109,38 @@ LATE_TIMES: Final = 3
 
 
 @final
+class Pacer:
+    """Does the same again and again in a thread, from ``start`` to ``ask_to_stop``, at most REQUESTS_MAX times.
+
+    Args:
+        work: Does it once.
+        pause_s: From the end of one to the start of the next.
+    """
+
+    def __init__(self, work: Callable[[], None], pause_s: float) -> None:
+        self._work, self._pause_s = work, pause_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._again, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """End after what is under way; does not wait for it. Twice is harmless."""
+        self._stop.set()
+
+    def _again(self) -> None:
+        for _ in range(REQUESTS_MAX):
+            if self._stop.is_set():
+                return
+            self._work()
+            self._stop.wait(self._pause_s)
+
+
+@final
 class HttpClient:
-    """One client in a thread, from ``start`` to ``ask_to_stop``.
+    """A client that keeps its connection; ``pacer`` starts and ends it.
 
     Args:
         port: Loopback port of the forward.
@@ -118,33 +148,22 @@ class HttpClient:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._connection: http.client.HTTPConnection | None = None
+        self.pacer: Final = Pacer(self._request, PACE_S)
         self.requests: Final[list[Request]] = []
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """End after the request under way; does not wait for it. Twice is harmless."""
-        self._stop.set()
-
-    def _work(self) -> None:
-        connection: http.client.HTTPConnection | None = None
-        while not self._stop.is_set() and len(self.requests) < REQUESTS_MAX:
-            began_s = time.monotonic()
-            answered = False
-            try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
-                connection.request("GET", "/")
-                answered = connection.getresponse().read() != b""
-            except (OSError, http.client.HTTPException):
-                if connection is not None:
-                    connection.close()
-                connection = None  # As any program would: a new connection after a failure.
-            self.requests.append(Request(began_s, time.monotonic(), answered))
-            self._stop.wait(PACE_S)
+    def _request(self) -> None:
+        began_s, answered = time.monotonic(), False
+        try:
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
+            self._connection.request("GET", "/")
+            answered = self._connection.getresponse().read() != b""
+        except (OSError, http.client.HTTPException):
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None  # As any program would: a new connection after a failure.
+        self.requests.append(Request(began_s, time.monotonic(), answered))
 
     def waits(self, onset_s: float, end_s: float) -> Waits:
         """Return what the client saw between two instants; an unfinished request counts as silence until ``end_s``."""
@@ -167,7 +186,7 @@ class Visit:
 
 @final
 class Visitor:
-    """A client in a thread that makes a new connection for each request, as short-lived programs do.
+    """A client that makes a new connection for each request, as short-lived programs do; ``pacer`` starts and ends it.
 
     Args:
         port: Loopback port of the forward.
@@ -175,31 +194,20 @@ class Visitor:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.pacer: Final = Pacer(self._visit, VISIT_S)
         self.visits: Final[list[Visit]] = []
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """End after the visit under way; does not wait for it. Twice is harmless."""
-        self._stop.set()
-
-    def _work(self) -> None:
-        while not self._stop.is_set() and len(self.visits) < REQUESTS_MAX:
-            began_s, who = time.monotonic(), ""
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
-            try:
-                connection.request("GET", WHO, headers={"Connection": "close"})
-                who = connection.getresponse().read().decode(errors="replace")
-            except (OSError, http.client.HTTPException):
-                pass  # Nobody answered, which the visit tells.
-            finally:
-                connection.close()
-            self.visits.append(Visit(began_s, time.monotonic(), who))
-            self._stop.wait(VISIT_S)
+    def _visit(self) -> None:
+        began_s, who = time.monotonic(), ""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
+        try:
+            connection.request("GET", WHO, headers={"Connection": "close"})
+            who = connection.getresponse().read().decode(errors="replace")
+        except (OSError, http.client.HTTPException):
+            pass  # Nobody answered, which the visit tells.
+        finally:
+            connection.close()
+        self.visits.append(Visit(began_s, time.monotonic(), who))
 
     def waits(self, onset_s: float, end_s: float) -> Waits:
         """Return what the client saw between two instants, as ``HttpClient.waits``."""

@@ -181,15 +181,15 @@ class _Stage:
             with suppress(asyncio.CancelledError):
                 await drawing
             for pair in pairs:
-                pair.atoll.ask_to_stop()
-                pair.control.ask_to_stop()
+                pair.atoll.pacer.ask_to_stop()
+                pair.control.pacer.ask_to_stop()
         return tuple(reports), slow
 
     async def _phase(self, pair: _Pair, row: Row, *, faults: bool) -> PhaseReport:
         phase = pair.phase
         await self._script.until(phase.begin_ms / 1000 - LEAD_S)
-        pair.atoll.start()
-        pair.control.start()
+        pair.atoll.pacer.start()
+        pair.control.pacer.start()
         await self._script.until(phase.begin_ms / 1000)
         struck_s = await self._strike(phase) if faults else None
         onset_s = asyncio.get_running_loop().time() if struck_s is None else struck_s
@@ -201,8 +201,8 @@ class _Stage:
         if faults and phase.trouble is not Trouble.RELAY_KILLED:
             await self._group.emulator.mend(phase.trouble.value)
         atoll, control = pair.atoll.waits(onset_s, end_s), pair.control.waits(onset_s, end_s)
-        pair.atoll.ask_to_stop()
-        pair.control.ask_to_stop()
+        pair.atoll.pacer.ask_to_stop()
+        pair.control.pacer.ask_to_stop()
         healing = Healing.of(why, asyncio.get_running_loop().time() - onset_s)
         # A trouble that did not come proves nothing.
         report = told(phase, atoll, control, healing, came=not faults or struck_s is not None)

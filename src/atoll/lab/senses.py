@@ -39,7 +39,6 @@ class Machine:
         queued_ns: How long the node waits behind them for its turn.
         memory: Share of the time in which programs wait for memory.
         disk_ns: Median of a durable write.
-        clock_ahead_ns: What its wall clock is ahead of the others'.
     """
 
     taken: float = 0.0
@@ -48,7 +47,6 @@ class Machine:
     queued_ns: int = 0
     memory: float = 0.0
     disk_ns: int = 2 * MILLISECOND_NS
-    clock_ahead_ns: int = 0
     vitals: Vitals = field(default_factory=Vitals)
     paths: Paths = field(default_factory=Paths)
 

@@ -211,8 +211,8 @@ class SlowStage:
             await group.emulator.blackhole(phase.source, phase.target, key)
         atoll = HttpClient(await group.forward(phase.source, phase.target, self._port))
         control = HttpClient(await group.forward(phase.source, phase.target, self._port, tag="direct"))
-        atoll.start()
-        control.start()
+        atoll.pacer.start()
+        control.pacer.start()
         await self._script.until(phase.begin_ms / 1000)
         why = await group.why(phase.source, phase.target)
         relay = why.path[1] if faults and len(why.path) > 2 else ""
@@ -228,8 +228,8 @@ class SlowStage:
         else:
             await asyncio.sleep(QUIET_S)
         end_s, why = self._now(), await group.why(phase.source, phase.target)
-        atoll.ask_to_stop()
-        control.ask_to_stop()
+        atoll.pacer.ask_to_stop()
+        control.pacer.ask_to_stop()
         await group.emulator.mend(key)
         avoided_s, switch = left(why, relay, self._now() - onset_s)
         avoided = Avoided(
@@ -245,8 +245,8 @@ class SlowStage:
         await self._learnt(node, phase)
         atoll = Visitor(await group.forward(phase.source, f"{node},{phase.target}", self._port))
         control = Visitor(await group.forward(phase.source, node, self._port))
-        atoll.start()
-        control.start()
+        atoll.pacer.start()
+        control.pacer.start()
         await asyncio.sleep(LEAD_S)
         onset_s = self._begin(phase, row, node if faults else "", "writes durably")
         row.waits = lambda: _silences(atoll, control, onset_s)
@@ -259,8 +259,8 @@ class SlowStage:
         else:
             await asyncio.sleep(QUIET_S)
         end_s = self._now()
-        atoll.ask_to_stop()
-        control.ask_to_stop()
+        atoll.pacer.ask_to_stop()
+        control.pacer.ask_to_stop()
         moved_s = atoll.moved_s(node)
         since_s = end_s if moved_s is None else moved_s
         avoided = Avoided(

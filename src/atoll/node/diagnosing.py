@@ -14,7 +14,7 @@ import msgspec
 
 from atoll.base.errors import LimitError
 from atoll.base.ids import DIRECT, NodeId
-from atoll.base.units import MICROSECOND_NS, SECOND_NS
+from atoll.base.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from atoll.health.why.diagnosis import diagnose
 from atoll.health.why.facts import Facts, Fault, Finding, HostFacts, ServiceFacts
 from atoll.node.asking import ask_health
@@ -32,7 +32,6 @@ SIZES_STEP_S: Final = 0.1
 CONNECT_S: Final = 1.0  # For our own connection to our own program.
 KEPT_NS: Final = 5 * SECOND_NS  # What was found for one member is told to others for so long.
 GAP_NS: Final = SECOND_NS  # Limit. Between two diagnoses for members.
-NS_PER_MS: Final = 1_000_000
 US_PER_MS: Final = 1000
 
 _SHARED: Final = frozenset(HostFacts.__struct_fields__) & frozenset(HealthView.__struct_fields__) - {"ailments"}
@@ -126,7 +125,7 @@ class Diagnostics:
                 )
                 for one in facts.ailments
             ),
-            wall_ms=clock.wall_ns() // NS_PER_MS,
+            wall_ms=clock.wall_ns() // MILLISECOND_NS,
             slow_links=slow,
             links=links,
             service=service,
@@ -140,7 +139,7 @@ class Diagnostics:
         self, member: NodeId, port: int, *, is_own: bool
     ) -> "tuple[tuple[HostFacts, HealthView] | None, ServiceFacts | None]":
         clock = self._node.plan.clock
-        before_ms, asked_ns = clock.wall_ns() // NS_PER_MS, clock.monotonic_ns()
+        before_ms, asked_ns = clock.wall_ns() // MILLISECOND_NS, clock.monotonic_ns()
         teaches = is_own and not port and self._node.stack.streams.stands(member, 0)
         view: HealthView | None = None
         with suppress(TimeoutError, LimitError):
@@ -153,7 +152,7 @@ class Diagnostics:
         if teaches and report is not None and report.rtt_us is not None:
             beyond_ns = now_ns - asked_ns - report.rtt_us * MICROSECOND_NS
             self._node.senses.vitals.answered(member, max(1, beyond_ns), now_ns)
-        middle_ms = (before_ms + clock.wall_ns() // NS_PER_MS) // 2
+        middle_ms = (before_ms + clock.wall_ns() // MILLISECOND_NS) // 2
         host = facts_told(name_of(self._node.control, member), view, middle_ms)
         return (host, view), _service_told(port, view.service)
 

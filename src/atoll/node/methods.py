@@ -8,7 +8,7 @@ import asyncio
 import ipaddress
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, final
 
@@ -43,7 +43,17 @@ from atoll.node.reporting import name_of, status_view, why_view
 from atoll.node.rules import Rules
 from atoll.node.service import Node
 from atoll.node.targets import ranked
-from atoll.node.views import CanView, DoorView, ForwardView, InviteView, MetricsView, PingView, StatusView, WhyView
+from atoll.node.views import (
+    CanView,
+    DiagnosisView,
+    DoorView,
+    ForwardView,
+    InviteView,
+    MetricsView,
+    PingView,
+    StatusView,
+    WhyView,
+)
 from atoll.overlay.policy import TAG_NAMES
 
 __all__ = ["FORWARDS_MAX", "Methods"]
@@ -118,6 +128,9 @@ class _Id(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
     pass
+
+
+_Diagnosing = Awaitable[DiagnosisView | None]
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -239,15 +252,16 @@ class Methods:
             question = Asked(source, target, asked.target, asked.tag, standing)
             told = await ask_why(self._node.stack.streams, member, question)
             return told if not asked.port else _without_port(told, asked)
-        view = await self._why(target, tag, asked.port)
+        view = await self._why(target, tag, partial(self._diagnostics.diagnose, target, tag, asked.port))
         if view is None:
             raise pathless(source, asked.target)
         return view
 
-    async def _why(self, target: NodeId, tag: int, port: int) -> WhyView | None:
+    async def _why(self, target: NodeId, tag: int, diagnose: Callable[[], _Diagnosing]) -> WhyView | None:
+        """Return why packets go the way they go, and what is slow; None: there is no path."""
         if why_view(self._node.around(), target, tag) is None:
             return None
-        diagnosis = await self._diagnostics.diagnose(target, tag, port)
+        diagnosis = await diagnose()
         view = why_view(self._node.around(), target, tag)  # As of now: what was asked for may have changed it.
         return None if view is None else msgspec.structs.replace(view, diagnosis=diagnosis)
 
@@ -319,11 +333,8 @@ class Methods:
         if target == self._node.control.group.own.node or not self._is_member(target):
             return Failure("target")
         number = TAG_NAMES.index(tag)
-        if why_view(self._node.around(), target, number) is None:
-            return Failure("path")
-        diagnosis = await self._diagnostics.diagnose_for_member(target, number)
-        view = why_view(self._node.around(), target, number)
-        return Failure("path") if view is None else msgspec.structs.replace(view, diagnosis=diagnosis)
+        diagnose = partial(self._diagnostics.diagnose_for_member, target, number)
+        return await self._why(target, number, diagnose) or Failure("path")
 
     async def ping(self, params: dict[str, Any]) -> AsyncIterator[msgspec.Struct]:
         """Send echoes through the overlay, one a second."""

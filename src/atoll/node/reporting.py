@@ -9,7 +9,7 @@ from typing import Final, final
 
 from atoll.base.ids import DIRECT, Endpoint, NodeId, address_of
 from atoll.base.member import Member
-from atoll.base.units import SECOND_NS
+from atoll.base.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from atoll.base.version import __version__
 from atoll.device.nic.messages import NicCounters
 from atoll.health.members.bulletin import ANSWERS, LINK, SEEN, Word
@@ -27,8 +27,6 @@ __all__ = ["Around", "RelayMeter", "name_of", "status_view", "why_view"]
 SHARE: Final = 10_000  # Shares are told in 1/10000 inside.
 HEARSAY_MAX: Final = 64  # Limit. Of what third members say of one.
 US_PER_MS: Final = 1000
-NS_PER_MS: Final = 1_000_000
-NS_PER_US: Final = 1000
 _RELAY: Final = re.compile(r"\brelay ([0-9a-f]{8})\b")  # As ``overlay/choice.py`` writes evidence.
 METER_NS: Final = 5 * SECOND_NS
 METER_REPORTS_MAX: Final = 4096  # Limit. Two reports a second of 400 labels for METER_NS.
@@ -162,12 +160,12 @@ def _component_views(around: Around) -> tuple[ComponentView, ...]:
             name=one.component,
             state=one.state.value,
             since_s=None if one.state is State.UNKNOWN else (around.now_ns - one.since_ns) / SECOND_NS,
-            usual_ms=one.usual_ns / NS_PER_MS if one.usual_ns > 1 else None,
-            newest_ms=one.newest_ns / NS_PER_MS if one.samples else None,
+            usual_ms=one.usual_ns / MILLISECOND_NS if one.usual_ns > 1 else None,
+            newest_ms=one.newest_ns / MILLISECOND_NS if one.samples else None,
             samples=one.samples,
             confidence=one.confidence,
             evidence=one.evidence,
-            text=pace(one.component, one.newest_ns // NS_PER_US, one.usual_ns // NS_PER_US),
+            text=pace(one.component, one.newest_ns // MICROSECOND_NS, one.usual_ns // MICROSECOND_NS),
         )
         for one in known
     ]
