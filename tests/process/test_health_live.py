@@ -4,7 +4,9 @@
 import io
 import math
 import threading
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from atoll import health
 from atoll.adapt import Watched
 from atoll.health import live
 
+fsspec_open: Any = import_module("fsspec").open  # It has no types.
 pytestmark = pytest.mark.process
 
 
@@ -78,6 +81,20 @@ def test_a_file_reports_what_it_does_and_stays_a_file(tmp_path: Path) -> None:
         assert file.name == str(tmp_path / "file")
     assert file.closed
     assert samples() == {"disk.write:data": 1, "disk.flush:data": 1, "disk.read:data": 2}
+
+
+@pytest.mark.parametrize("where", ["memory://bucket/object", "file://{}/object"])
+def test_an_object_that_fsspec_opens_reports_as_well(tmp_path: Path, where: str) -> None:
+    url = where.format(tmp_path)
+    with Watched(fsspec_open(url, "wb").open(), "far:bucket") as file:
+        assert file.write(b"x" * 100_000) == 100_000
+        file.flush()
+    with Watched(fsspec_open(url, "rb").open(), "far:bucket") as file:
+        assert file.read(10) == b"x" * 10
+        buffer = bytearray(20)
+        assert file.readinto(buffer) == 20
+        assert len(file.read()) == 99_970
+    assert samples() == {"far.write:bucket": 1, "far.flush:bucket": 1, "far.read:bucket": 3}
 
 
 def test_anything_with_the_methods_of_a_file_will_do() -> None:
