@@ -19,7 +19,7 @@ def test_the_reference_page_is_generated_from_the_catalogue() -> None:
 @pytest.mark.parametrize("code", PROBLEMS)
 def test_an_entry_reads_well(code: str) -> None:
     entry = PROBLEMS[code]
-    assert re.fullmatch(r"A[1-5]\d\d", code)
+    assert re.fullmatch(r"A[1-6]\d\d", code)
     assert not entry.title.endswith(".")
     assert entry.title[0].islower()
     assert entry.meaning.endswith(".")

@@ -4,6 +4,7 @@
 ``atoll help CODE`` prints an entry offline, and docs/reference/errors.md is generated from here. A test holds every
 entry to be raised somewhere. Codes are never reused; A402 is one that was taken out.
 A1: this machine and its files. A2: the group. A3: journals. A4: the running node and its traffic. A5: bugs and usage.
+A6: environments.
 """
 
 from dataclasses import dataclass
@@ -373,6 +374,89 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "`atoll COMMAND --help` lists the options; `atoll config show --origin` prints each setting and its origin.",
     ),
 }
+_APPLICATIONS: Final[dict[str, Explanation]] = {
+    "A601": Explanation(
+        _S.USAGE,
+        "the application's class cannot be run",
+        "A field of an application is its state, so it needs an annotated type that can be written down, and a "
+        "default. Each type of tuple has one handler, and names of types are unique.",
+        "Mend the class as the error says; `docs/howto/environments.md` shows one.",
+    ),
+    "A602": Explanation(
+        _S.FAILURE,
+        "the environment cannot begin",
+        "Its first handler raised, or a field that was given does not fit. Nothing was left behind.",
+        "Mend the handler of `Started`, or the fields given with `--with`.",
+    ),
+    "A603": Explanation(
+        _S.USAGE,
+        "the code cannot be read or loaded",
+        "The file is missing, is no Python, is too large, or raises when it is imported.",
+        "Run it with `python FILE` first.",
+    ),
+    "A604": Explanation(
+        _S.USAGE,
+        "it is not clear which application is meant",
+        "The file has no class with the base `atoll.App`, or several.",
+        "Name one: `atoll run FILE.py:App`.",
+    ),
+    "A605": Explanation(
+        _S.FAILURE,
+        "packages that the application needs are not installed here",
+        "Code goes with an environment, installed packages do not: each node that may run it must have them.",
+        "Install them into the Python that runs atoll there; the error has the command.",
+    ),
+    "A606": Explanation(
+        _S.CONFLICT,
+        "an environment has this name already",
+        "Names are unique in a group, because programs find each other by them.",
+        "Choose another with `--name`, or end the other one with `atoll env stop`.",
+    ),
+    "A607": Explanation(
+        _S.FAILURE,
+        "the state cannot be written, or does not fit the code",
+        "A checkpoint, a move or an upgrade writes the whole state down. A coroutine that waits, or a field that holds "
+        "something that is no data, is in the way; or the new code has no migration. The environment runs as before.",
+        "Mend the application as the error says.",
+    ),
+    "A608": Explanation(
+        _S.FAILURE,
+        "the environment was not moved",
+        "The other node did not take it in time, or cannot. It runs where it ran.",
+        "`atoll status` says how that node is; try again.",
+    ),
+    "A609": Explanation(
+        _S.FAILURE,
+        "there is no such environment",
+        "No node of the group runs one of that name, as far as this node has heard.",
+        "`atoll env list` shows what there is; one that began a moment ago is known everywhere in some seconds.",
+    ),
+    "A610": Explanation(
+        _S.FAILURE,
+        "the environment runs on another node",
+        "This command is carried out where the environment runs.",
+        "Run the command there; `atoll env list` says where.",
+    ),
+    "A611": Explanation(
+        _S.UNREACHABLE,
+        "environments do not run on this node now",
+        "The process that runs them, or the one that records them, has ended or is being started again.",
+        "Try again in a second; if it stays so, `atoll logs` says why.",
+    ),
+    "A612": Explanation(
+        _S.REJECTED,
+        "this node may not do that to the environment",
+        "The node that runs it takes commands of the node that began it and of those that keep its journal.",
+        "Run the command on one of them; `atoll env list` names them.",
+    ),
+    "A613": Explanation(
+        _S.FAILURE,
+        "no process can be made for handlers",
+        "The process level needs Linux on x86_64 or aarch64, and memory and descriptors for one more process.",
+        "`atoll run --level inline` runs handlers in the process that all environments share.",
+    ),
+}
+PROBLEMS.update(_APPLICATIONS)
 
 
 def exit_status(code: str) -> ExitStatus:

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A party that is no environment: what a program outside has sent, what it waits for, and what goes again.
+
+Sans I/O: whoever has the connection hands in what comes and sends what ``taken`` gives. Numbers are never given twice,
+so an old copy of a frame that comes late cannot be taken for a new one.
+
+A refusal ends a call only if its frame was sent once: then there is no other copy that could be taken. Its number goes
+on with nothing in it. Else one of the copies may have been taken, or will be, and the call waits on for its response or
+its time-out. What was sent without a call is given up only where nobody is who could take it.
+"""
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import WireError
+from atoll.env.changes import Done, Failure
+from atoll.env.channel import Channel, Parcel
+from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, UNCONFIRMED_MAX
+from atoll.env.messages import Carried, Receipt, Refusal
+from atoll.env.records import Item
+
+__all__ = ["Came", "Correspondent", "Lost", "News", "Responded"]
+
+SIGN_EVERY: Final = 4  # With a reminder each half second: what comes unasked is 2 s late after a move, at most.
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_items: Final = msgspec.msgpack.Decoder(list[Item])
+_VOID: Final = Item(msgspec.Raw(_encode(Done())))  # Nobody handles it, and nobody is answered.
+
+
+@dataclass(frozen=True, slots=True)
+class Responded:
+    """The response to a call, encoded; the call is over."""
+
+    call: int
+    event: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A call has no response and never took effect; the call is over."""
+
+    call: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """A tuple that came unasked.
+
+    Attributes:
+        party: Who sent it.
+        path: Which environment nested in it.
+        event: The tuple, encoded.
+    """
+
+    party: bytes
+    path: str
+    event: msgspec.Raw
+
+
+News = Responded | Lost | Came
+Said = Carried | Receipt
+
+
+@final
+class _Line:
+    """What there is with one party."""
+
+    def __init__(self) -> None:
+        self.channel: Final = Channel()
+        self.pending: list[tuple[msgspec.Raw, int, int, str, str]] = []
+        self.copies: dict[int, int] = {}  # How often a parcel was sent, by the number of its first item.
+        self.void: dict[int, None] = {}  # Parcels with nothing in them.
+
+
+@final
+class Correspondent:
+    """One party outside.
+
+    Args:
+        party: Its id, 16 random bytes.
+    """
+
+    def __init__(self, party: bytes) -> None:
+        self.party: Final = party
+        self._lines: dict[bytes, _Line] = {}
+        self._calls: dict[int, bytes] = {}
+        self._last = self._reminders = 0
+        self._said: list[Said] = []
+
+    def taken(self) -> list[Said]:
+        """Take what is to be sent, in order; what cannot be sent now may be dropped, and goes again later."""
+        said, self._said = self._said, []
+        return said
+
+    # What the program does.
+
+    def has_room(self, target: bytes) -> bool:
+        """Return whether one more item may be sent to a party."""
+        line = self._line(target)
+        return line.channel.unconfirmed + len(line.pending) < UNCONFIRMED_MAX
+
+    def is_settled(self, target: bytes) -> bool:
+        """Return whether a party has durably taken everything that was sent to it."""
+        line = self._line(target)
+        return not line.pending and all(parcel.first in line.void for parcel in line.channel.outbox)
+
+    def call(self, target: bytes) -> int:
+        """Begin a call: return its number, under which ``post`` sends it."""
+        self._last += 1
+        self._calls[self._last] = target
+        return self._last
+
+    def forget(self, call: int) -> None:
+        """Wait no more for a response, such as after a time-out; it may still take effect."""
+        self._calls.pop(call, None)
+
+    def post(self, target: bytes, event: bytes, call: int = 0, to: str = "") -> None:
+        """Send an encoded tuple with the next ``flush``.
+
+        Args:
+            target: The party.
+            event: The tuple.
+            call: As ``call`` gave it; 0: no response is wanted.
+            to: Which environment nested in it.
+        """
+        self._line(target).pending.append((msgspec.Raw(event), call, 0, to, ""))
+
+    def flush(self) -> None:
+        """Send what was posted."""
+        for party, line in self._lines.items():
+            while line.pending:
+                count = _count_of_parcel(line.pending)
+                batch, line.pending = line.pending[:count], line.pending[count:]
+                self._carry(party, line, line.channel.send(count, _encode(batch)))
+
+    def remind(self) -> None:
+        """Send again what is not confirmed, and ask again for what is waited for.
+
+        Every SIGN_EVERY times all parties hear where this one is: one that has moved could not reach it otherwise.
+        """
+        asked = dict.fromkeys(self._calls.values())
+        self._reminders += 1
+        is_sign = self._reminders % SIGN_EVERY == 0
+        for party, line in self._lines.items():
+            if line.channel.outbox or party in asked or is_sign:
+                again = is_sign or party in asked
+                self._said.append(Receipt(self.party, party, line.channel.received, again=again))
+                self._resend(party, line)
+
+    # What comes.
+
+    def heard(self, message: Carried | Receipt | Refusal) -> list[News]:
+        """Take a message; return what the program should know.
+
+        Raises:
+            WireError: It makes no sense.
+        """
+        match message:
+            case Carried():
+                return self._carried(message)
+            case Receipt():
+                line = self._line(message.source)
+                line.channel.confirm(message.upto)
+                self._forget_copies(line)
+                if message.again:
+                    self._resend(message.source, line)
+                return []
+            case _:
+                return self._refused(message)
+
+    def _carried(self, message: Carried) -> list[News]:
+        line = self._line(message.source)
+        try:
+            items = _items.decode(message.items)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise WireError("items") from error
+        skip = line.channel.news(message.first, len(items))
+        news: list[News] = []
+        if skip >= 0:
+            for item in items[skip:]:
+                line.channel.received += 1
+                if not item.re:
+                    news.append(Came(message.source, item.by, item.event))
+                elif self._calls.get(item.re) == message.source:
+                    del self._calls[item.re]
+                    news.append(Responded(item.re, item.event))
+        self._said.append(Receipt(self.party, message.source, line.channel.received))
+        return news
+
+    def _refused(self, message: Refusal) -> list[News]:
+        line = self._line(message.source)
+        outbox = line.channel.outbox
+        at = next((at for at, parcel in enumerate(outbox) if parcel.first == message.first), None)
+        if at is None or line.copies.get(message.first) != 1:
+            return []
+        parcel = outbox[at]
+        items = _items.decode(parcel.payload)
+        is_nobody = message.code == "unknown"
+        kept = [_VOID if item.ask or is_nobody else item for item in items]
+        outbox[at] = Parcel(parcel.first, parcel.count, _encode(kept))
+        if all(item is _VOID for item in kept):
+            line.void[parcel.first] = None
+        failure = Failure(message.code, message.text)
+        calls = [item.ask for item in items if self._calls.pop(item.ask, None) is not None]
+        return [Lost(call, failure) for call in calls]
+
+    def _line(self, party: bytes) -> _Line:
+        line = self._lines.get(party)
+        if line is None:
+            line = self._lines[party] = _Line()
+        return line
+
+    def _resend(self, party: bytes, line: _Line) -> None:
+        for parcel in line.channel.outbox:
+            self._carry(party, line, parcel)
+
+    def _carry(self, party: bytes, line: _Line, parcel: Parcel) -> None:
+        line.copies[parcel.first] = line.copies.get(parcel.first, 0) + 1
+        self._said.append(Carried(self.party, party, parcel.first, parcel.payload))
+
+    @staticmethod
+    def _forget_copies(line: _Line) -> None:
+        outbox = line.channel.outbox
+        first = outbox[0].first if outbox else line.channel.sent + 1
+        for number in [number for number in line.copies if number < first]:
+            del line.copies[number]
+            line.void.pop(number, None)
+
+
+def _count_of_parcel(pending: list[tuple[msgspec.Raw, int, int, str, str]]) -> int:
+    """Return how many of these items leave together: at least one, and not more than one message may have."""
+    count = size = 0
+    for raw, *_ in pending[:ITEMS_MAX]:
+        size += len(memoryview(raw))
+        if count and size > PARCEL_BYTES:
+            break
+        count += 1
+    return count

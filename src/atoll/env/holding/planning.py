@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves and changes of the holders: what an owner was asked to bring about, one step at a time.
+
+One node is added or removed by one block, and the next one only when that block is committed, and none before a block
+of the own epoch is: so any majority of the holders before a change and any majority after it have a node in common. A
+node first learns what is in the journal, so that the others need not wait for it. A move is the same with a hand-over
+at the end: nothing is proposed any more until the target has everything and was told to stand for election.
+"""
+
+from typing import Final, Literal, final
+
+from atoll.base.ids import NODE_ID_BYTES
+from atoll.env.holding.desk import Desk
+from atoll.env.holding.events import HoldersChanged, HoldersFailed, Moved, MoveFailed
+from atoll.env.holding.messages import HandOver
+from atoll.env.holding.serving import Serving
+from atoll.env.holding.state import Handing, Plan, Reign
+from atoll.env.limits import HAND_OVER_NS, HEARTBEAT_NS, HOLDERS_MAX, LEARNED_BLOCKS, PROGRESS_NS
+
+__all__ = ["Planning"]
+
+
+@final
+class Planning:
+    """The plan of one owner, if it has one."""
+
+    def __init__(self, desk: Desk, serving: Serving) -> None:
+        self._desk: Final = desk
+        self._serving: Final = serving
+
+    @property
+    def _reign(self) -> Reign:
+        reign = self._desk.state.reign
+        assert reign is not None, "a plan without a reign"
+        return reign
+
+    # What is asked.
+
+    def begin(self) -> None:
+        """Go on with what the owner before wanted when it handed over."""
+        state = self._desk.state
+        wish, state.wish = state.wish, ()
+        if state.awaited is not None:
+            state.awaited = None
+            self._desk.effects.append(MoveFailed("this node took over again"))
+        if _is_list_of_holders(wish) and state.own in wish and wish != state.ledger.holders:
+            self._reign.plan = Plan(wish, count=len(state.ledger.holders))
+
+    def move(self, target: bytes) -> None:
+        """Plan a move; the number of holders stays what it is."""
+        state = self._desk.state
+        reason = self._refusal("move")
+        if reason or len(target) != NODE_ID_BYTES:
+            self._desk.effects.append(MoveFailed(reason or "that is no node"))
+            return
+        if target == state.own:
+            self._desk.effects.append(Moved(target, state.promise.epoch))
+            return
+        holders = state.ledger.holders
+        wanted = holders if target in holders else (*self._without_one(holders), target)
+        self._reign.plan = Plan(wanted, move_to=target, asked="move", count=len(holders))
+
+    def change(self, holders: tuple[bytes, ...]) -> None:
+        """Plan a change of the holders; the owner stays one."""
+        state = self._desk.state
+        reason = self._refusal("change")
+        if not reason and not _is_list_of_holders(holders):
+            reason = f"1 to {HOLDERS_MAX} different nodes can be holders"
+        if not reason and state.own not in holders:
+            reason = "the owner is not among them: move first"
+        if reason:
+            self._desk.effects.append(HoldersFailed(reason))
+        else:
+            self._reign.plan = Plan(holders, asked="holders", count=len(state.ledger.holders))
+
+    def _refusal(self, what: Literal["move", "change"]) -> str:
+        reign = self._desk.state.reign
+        if reign is None:
+            return f"only the owner can {what} it"
+        return "" if reign.plan is None else "another change is under way"
+
+    def _without_one(self, holders: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Return the holders without the one that is worth least; the owner only if it is alone."""
+        state, peers = self._desk.state, self._reign.peers
+        others = [node for node in holders if node != state.own]
+        if not others:
+            return ()
+        least = min(others, key=lambda node: (node not in state.suspected, peers[node].match))
+        return tuple(node for node in holders if node != least)
+
+    # One step after the other.
+
+    def advance(self) -> None:
+        """Take the next step, if the one before is done."""
+        desk, state = self._desk, self._desk.state
+        plan = self._reign.plan
+        if plan is None or not self._serving.is_open() or state.ledger.changed_number > state.committed:
+            return
+        holders = state.ledger.holders
+        if plan.change:
+            if holders != plan.change:
+                return  # The runner has not proposed it yet.
+            plan.change = ()
+        missing = [node for node in plan.wanted if node not in holders]
+        extra = [node for node in holders if node not in plan.wanted and node != state.own]
+        if missing and len(holders) < HOLDERS_MAX:
+            self._add(plan, missing[0])
+        elif extra:
+            desk.ask_change(plan, tuple(node for node in holders if node != extra[0]))
+        elif plan.move_to not in {b"", state.own} or state.own not in plan.wanted:
+            self._hand_over(plan)
+        else:
+            self._finish(plan)
+
+    def _add(self, plan: Plan, node: bytes) -> None:
+        """Make a node a holder when it has nearly all."""
+        state = self._desk.state
+        peer = self._serving.learn(node)
+        learned = peer.match if peer.shipping is None else peer.shipping.offset
+        if plan.learner != node or plan.learned != learned:
+            plan.learner, plan.learned, plan.learned_ns = node, learned, state.now_ns
+        if peer.match >= max(1, state.committed - LEARNED_BLOCKS) and peer.heard_ns >= state.now_ns - 2 * HEARTBEAT_NS:
+            plan.learner, plan.added = b"", node
+            self._desk.ask_change(plan, (*state.ledger.holders, node))
+        elif state.now_ns >= plan.learned_ns + PROGRESS_NS:
+            self._fail(plan, "the new holder does not answer")
+
+    def _hand_over(self, plan: Plan) -> None:
+        """Let a holder that has everything stand for election; give up when nobody does in time."""
+        desk, state = self._desk, self._desk.state
+        if plan.handing is None:
+            target = plan.move_to or self._serving.heir(plan.wanted)
+            plan.handing = Handing(target, state.now_ns + HAND_OVER_NS)
+        handing = plan.handing
+        peer = self._reign.peers.get(handing.target)
+        if peer is None or state.now_ns >= handing.until_ns:
+            self._fail(plan, "the other holder did not take over")
+            return
+        is_told = handing.tell_ns is not None and state.now_ns < handing.tell_ns
+        if not is_told and state.ledger.last == state.committed == peer.match:
+            handing.tell_ns = state.now_ns + HEARTBEAT_NS
+            wish = plan.wanted if plan.wanted != state.ledger.holders else ()
+            desk.tell(handing.target, HandOver(state.promise.epoch, wish))
+
+    def _finish(self, plan: Plan) -> None:
+        self._reign.plan = None
+        if plan.asked == "holders":
+            self._desk.effects.append(HoldersChanged(self._desk.state.ledger.holders))
+
+    def _fail(self, plan: Plan, reason: str) -> None:
+        """Give up; who was added only for this is removed again, because an owner alone with it would depend on it."""
+        desk, state, reign = self._desk, self._desk.state, self._reign
+        if plan.asked == "move":
+            desk.effects.append(MoveFailed(reason))
+        elif plan.asked == "holders":
+            desk.effects.append(HoldersFailed(reason))
+        holders = state.ledger.holders
+        reign.plan = None
+        self._serving.meet()  # A learner that is not wanted any more leaves.
+        if len(holders) > plan.count and plan.added in holders and plan.added != state.own:
+            reign.plan = Plan(tuple(node for node in holders if node != plan.added), count=plan.count)
+
+
+def _is_list_of_holders(holders: tuple[bytes, ...]) -> bool:
+    """Return whether these can be the holders of an environment."""
+    is_each = all(len(node) == NODE_ID_BYTES for node in holders)
+    return 1 <= len(holders) <= HOLDERS_MAX and is_each and len(dict.fromkeys(holders)) == len(holders)

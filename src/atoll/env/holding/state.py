@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that the machine of ``holding`` remembers, and what it starts from."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from atoll.core.entropy import Draws
+from atoll.env.holding.ledger import Ledger
+
+__all__ = [
+    "CANDIDATE",
+    "HOLDER",
+    "OWNER",
+    "TRIAL",
+    "Awaited",
+    "Draft",
+    "Handing",
+    "HoldingOptions",
+    "HoldingState",
+    "Incoming",
+    "Peer",
+    "Plan",
+    "Probe",
+    "Promise",
+    "Reign",
+    "Role",
+    "Shipping",
+]
+
+Role = Literal["holder", "trial", "candidate", "owner"]
+HOLDER: Final = "holder"  # Keeps what the owner tells; also a node that has no vote.
+TRIAL: Final = "trial"  # Asks who would vote for it.
+CANDIDATE: Final = "candidate"  # Asks for votes.
+OWNER: Final = "owner"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingOptions:
+    """What a machine starts from: what the recorder found on the disk.
+
+    Attributes:
+        own: This node.
+        seed: 32 random bytes.
+        promise: (epoch, node) as last kept; (0, empty): none.
+        base: (number, epoch) of the block before the first one in the journal; (0, 0): it goes back to the beginning.
+        holders: Who held the environment after that block. Empty for a node that was never told; where an environment
+            is made, its first holders, the same at each of them.
+        blocks: (number, epoch, holders) of each block in the journal, without a gap; holders empty where unchanged.
+        floor: (epoch, number) of the newest block that this node ever had and deleted; see ``Left``.
+    """
+
+    own: bytes
+    seed: bytes
+    promise: tuple[int, bytes] = (0, b"")
+    base: tuple[int, int] = (0, 0)
+    holders: tuple[bytes, ...] = ()
+    blocks: tuple[tuple[int, int, tuple[bytes, ...]], ...] = ()
+    floor: tuple[int, int] = (0, 0)
+
+
+class Promise(msgspec.Struct):
+    """The newest epoch heard of, and who has our vote in it.
+
+    Attributes:
+        epoch: Never goes back.
+        node: Empty: nobody.
+        kept: It is on the disk.
+        retry_ns: When to ask the recorder again; None: it was asked, or it is kept.
+    """
+
+    epoch: int = 0
+    node: bytes = b""
+    kept: bool = True
+    retry_ns: int | None = None
+
+
+class Incoming(msgspec.Struct):
+    """A snapshot that comes in parts.
+
+    Attributes:
+        number: Block after which it was taken.
+        epoch: That block's.
+        holders: After that block.
+        total: Bytes.
+        parts: Without a gap from the beginning.
+        size: Bytes of the parts.
+        asked: The recorder was asked to keep it.
+    """
+
+    number: int
+    epoch: int
+    holders: tuple[bytes, ...]
+    total: int
+    parts: list[bytes] = []
+    size: int = 0
+    asked: bool = False
+
+
+class Shipping(msgspec.Struct):
+    """A snapshot on its way to a node.
+
+    Attributes:
+        number: Which; 0: the newest, not yet known.
+        offset: What the node needs next.
+        reading: The recorder was asked for the part and has not answered.
+        sent_ns: When the part at ``offset`` was last told; None: not yet.
+    """
+
+    number: int = 0
+    offset: int = 0
+    reading: bool = False
+    sent_ns: int | None = None
+
+
+class Probe(msgspec.Struct):
+    """The search for the last block that a node and its owner have in common.
+
+    Attributes:
+        since_ns: When it went back last.
+        sent_ns: When the blocks from there were told; None: not yet, or too long ago.
+        last: The last of them.
+    """
+
+    since_ns: int
+    sent_ns: int | None = None
+    last: int = 0
+
+
+class Peer(msgspec.Struct):
+    """What an owner knows of another node.
+
+    Attributes:
+        next: The block to tell it next.
+        heard_ns: When the newest Store was sent that it answered.
+        since_ns: It is counted on since then: answers to what was sent before say nothing of what it still has.
+        match: Last block that is kept there and is ours.
+        probe: It refused what came before ``next``; None: it did not.
+        reading: First block that the recorder is reading for it; 0: none.
+        shipping: It lacks more than our journal goes back.
+        leave_ns: It is no holder any more, and is told until then.
+    """
+
+    next: int
+    heard_ns: int
+    since_ns: int
+    match: int = 0
+    probe: Probe | None = None
+    reading: int = 0
+    shipping: Shipping | None = None
+    leave_ns: int | None = None
+
+
+class Draft(msgspec.Struct):
+    """An own block that is not sealed yet; kept so that it can be tried again."""
+
+    number: int
+    first_event: int
+    events: int
+    body: bytes
+    holders: tuple[bytes, ...]
+
+
+class Handing(msgspec.Struct):
+    """A hand-over under way.
+
+    Attributes:
+        target: To whom.
+        until_ns: When to give up.
+        tell_ns: When to tell it next; None: it was not told yet, because it lacks something.
+    """
+
+    target: bytes
+    until_ns: int
+    tell_ns: int | None = None
+
+
+class Plan(msgspec.Struct):
+    """What an owner was asked to bring about, one step at a time.
+
+    Attributes:
+        wanted: Who shall be the holders.
+        move_to: Who shall own the environment; empty: no matter.
+        asked: Who waits for an answer: ``move``, ``holders``, or empty for nobody.
+        count: Holders when it began.
+        change: Holders that the runner was asked to propose; empty: none. Once asked it is not taken back.
+        added: Who was made a holder last.
+        learner: Who is catching up; empty: nobody.
+        learned: How much it had.
+        learned_ns: When that last grew.
+        handing: The last step.
+    """
+
+    wanted: tuple[bytes, ...]
+    move_to: bytes = b""
+    asked: Literal["", "move", "holders"] = ""
+    count: int = 0
+    change: tuple[bytes, ...] = ()
+    added: bytes = b""
+    learner: bytes = b""
+    learned: int = 0
+    learned_ns: int = 0
+    handing: Handing | None = None
+
+
+class Reign(msgspec.Struct):
+    """What only an owner has.
+
+    Attributes:
+        heartbeat_ns: When everybody is told next.
+        first: The first block of the own epoch.
+        peers: Holders, learners and those that leave, but not itself.
+        drafts: Own blocks that are not sealed, in order.
+        drafts_bytes: Their bodies together.
+        failing_ns: Since when the disk refuses; None: it does not.
+        retry_ns: When to try again; None: the recorder was asked.
+        told_hold: The reason that the runner was told; empty: it may propose.
+        plan: What is to be brought about.
+    """
+
+    heartbeat_ns: int
+    first: int
+    peers: dict[bytes, Peer] = {}
+    drafts: list[Draft] = []
+    drafts_bytes: int = 0
+    failing_ns: int | None = None
+    retry_ns: int | None = None
+    told_hold: str = ""
+    plan: Plan | None = None
+
+
+class Awaited(msgspec.Struct):
+    """A move whose target was told to take over: who owns the environment now?"""
+
+    target: bytes
+    until_ns: int
+
+
+class HoldingState(msgspec.Struct):
+    """All that a snapshot holds.
+
+    Attributes:
+        own: This node.
+        draws: Times of elections.
+        ledger: What is in the journal.
+        promise: The own epoch and vote.
+        now_ns: Of the newest input.
+        role: What this node is in its epoch.
+        committed: Blocks up to here are kept by a majority; never goes back.
+        matched: Blocks up to here are the same as the owner's of this epoch.
+        told: What that owner says is committed.
+        owner: Of this epoch; empty: not known.
+        heard_ns: When it was last heard.
+        echo_ns: Its clock in the newest message.
+        election_ns: When to stand for election; None: never.
+        canvass_ns: When to ask again those that have not answered.
+        votes: Who votes for us, or would.
+        transfer: The owner asked us to stand.
+        wish: Who shall be the holders when we own the environment; empty: as they are.
+        unfit_ns: Until then we stand for no election, because the disk refuses.
+        suspected: Nodes that the overlay takes for lost.
+        incoming: A snapshot that is coming.
+        reign: None: we are not the owner.
+        awaited: A move whose outcome is not known.
+        counts: What was dropped or refused, by reason.
+    """
+
+    own: bytes
+    draws: Draws
+    ledger: Ledger
+    promise: Promise
+    now_ns: int = 0
+    role: Role = HOLDER
+    committed: int = 0
+    matched: int = 0
+    told: int = 0
+    owner: bytes = b""
+    heard_ns: int = 0
+    echo_ns: int = 0
+    election_ns: int | None = None
+    canvass_ns: int | None = None
+    votes: dict[bytes, bool] = {}
+    transfer: bool = False
+    wish: tuple[bytes, ...] = ()
+    unfit_ns: int = 0
+    suspected: dict[bytes, bool] = {}
+    incoming: Incoming | None = None
+    reign: Reign | None = None
+    awaited: Awaited | None = None
+    counts: dict[str, int] = {}

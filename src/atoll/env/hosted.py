@@ -1,0 +1,688 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One environment on one node: what waits for it, what runs, what is sealed, and what may leave.
+
+A node that owns the environment has a runner; one that only keeps its journal has none. What comes in waits in a
+bounded queue, is applied as soon as a block has room, and is confirmed to its sender when that block is committed:
+everything that leaves an environment, receipts included, waits for that.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import CorruptError, UsageError
+from atoll.base.ids import NodeId
+from atoll.core.machine import Tick
+from atoll.env.app import Program
+from atoll.env.facts import OPENING, UNKNOWN, Ahead, Facts, Suspect, Waiting
+from atoll.env.holding import Holding
+from atoll.env.holding import events as on
+from atoll.env.holding.messages import SnapshotPart, Store
+from atoll.env.holding.messages import encode as encode_letter
+from atoll.env.keepers import Kept, Peer, wanted_holders
+from atoll.env.limits import (
+    AGAIN_NS,
+    BLOCK_BYTES,
+    BLOCKS_AHEAD_MAX,
+    CONFIRM_ITEMS,
+    CONFIRM_NS,
+    COPIES,
+    FLEE_NS,
+    INBOX_ITEMS_MAX,
+    OWED_MAX,
+    PARCEL_BYTES,
+    PARTIES_MAX,
+    RESEND_NS,
+    RESEND_PARCELS_MAX,
+    RESTORE_RETRY_NS,
+    STAY_NS,
+    TOLD_MAX,
+)
+from atoll.env.messages import (
+    Carried,
+    Letter,
+    Receipt,
+    Refusal,
+    Routed,
+    count_items,
+    join_items,
+    parcels_of,
+    split_items,
+)
+from atoll.env.orders import (
+    AskRecorder,
+    Await,
+    Moment,
+    Order,
+    Restore,
+    Say,
+    StoreSnapshot,
+    TellNode,
+    Told,
+)
+from atoll.env.places import Place
+from atoll.env.records import (
+    Arrived,
+    Began,
+    Confirmed,
+    Ended,
+    Failed,
+    Fired,
+    Found,
+    Held,
+    Note,
+    Opened,
+    Post,
+    Record,
+    Resolve,
+)
+from atoll.env.runner import Runner
+from atoll.env.slew import SlewedClock
+
+__all__ = ["Hosted"]
+
+NOBODY: Final = -1  # Instead of a command: nobody waits for the answer.
+_DEADLY: Final = "the process that ran it did not survive it"
+_PARCEL_MAX: Final = PARCEL_BYTES + 5  # With the head of its list; a longer one holds one item that is too large.
+
+
+@final
+class Hosted:
+    """One environment here.
+
+    Args:
+        facts: What it is.
+        own: This node, and its name.
+        holding: Who owns it, as this node knows; not started.
+        first: A new environment: what runs it, and its first record.
+        copies: How many nodes shall keep a new one.
+
+    Attributes:
+        facts: As above.
+        holding: Read only.
+        runner: What runs; None: not here.
+        epoch: In which it runs here; 0: it does not.
+        failed: Why it cannot run here; empty: nothing.
+        is_ended: It has ended itself, or was stopped.
+        suspect: What its process did not survive; None: nothing, as far as is known.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        own: tuple[NodeId, str],
+        holding: Holding,
+        first: tuple[Runner, Began] | None = None,
+        copies: int = COPIES,
+    ) -> None:
+        self.facts: Final = facts
+        self.holding: Final = holding
+        self._own, self._own_name = own
+        self._first, self._copies = first, copies
+        self.runner: Runner | None = None
+        self.epoch = 0
+        self.failed = ""
+        self.is_ended = False
+        self.suspect: Suspect | None = None
+        self._orders: list[Order] = []
+        self._routed: list[Routed] = []
+        self._searches: list[Resolve] = []
+        self._hold = ""
+        self._inbox: deque[Waiting] = deque()
+        self._inbox_items = 0
+        self._expected: dict[bytes, int] = {}  # Number of the next item of a party, those in the inbox counted.
+        self._told: deque[Record] = deque()
+        self._confirms: dict[bytes, int] = {}
+        self._confirm_at_ns: int | None = None
+        self._receipts: dict[bytes, int] = {}  # Of the block that is being filled.
+        self._ahead: deque[Ahead] = deque()  # Proposed and not committed.
+        self._events: deque[on.HoldingInput] = deque()  # Came while another one was being obeyed.
+        self._is_feeding = self._is_pumping = self._is_pump_due = False
+        self._refused = 0  # This many of ``_ahead``, from the end, were refused and are proposed again.
+        self._done: dict[bytes, int] = {}  # Number of the last item of a party that is committed.
+        self._inherited: dict[bytes, int] = {}  # The same, of what was restored; it counts when the opening does.
+        self._is_open = False
+        self._opening = 0  # The block with which it opens; what it inherited counts when that is committed.
+        self._bytes = 0  # Of items in the block that is being filled.
+        self._restore_at_ns: int | None = None
+        self._change: tuple[bytes, ...] = ()
+        self._is_change_due = False  # Whether it is to be told, in the block that it is proposed with.
+        self._resend_at_ns: int | None = None
+        self._mover = 0
+        self._flee_at_ns = 0
+        self._target: NodeId | None = None
+        self._is_changing = False
+        self._before = ("", 0)
+        self._is_awaited = False
+        self._asked: dict[bytes, int] = {}  # When a party was asked for what is missing, monotonic.
+        self._clock = SlewedClock()
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing of it is here: it was only heard of, or was given up."""
+        return not self.holding.last and not self.holding.holders
+
+    def taken(self) -> tuple[list[Order], list[Routed]]:
+        """Take what is to be done, and what is to be delivered to parties."""
+        orders, routed = self._orders, self._routed
+        self._orders, self._routed = [], []
+        return orders, routed
+
+    def searches(self) -> list[Resolve]:
+        """Take the names that are to be looked up; each is answered with ``found``."""
+        searches, self._searches = self._searches, []
+        return searches
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When ``tick`` is owed, monotonic; the time of the environment's own timers is ``wall_deadline_ns``."""
+        first_ns = self.holding.deadline_ns
+        for at_ns in (self._confirm_at_ns, self._resend_at_ns, self._restore_at_ns):
+            if at_ns is not None and (first_ns is None or at_ns < first_ns):
+                first_ns = at_ns
+        if (due_ns := self.wall_deadline_ns) is not None:
+            at_ns = self._clock.when(due_ns)
+            first_ns = at_ns if first_ns is None else min(at_ns, first_ns)
+        return first_ns
+
+    @property
+    def wall_deadline_ns(self) -> int | None:
+        """When the next timer of the environment is due, ns since 1970; None: none is, or it cannot be applied now."""
+        runner = self.runner
+        if runner is None or runner.is_busy or self._hold or len(self._ahead) >= BLOCKS_AHEAD_MAX:
+            return None
+        return runner.environment.deadline_ns
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it runs here, and with what it began in this epoch is committed."""
+        return self._is_open
+
+    # Inputs.
+
+    def open(self, now: Moment) -> None:
+        """Begin: a holder that is alone owns the environment at once."""
+        self._perform_all(self.holding.start(now.ns), now)
+
+    def feed(self, event: on.HoldingInput, now: Moment) -> None:
+        """Give the holding an input, and do what it says; what that brings about comes after it, in order."""
+        if self._is_feeding:
+            self._events.append(event)
+        else:
+            self._perform_all(self.holding.handle(event, now.ns), now)
+
+    def _perform_all(self, effects: Sequence[on.HoldingEffect], now: Moment) -> None:
+        self._is_feeding = True
+        try:
+            self._perform(effects, now)
+            while self._events:
+                self._perform(self.holding.handle(self._events.popleft(), now.ns), now)
+        finally:
+            self._is_feeding = False
+
+    def _perform(self, effects: Sequence[on.HoldingEffect], now: Moment) -> None:
+        for effect in effects:
+            match effect:
+                case (
+                    on.Seal()
+                    | on.Keep()
+                    | on.CutFrom()
+                    | on.KeepPromise()
+                    | on.KeepSnapshot()
+                    | on.Left()
+                    | on.ReadBlocks()
+                    | on.ReadSnapshot()
+                ):
+                    self._orders.append(AskRecorder(self.facts.id, effect))
+                case on.Tell(_, Store() | SnapshotPart()) if self.failed:
+                    pass  # An owner that cannot run it is silent, so that another holder takes over.
+                case on.Tell(node, message):
+                    self._orders.append(TellNode(NodeId(node), Letter(encode_letter(self.facts.id, message))))
+                case on.Run(epoch, number):
+                    self._drop()
+                    self.epoch = epoch
+                    if self._first is not None and number == 0:
+                        self._begin(*self._first, now)
+                    else:
+                        self._orders.append(Restore(self.facts.id, epoch, number))
+                case on.Stop():
+                    self._drop()
+                case on.Committed(number):
+                    self._committed(number, now)
+                case on.Hold(_, reason):
+                    self._hold = reason
+                case on.Resume():
+                    self._hold = ""
+                    self._again(now)
+                case on.Refused():
+                    self._refused = min(self._refused + 1, len(self._ahead))
+                case on.Change(_, holders):
+                    self._change, self._is_change_due = holders, True
+                case on.Moved():
+                    self._answer(None)
+                case on.MoveFailed(reason):
+                    self._answer(reason)
+                case on.HoldersChanged() | on.HoldersFailed():
+                    self._is_changing = False
+                    self._move_now(now)
+                case _:
+                    raise AssertionError(f"an effect that nobody knows: {effect}")
+        self.pump(now)
+
+    def _begin(self, runner: Runner, began: Began, now: Moment) -> None:
+        """Run a new environment; that its first handler does not fail was tried."""
+        self._first = None
+        if not runner.has_news:
+            runner.take(began, self._clock.read(now))
+        self._told.append(Held((self._own,), self._copies))
+        runner.epoch = self.epoch
+        self._start(runner, now)
+
+    def restored(self, epoch: int, runner: Runner | None, failed: str, now: Moment) -> None:
+        """Go on with what was restored for ``Restore``, unless that is long over."""
+        if epoch != self.epoch or self.runner is not None:
+            if runner is not None:
+                runner.close()
+            return
+        if runner is None:
+            self._fail(failed, now)
+            return
+        before = self._before[0] if epoch == self._before[1] + 1 else ""
+        if before:  # It was sent here, perhaps by somebody who knows that this node is slow.
+            self._flee_at_ns = now.ns + STAY_NS
+        is_silent = self.suspect == OPENING
+        if is_silent:
+            self.suspect = None
+        self.failed, self._restore_at_ns, self._inherited = "", None, runner.environment.taken()
+        self._clock.set(runner.environment.now_ns, now)
+        self.facts.code, self.facts.app = runner.code, runner.place.name
+        runner.walls.about(self.facts.id, OPENING.party, OPENING.first, OPENING.count)
+        try:
+            runner.take(Opened(self._own, self._own_name, epoch, before, is_silent), self._clock.read(now))
+        except CorruptError as error:
+            runner.close()
+            self._fail(str(error), now)
+        else:
+            self._start(runner, now)
+
+    def _start(self, runner: Runner, now: Moment) -> None:
+        self.runner, self._opening = runner, runner.number + 1
+        self.pump(now)
+
+    def _fail(self, failed: str, now: Moment) -> None:
+        """Throw away what runs, because it cannot go on, and restore it in a while unless another node has taken it."""
+        epoch = self.epoch
+        self._drop()
+        self.epoch, self.failed, self._restore_at_ns = epoch, failed, now.ns + RESTORE_RETRY_NS
+        self._orders.append(Say(self.facts.id, f"it cannot go on: {failed}"))
+
+    def resume(self, now: Moment) -> None:
+        """Look whether a handler that runs elsewhere is done: the answer to ``Await``."""
+        runner, self._is_awaited = self.runner, False
+        try:
+            if runner is not None and runner.is_busy:
+                runner.go_on()
+        except CorruptError as error:
+            self._fail(str(error), now)
+        self.pump(now)
+
+    def end(self) -> None:
+        """Be over, for good."""
+        self.is_ended = True
+        self._answer("it has ended")
+        self._drop()
+
+    def move(self, target: NodeId, command: int, now: Moment) -> None:
+        """Let another node run it."""
+        if self._mover:
+            self._orders.append(Told(command, "another move is under way"))
+            return
+        self._mover, self._target = command, target
+        self._move_now(now)
+
+    def _move_now(self, now: Moment) -> None:
+        """Begin the move that was asked for, unless a change of holders must end first."""
+        if not self._is_changing and (target := self._target) is not None:
+            self._target = None
+            self.feed(on.MoveAsked(target), now)
+
+    def maintain(self, peers: Mapping[NodeId, Peer], gone: set[NodeId], now: Moment) -> None:
+        """See that as many nodes keep the journal as should."""
+        if self.runner is None or not self._is_open or self._mover or self._is_changing or self.is_ended:
+            return
+        holders = self.holding.holders
+        kept = Kept(self.facts.id, self._own, holders, self.runner.copies)
+        wanted = wanted_holders(kept, peers, gone)
+        if set(wanted) != set(holders):
+            self._is_changing = True
+            self.feed(on.HoldersAsked(wanted), now)
+
+    def flee(self, peers: Mapping[NodeId, Peer], now: Moment) -> None:
+        """Move away from this node, which is slow, to a holder that is not; not again before FLEE_NS are over."""
+        better = [
+            NodeId(node)
+            for node in self.holding.holders
+            if (peer := peers.get(NodeId(node))) is not None and not peer.lost and not peer.slow
+        ]
+        if better and self.runner is not None and not self._mover and now.ns >= self._flee_at_ns:
+            self._flee_at_ns = now.ns + FLEE_NS
+            self.move(better[0], NOBODY, now)
+
+    def comes_from(self, name: str, epoch: int) -> None:
+        """Remember who gives it away in this epoch: if the next one is ours, it is a move and no recovery."""
+        self._before = name, epoch
+
+    def carried(self, message: Carried, now: Moment) -> None:
+        """Take items of a party into the queue, if they are the next ones; else say what is.
+
+        Raises:
+            WireError: They are no items.
+        """
+        runner, party, first = self.runner, message.source, message.first
+        parcels = parcels_of(first, count := count_items(message.items), message.items)
+        if runner is None:
+            return  # The sender sends again, and by then it is known who runs it.
+        expected = self._expected.get(party) or runner.environment.received(party) + 1
+        if first > expected:
+            self._ask_again(party, now)
+        elif first + count <= expected:  # All of it has come before; if it is committed, the receipt was lost.
+            if (done := self._done.get(party, 0)) >= first + count - 1:
+                self._routed.append(Receipt(self.facts.id, party, done))
+        elif self._hold == "disk":
+            self._refuse(message, "disk-full", f"the disk of {self._own_name} refuses")
+        elif self._inbox_items + count > INBOX_ITEMS_MAX:
+            self._refuse(message, "queue-full", f"{INBOX_ITEMS_MAX} items wait already")
+        elif runner.environment.owes(party) > OWED_MAX:
+            self._refuse(message, "queue-full", f"it has not read {OWED_MAX} responses")
+        elif max(len(one[2]) for one in parcels) > _PARCEL_MAX:
+            self._refuse(message, "too-large", f"a tuple of more than {PARCEL_BYTES} bytes")
+        else:
+            self._inbox += (Waiting(party, *parcel) for parcel in parcels)
+            self._inbox_items += count
+            self._expected[party] = first + count
+            self.pump(now)
+
+    def _ask_again(self, party: bytes, now: Moment) -> None:
+        """Ask a party for what is missing; not for each frame that comes too soon, or they would come ever more often.
+
+        While the disk refuses, what is missing was refused, and comes by itself later.
+        """
+        if self._hold == "disk" or now.ns < self._asked.get(party, 0) + AGAIN_NS:
+            return
+        if len(self._asked) >= PARTIES_MAX:
+            self._asked.clear()
+        self._asked[party] = now.ns
+        self._routed.append(Receipt(self.facts.id, party, self._done.get(party, 0), again=True))
+
+    def receipt(self, message: Receipt, now: Moment) -> None:
+        """Note that a party has our items up to a number, and send again what it says is missing."""
+        runner, party = self.runner, message.source
+        if runner is None:
+            return
+        confirmed = runner.environment.confirmed(party)
+        upto = min(message.upto, confirmed + runner.environment.owes(party))  # What was never sent confirms nothing.
+        if upto > confirmed:
+            upto = max(upto, self._confirms.get(party, 0))
+            if upto - confirmed >= CONFIRM_ITEMS:
+                self._confirms.pop(party, None)
+                self._told.append(Confirmed(party, upto))
+            else:
+                self._confirms[party] = upto
+                if self._confirm_at_ns is None:
+                    self._confirm_at_ns = now.ns + CONFIRM_NS
+        if message.again:
+            self._resend(party)
+
+    def tell(self, record: Record, now: Moment) -> None:
+        """Let the environment hear of a change."""
+        if self.runner is not None and len(self._told) < TOLD_MAX:
+            self._told.append(record)
+            self.pump(now)
+
+    def found(self, record: Found, now: Moment) -> None:
+        """Answer a search. It is no news that could be dropped: the environment bounds its searches itself."""
+        if self.runner is not None:
+            self._told.append(record)
+            self.pump(now)
+
+    def checkpoint(self, now: Moment) -> None:
+        """Take a checkpoint now.
+
+        Raises:
+            UsageError: It does not run here, a coroutine waits, or a field holds what is no data.
+        """
+        if self.runner is None:
+            raise UsageError("it does not run here")
+        self._check_rest()
+        self.runner.checkpoint(self._clock.read(now))
+        self._block(now)  # The snapshot is of the state after this block, so nothing more goes into it.
+        self.pump(now)
+
+    def _check_rest(self) -> None:
+        if self.runner is not None and self.runner.is_busy:
+            raise UsageError("a handler runs; try again when it is done")
+
+    def upgrade(self, program: Program | Place, code: bytes, now: Moment) -> None:
+        """Run other code from now on.
+
+        Raises:
+            UsageError: As ``checkpoint``.
+            CorruptError: The state does not fit that code. Nothing has changed.
+        """
+        if self.runner is None:
+            raise UsageError("it does not run here")
+        self._check_rest()
+        self._block(now)  # What the old code did is in a block of its own.
+        self.runner.upgrade(program, code, self._clock.read(now))
+        self.facts.code, self.facts.app = code, self.runner.place.name
+        self._block(now)
+        self.pump(now)
+
+    def tick(self, now: Moment) -> None:
+        """Do what is due."""
+        if self._resend_at_ns is not None and now.ns >= self._resend_at_ns:
+            self._resend_at_ns = None if self.runner is None else now.ns + RESEND_NS
+            self._resend(b"")
+        if self._confirm_at_ns is not None and now.ns >= self._confirm_at_ns:
+            self._confirm_at_ns = None
+            for party, upto in self._confirms.items():
+                self._told.append(Confirmed(party, upto))
+            self._confirms.clear()
+        if self._restore_at_ns is not None and now.ns >= self._restore_at_ns:
+            self._restore_at_ns = now.ns + RESTORE_RETRY_NS
+            self._orders.append(Restore(self.facts.id, self.epoch, self.holding.last))
+        deadline_ns = self.holding.deadline_ns
+        if deadline_ns is not None and now.ns >= deadline_ns:
+            self.feed(Tick(), now)
+        else:
+            self.pump(now)
+
+    # Running.
+
+    def pump(self, now: Moment) -> None:
+        """Apply what waits, as far as blocks have room, and propose a block when one may go."""
+        self._is_pump_due = True
+        if self._is_pumping:
+            return  # It goes round once more.
+        self._is_pumping = True
+        try:
+            while self._is_pump_due:
+                self._is_pump_due = False
+                self._pump(now)
+        except CorruptError as error:  # A handler that is not deterministic: what was applied cannot be undone.
+            self._fail(str(error), now)
+        finally:
+            self._is_pumping = False
+
+    def _pump(self, now: Moment) -> None:
+        runner = self.runner
+        while runner is not None and self.runner is runner and not self._hold and len(self._ahead) < BLOCKS_AHEAD_MAX:
+            self._apply(runner, now)
+            if runner.is_busy:
+                break
+            if runner.wants_checkpoint:
+                try:
+                    runner.checkpoint(self._clock.read(now))
+                except UsageError as error:  # It goes on, and a restart takes longer each time: its author is told.
+                    self._orders.append(Say(self.facts.id, f"no checkpoint can be taken: {error}"))
+                else:
+                    self._block(now)  # A snapshot is of the state after its block, so nothing more comes into that.
+                    continue
+            if not self._change and (not runner.has_news or (self._ahead and not self._is_full(runner))):
+                break  # While a block is on its way to the disk, what comes shares the next one.
+            self._block(now)
+        if runner is not None and runner.is_busy and self.runner is runner and not self._is_awaited:
+            self._is_awaited = True
+            self._orders.append(Await(self.facts.id))
+
+    def _is_full(self, runner: Runner) -> bool:
+        return runner.is_block_full or self._bytes >= BLOCK_BYTES
+
+    def _apply(self, runner: Runner, now: Moment) -> None:
+        if self._is_change_due:
+            self._is_change_due = False
+            self._told.append(Held(self._change, runner.copies))
+        while self._told and not runner.is_busy:
+            runner.walls.about(self.facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
+            runner.take(self._told.popleft(), self._clock.read(now))
+        while not runner.is_busy and not self._is_full(runner):
+            if self._inbox:
+                frame = self._inbox.popleft()
+                self._inbox_items -= frame.count
+                self._bytes += len(frame.items)
+                self._frame(runner, frame, now)
+                self._receipts[frame.party] = frame.first + frame.count - 1
+                if not self._inbox and not runner.is_busy:  # What is being handled is not taken yet.
+                    self._expected.clear()
+                continue
+            due_ns = runner.environment.deadline_ns
+            if due_ns is None or due_ns > self._clock.read(now):
+                return
+            number = runner.environment.first_timer
+            runner.walls.about(self.facts.id, b"", number, 1)
+            if self.suspect == Suspect(b"", number, 1):
+                runner.take(Failed(b"", number, "killed", _DEADLY), self._clock.read(now))
+                self.suspect = None
+            else:
+                runner.take(Fired(), self._clock.read(now))
+
+    def _frame(self, runner: Runner, frame: Waiting, now: Moment) -> None:
+        """Apply items; one by one where the process before this one did not survive one of them."""
+        suspect = self.suspect
+        if suspect is None or suspect.party != frame.party:
+            runner.walls.about(self.facts.id, frame.party, frame.first, frame.count)
+            runner.take(Arrived(frame.party, frame.first, msgspec.Raw(frame.items)), self._clock.read(now))
+            return
+        for number, item in enumerate(split_items(frame.items), frame.first):
+            if number <= runner.environment.received(frame.party):
+                continue
+            runner.walls.about(self.facts.id, frame.party, number, 1)
+            if suspect.count == 1 and number == suspect.first:
+                runner.take(Failed(frame.party, number, "killed", _DEADLY, bytes(item)), self._clock.read(now))
+            else:
+                runner.take(Arrived(frame.party, number, join_items((item,))), self._clock.read(now))
+        if frame.first + frame.count >= suspect.first + suspect.count:
+            self.suspect = None
+
+    def _block(self, now: Moment) -> None:
+        assert self.runner is not None
+        made = self.runner.block()
+        if made is None:
+            return
+        change: tuple[bytes, ...] = ()
+        if not self._is_change_due:  # Else the block does not tell of it yet.
+            change, self._change = self._change, ()
+        ahead = Ahead(made, self._receipts, change)
+        self._ahead.append(ahead)
+        self._receipts, self._bytes = {}, 0
+        self._propose(ahead, now)
+
+    def _propose(self, ahead: Ahead, now: Moment) -> None:
+        made = ahead.made
+        self.feed(on.Proposed(self.epoch, made.first_event, made.events, made.body, ahead.holders), now)
+
+    def _again(self, now: Moment) -> None:
+        """Propose again what was refused."""
+        count, self._refused = self._refused, 0
+        for ahead in list(self._ahead)[len(self._ahead) - count :]:
+            self._propose(ahead, now)
+
+    def _committed(self, number: int, now: Moment) -> None:
+        runner = self.runner
+        if runner is None:
+            return
+        if not self._is_open and number >= self._opening:
+            self._is_open = True
+            self._done = self._inherited
+            for party, upto in self._done.items():  # What was on its way to the owner before is sent again at once.
+                self._routed.append(Receipt(self.facts.id, party, upto, again=True))
+        while self._ahead and self._ahead[0].made.number <= number:
+            ahead = self._ahead.popleft()
+            made = ahead.made
+            self._done.update(ahead.receipts)
+            for party, upto in ahead.receipts.items():
+                self._routed.append(Receipt(self.facts.id, party, upto))
+            if made.snapshot is not None:
+                self._orders.append(StoreSnapshot(self.facts.id, made.number, made.snapshot))
+        for effect in runner.release(number):
+            match effect:
+                case Post():
+                    self._send(effect)
+                case Note(text):
+                    self._orders.append(Say(self.facts.id, text))
+                case Ended():
+                    self.is_ended = True  # What else left with it is on its way first.
+                case _:  # A ``Resolve``.
+                    self._searches.append(effect)
+        if self._resend_at_ns is None:
+            self._resend_at_ns = now.ns + RESEND_NS
+
+    def _resend(self, party: bytes) -> None:
+        """Send again what one party, or any, has not confirmed and what was sent long enough ago to be lost."""
+        if self.runner is None or not self._is_open:
+            return
+        sent = 0
+        held = self.runner.first_held()
+        for post in self.runner.environment.owed():
+            if (party and post.party != party) or post.first >= held.get(post.party, post.first + 1):
+                continue
+            if post.first + post.count - 1 <= self._confirms.get(post.party, 0):
+                continue
+            self._send(post)
+            sent += 1
+            if sent >= RESEND_PARCELS_MAX:
+                return
+
+    def _send(self, post: Post) -> None:
+        for first, _, items in parcels_of(post.first, post.count, post.items):
+            self._routed.append(Carried(self.facts.id, post.party, first, items))
+
+    def _refuse(self, message: Carried, code: str, text: str) -> None:
+        self._routed.append(Refusal(self.facts.id, message.source, code, text, message.first))
+
+    def _answer(self, failure: str | None) -> None:
+        if self._mover:
+            self._orders.append(Told(self._mover, failure))
+            self._mover = 0
+
+    def _drop(self) -> None:
+        """Throw away what runs and all that waits for it; who sent it sends it again."""
+        if self.runner is not None:
+            self.runner.close()
+        self.runner, self.epoch, self._hold = None, 0, ""
+        for frame in self._inbox:  # To whoever runs it next.
+            self._routed.append(Carried(frame.party, self.facts.id, frame.first, frame.items))
+        self._inbox.clear()
+        self._ahead.clear()
+        self._told.clear()
+        self._searches.clear()
+        self._inbox_items = self._refused = self._bytes = 0
+        self._expected, self._receipts, self._confirms, self._done, self._asked = {}, {}, {}, {}, {}
+        self._confirm_at_ns = self._resend_at_ns = self._restore_at_ns = None
+        self._change, self._is_open, self.failed = (), False, ""
+        self._is_change_due = self._is_awaited = False
+        if self._target is not None:  # The holding was not asked yet, and will not answer.
+            self._answer("it does not run here any more")
+        self._is_changing, self._target = False, None

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes between parties, on whatever carries it: from a client to its node, and from node to node.
+
+Everything here may be lost, repeated or come late; the numbers in it make that harmless. Normative text:
+docs/spec/environments.md.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from atoll.base.errors import WireError
+from atoll.base.ids import NODE_ID_BYTES
+from atoll.core.codec import Codec
+from atoll.core.machine import Tuple
+from atoll.env.chain import Head, Sealer, Signature
+from atoll.env.limits import (
+    CARRIED_BYTES_MAX,
+    CLASS_CHARS_MAX,
+    CODE_CHUNK_BYTES_MAX,
+    HOLDERS_MAX,
+    ITEMS_MAX,
+    NAME_CHARS_MAX,
+    NOTICES_MAX,
+    PARCEL_BYTES,
+    PART_BYTES,
+    SNAPSHOT_BYTES_MAX,
+)
+from atoll.env.parties import PARTY_BYTES
+from atoll.env.records import CODE_BYTES, Item
+
+__all__ = [
+    "Answered",
+    "Asked",
+    "Carried",
+    "CodeGiven",
+    "CodeWanted",
+    "HeadTold",
+    "Letter",
+    "Message",
+    "Notice",
+    "Notices",
+    "Receipt",
+    "Refusal",
+    "Routed",
+    "StateGiven",
+    "StateOffered",
+    "StateWanted",
+    "count_items",
+    "decode_message",
+    "encode_message",
+    "join_items",
+    "parcels_of",
+    "split_items",
+]
+
+Party = Annotated[bytes, msgspec.Meta(min_length=PARTY_BYTES, max_length=PARTY_BYTES)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+Node = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
+Code = Annotated[bytes, msgspec.Meta(min_length=CODE_BYTES, max_length=CODE_BYTES)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+ClassName = Annotated[str, msgspec.Meta(max_length=CLASS_CHARS_MAX)]
+
+
+class Carried(Tuple, frozen=True, tag=64):
+    """Items from a party to a party.
+
+    Attributes:
+        source: Who sends.
+        target: Who is to take them.
+        first: Number of the first one in their channel.
+        items: Encoded list of at most ITEMS_MAX ``Item``.
+    """
+
+    source: Party
+    target: Party
+    first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+    items: Annotated[bytes, msgspec.Meta(max_length=CARRIED_BYTES_MAX)]
+
+
+class Receipt(Tuple, frozen=True, tag=65):
+    """A party has taken items for good. Also how a client says where it is, and that it waits.
+
+    Attributes:
+        source: Who has taken them.
+        target: Who sent them.
+        upto: Number of the last one.
+        again: What follows is missing here: send it again now.
+    """
+
+    source: Party
+    target: Party
+    upto: Count
+    again: bool = False
+
+
+class Refusal(Tuple, frozen=True, tag=66):
+    """Items cannot be taken.
+
+    Attributes:
+        source: The party that was to take them.
+        target: Who sent them.
+        code: As of ``changes.Failure``.
+        text: For people.
+        first: Number of the first one: the frame that begins with it was thrown away. Another copy of it may yet be
+            taken; of what came before it nothing is said.
+    """
+
+    source: Party
+    target: Party
+    code: str
+    text: str
+    first: Count = 0
+
+
+class Notice(msgspec.Struct, frozen=True, array_like=True):
+    """Where an environment runs.
+
+    Attributes:
+        id: The environment.
+        epoch: In which it was so; a higher one counts.
+        owner: The node that runs it.
+        name: How people call it.
+        app: Class of the application.
+        code: SHA-256 of its code.
+        holders: Nodes that keep its journal.
+        ended: It is over.
+    """
+
+    id: Party
+    epoch: Count
+    owner: Node
+    name: Name
+    app: ClassName
+    code: Code
+    holders: Annotated[tuple[Node, ...], msgspec.Meta(max_length=HOLDERS_MAX)]
+    ended: bool = False
+
+
+class Notices(Tuple, frozen=True, tag=67):
+    """What a node knows of its own environments."""
+
+    notices: Annotated[tuple[Notice, ...], msgspec.Meta(max_length=NOTICES_MAX)]
+
+
+class CodeWanted(Tuple, frozen=True, tag=68):
+    """Send me this code."""
+
+    code: Code
+
+
+class CodeGiven(Tuple, frozen=True, tag=69):
+    """Code, whole; the receiver checks its hash."""
+
+    code: Code
+    content: Annotated[bytes, msgspec.Meta(max_length=CODE_CHUNK_BYTES_MAX)]
+
+
+class Asked(Tuple, frozen=True, tag=71):
+    """Do something to an environment that runs with you; ``Answered`` answers.
+
+    Attributes:
+        number: Of the sender's; it is repeated in the answer.
+        verb: What.
+        params: Of the verb, as JSON.
+    """
+
+    number: Count
+    verb: str
+    params: Annotated[bytes, msgspec.Meta(max_length=CODE_CHUNK_BYTES_MAX * 2)]
+
+
+class Answered(Tuple, frozen=True, tag=72):
+    """What came of it.
+
+    Attributes:
+        number: As asked.
+        ok: As JSON; empty: it failed.
+        code: Of the error's catalogue; the rest as of a ``UserError``.
+    """
+
+    number: Count
+    ok: Annotated[bytes, msgspec.Meta(max_length=CARRIED_BYTES_MAX)]
+    code: str = ""
+    sentence: str = ""
+    where: str = ""
+    fix: str = ""
+
+
+class Letter(Tuple, frozen=True, tag=70):
+    """Something about who owns an environment; ``content`` is what ``holding.messages.encode`` gives."""
+
+    content: Annotated[bytes, msgspec.Meta(max_length=CARRIED_BYTES_MAX)]
+
+
+class HeadTold(Tuple, frozen=True, tag=76):
+    """How far a journal is that the sender's recorder seals: evidence, should that node show another past later.
+
+    Attributes:
+        id: The environment.
+        number: Number of a block that the sender has sealed.
+        head: Head of the chain there.
+        signature: Of its seal.
+        sealer: Whose key that is.
+    """
+
+    id: Party
+    number: Number
+    head: Head
+    signature: Signature
+    sealer: Sealer
+
+
+class StateOffered(Tuple, frozen=True, tag=73):
+    """From the node that runs an environment to those that keep it: there is a snapshot.
+
+    Attributes:
+        id: The environment.
+        number: Block after which it was taken.
+    """
+
+    id: Party
+    number: Number
+
+
+class StateWanted(Tuple, frozen=True, tag=74):
+    """Send me a part of that snapshot.
+
+    Attributes:
+        id: The environment.
+        number: As offered.
+        offset: First byte.
+    """
+
+    id: Party
+    number: Number
+    offset: Annotated[int, msgspec.Meta(ge=0, le=SNAPSHOT_BYTES_MAX)]
+
+
+class StateGiven(Tuple, frozen=True, tag=75):
+    """A part of a snapshot. The receiver checks the whole against its own journal.
+
+    Attributes:
+        id: The environment.
+        number: As wanted.
+        offset: As wanted.
+        total: Bytes of the whole; 0: it is gone.
+        payload: The part.
+    """
+
+    id: Party
+    number: Number
+    offset: Annotated[int, msgspec.Meta(ge=0, le=SNAPSHOT_BYTES_MAX)]
+    total: Annotated[int, msgspec.Meta(ge=0, le=SNAPSHOT_BYTES_MAX)]
+    payload: Annotated[bytes, msgspec.Meta(max_length=PART_BYTES)] = b""
+
+
+Routed = Carried | Receipt | Refusal
+"""What goes from party to party."""
+
+Message = (
+    Carried
+    | Receipt
+    | Refusal
+    | Notices
+    | CodeWanted
+    | CodeGiven
+    | Asked
+    | Answered
+    | Letter
+    | StateOffered
+    | StateWanted
+    | StateGiven
+    | HeadTold
+)
+
+_codec: Final = Codec[Message](Message, bytes_max=CARRIED_BYTES_MAX + 1024, name="environment message")
+_items: Final = msgspec.msgpack.Decoder(Annotated[list[Item], msgspec.Meta(min_length=1, max_length=ITEMS_MAX)])
+_raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the bytes of a message."""
+    return _codec.encode(message)
+
+
+def decode_message(data: bytes) -> Message:
+    """Return a message; total.
+
+    Raises:
+        WireError: The bytes are none.
+    """
+    return _codec.decode(data)
+
+
+def split_items(items: bytes) -> list[bytes]:
+    """Return each item of what ``count_items`` has counted, encoded."""
+    return [msgspec.msgpack.encode(item) for item in _items.decode(items)]
+
+
+def join_items(items: tuple[bytes, ...]) -> msgspec.Raw:
+    """Return the list of such items."""
+    return msgspec.Raw(msgspec.msgpack.encode([msgspec.Raw(item) for item in items]))
+
+
+def parcels_of(first: int, count: int, items: bytes) -> list[tuple[int, int, bytes]]:
+    """Return items as parcels that a message holds: number of the first one, how many, and their list.
+
+    Args:
+        first: Number of the first item.
+        count: How many there are.
+        items: Encoded list of them.
+    """
+    if count <= ITEMS_MAX and len(items) <= PARCEL_BYTES:
+        return [(first, count, items)]
+    parcels: list[tuple[int, int, bytes]] = []
+    batch: list[msgspec.Raw] = []
+    size = 0
+    for item in _raw_items.decode(items):
+        bytes_ = len(memoryview(item))
+        if batch and (len(batch) == ITEMS_MAX or size + bytes_ > PARCEL_BYTES):
+            parcels.append((first, len(batch), msgspec.msgpack.encode(batch)))
+            first, batch, size = first + len(batch), [], 0
+        batch.append(item)
+        size += bytes_
+    parcels.append((first, len(batch), msgspec.msgpack.encode(batch)))
+    return parcels
+
+
+def count_items(items: bytes) -> int:
+    """Return how many items there are in what a party sent, at least 1.
+
+    Raises:
+        WireError: It is no list of items, or too long a one.
+    """
+    try:
+        return len(_items.decode(items))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError("items") from error

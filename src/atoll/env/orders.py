@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node's steward wants done by the processes around it. Effects; the answers come back as inputs."""
+
+from dataclasses import dataclass
+
+from atoll.base.ids import NodeId
+from atoll.env.holding.events import (
+    CutFrom,
+    Keep,
+    KeepPromise,
+    KeepSnapshot,
+    Left,
+    ReadBlocks,
+    ReadSnapshot,
+    Seal,
+)
+from atoll.env.messages import Message
+
+__all__ = [
+    "AskRecorder",
+    "Await",
+    "Create",
+    "FetchCode",
+    "Forget",
+    "Moment",
+    "Order",
+    "RecorderOrder",
+    "Restore",
+    "Say",
+    "StoreSnapshot",
+    "TellNode",
+    "TellSession",
+    "Told",
+]
+
+RecorderOrder = Seal | Keep | CutFrom | KeepPromise | KeepSnapshot | Left | ReadBlocks | ReadSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, by both clocks.
+
+    Attributes:
+        ns: Monotonic, for waiting.
+        wall_ns: Since 1970, for programs.
+    """
+
+    ns: int
+    wall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Have the recorder begin a journal; whatever is asked for it after this comes after this."""
+
+    id: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskRecorder:
+    """Hand this to the recorder; its answer is fed as an input of the holding."""
+
+    id: bytes
+    order: RecorderOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Make a runner of what the recorder holds up to block ``number``; answer with ``Steward.restored``."""
+
+    id: bytes
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait for a handler that runs elsewhere, for as long as its place allows; answer with ``Steward.resume``."""
+
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """Keep the state after a block, and have other holders keep it."""
+
+    id: bytes
+    number: int
+    snapshot: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Put the files of an environment aside."""
+
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCode:
+    """Have this code in the recorder: it is there, or is asked of a node by ``CodeWanted``."""
+
+    code: bytes
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class TellNode:
+    """Send a message to another node's steward; it may be lost."""
+
+    node: NodeId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class TellSession:
+    """Send a message to a client."""
+
+    session: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Write a line to an environment's log."""
+
+    id: bytes
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Answer a command.
+
+    Attributes:
+        command: Number of the command.
+        failure: Why it failed, for people; None: it was done.
+        text: What came of it.
+    """
+
+    command: int
+    failure: str | None
+    text: str = ""
+
+
+Order = (
+    Create | AskRecorder | Await | Restore | StoreSnapshot | Forget | FetchCode | TellNode | TellSession | Say | Told
+)

@@ -1,0 +1,560 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An environment that runs and is recorded: records in, blocks and held effects out, failed handlers undone.
+
+Rules of this file:
+
+* What was applied since the last checkpoint is kept, so that a failed handler can be undone: restore the checkpoint,
+  apply what came since, and go on with a ``Failed`` in place of what failed. Handlers therefore need no transactions of
+  their own, and one that never fails pays nothing for this.
+* Effects are held until ``release``: outputs wait for the block that holds their causes.
+* A checkpoint that is stored is the last record of its block, so that a snapshot has a block's number. Where handlers
+  fail again and again, others are taken in memory only, so that undoing stays cheap; they are records all the same,
+  because what lives on is what was read back.
+"""
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Protocol, final
+
+import msgspec
+
+from atoll.base.errors import CorruptError, DivergenceError, UsageError, UserError
+from atoll.env.app import Program
+from atoll.env.history import (
+    DIGEST_BYTES,
+    NO_MARK,
+    SNAPSHOT_FORMAT,
+    Body,
+    Entry,
+    Snapshot,
+    digest_after,
+    encode_body,
+    mark_of,
+)
+from atoll.env.limits import BLOCK_EVENTS_MAX, CHECKPOINT_BYTES, CHECKPOINT_EVENTS, COPIES, GONE_MAX, UNDO_EVENTS
+from atoll.env.places import HandlerFailedError, Inline, Place, Running, UnansweredError
+from atoll.env.records import (
+    INLINE,
+    TEXT_CHARS_MAX,
+    Arrived,
+    Began,
+    Checkpointed,
+    Effect,
+    Failed,
+    Fired,
+    Found,
+    Held,
+    Item,
+    Level,
+    Opened,
+    Post,
+    Record,
+    Told,
+    Upgraded,
+)
+
+__all__ = ["OPEN", "HandlerKilled", "Made", "Runner", "Walls"]
+
+_HANDLED: Final = (Arrived, Fired, Told, Opened, Found, Began)  # Only these run handlers, which can fail.
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_raw_items: Final = msgspec.msgpack.Decoder(list[Item])
+
+
+class HandlerKilled(BaseException):
+    """Thrown into a handler that ran too long. No ``except Exception`` of the handler's catches it.
+
+    Args:
+        text: For people.
+    """
+
+
+class Walls(Protocol):
+    """What stands around handlers while they run: keeps them from looking at the world, and from running for ever."""
+
+    def enter(self) -> None:
+        """Handlers run from here on."""
+        ...
+
+    def leave(self) -> None:
+        """No handler runs any more; also called when one raised."""
+        ...
+
+    def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
+        """Note what is handled next, where it outlives this process, which may not survive it.
+
+        Args:
+            environment: Its id.
+            party: Who sent the items; empty: a timer.
+            first: Number of the first item, or of the timer.
+            count: How many items.
+        """
+        ...
+
+
+@final
+class _Open:
+    """No walls, for trials and tests."""
+
+    def enter(self) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+    def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
+        pass
+
+
+OPEN: Final[Walls] = _Open()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A block that is ready to be sealed.
+
+    Attributes:
+        number: Its number in the journal.
+        first_event: Number of the first event in it.
+        events: How many.
+        body: Encoded records.
+        snapshot: The state after it, if its last record is a checkpoint.
+    """
+
+    number: int
+    first_event: int
+    events: int
+    body: bytes
+    snapshot: bytes | None
+
+
+@final
+class Runner:
+    """One recorded environment. ``begin`` a new one, or give what is stored of an old one.
+
+    Args:
+        program: The code: that of the snapshot, or that of the ``Began`` which is to come; or where to run it.
+        code: Its SHA-256.
+        snapshot: Where to go on from, with the number of its block; feed what came after it to ``redo``.
+        walls: What stands around handlers while they run.
+
+    Attributes:
+        environment: The machine; read only.
+        code: SHA-256 of the code that runs it.
+        walls: As above.
+        digest: Of all effects so far.
+        number: Number of the last block.
+        epoch: Of the last ``Opened``; 0: none yet.
+        holders: Of the last ``Held``; empty: none yet.
+        copies: How many holders there should be, by the same.
+        origin: Node that began it.
+        level: Where its handlers are to run, by the ``Began``.
+        failures: Handlers that failed since the start.
+
+    Raises:
+        CorruptError: The snapshot does not fit the code.
+    """
+
+    def __init__(
+        self, program: Program | Place, code: bytes, snapshot: tuple[int, Snapshot] | None = None, walls: Walls = OPEN
+    ) -> None:
+        self.place, self.code, self.walls = _place(program), code, walls
+        self.number, kept = (0, None) if snapshot is None else snapshot
+        self._base = None if kept is None else kept.state
+        self.digest = bytes(DIGEST_BYTES) if kept is None else kept.digest
+        self.epoch, self.holders = (0, ()) if kept is None else (kept.epoch, kept.holders)
+        self.copies, self.origin = (COPIES, b"") if kept is None else (kept.copies, kept.origin)
+        self.level: Level = INLINE if kept is None else kept.level
+        self.environment = self._restored()
+        self._work: Generator[None] | None = None
+        self._is_let_go = False
+        self._gone = 0  # How often in a row whoever ran it was gone before a record.
+        self.failures = 0
+        self._since: list[Entry] = []  # Applied since ``_base``.
+        self._redone = 0  # Events applied again since then, to undo what failed.
+        self._unsealed: list[Entry] = []  # Of these, what is in no block yet.
+        self._first_event = self.environment.events + 1
+        self._stored_events = self.environment.events  # When a checkpoint was stored last.
+        self._stored_bytes = 0  # Of items since then.
+        self._snapshot: bytes | None = None
+        self._effects: list[Effect] = []
+        self._held: deque[tuple[int, list[Effect]]] = deque()
+
+    # Running.
+
+    def take(self, record: Record, now_ns: int) -> None:
+        """Apply a record. A handler that raises is undone, and its event counts as failed.
+
+        Args:
+            record: Any but a ``Checkpointed`` or an ``Upgraded``.
+            now_ns: Time, ns since 1970.
+
+        Raises:
+            UserError: A602, a new environment could not begin: it is to be thrown away.
+            CorruptError: It cannot go on: what was applied before fails now.
+        """
+        assert self._work is None, "a handler runs"
+        try:
+            effects = self._handle(record, now_ns)
+        except BaseException as error:  # noqa: BLE001  A stranger's handler: whatever it raises is its failure.
+            self._work = self._mending(record, now_ns, error)
+            self.go_on()
+        else:
+            self._went_well(record, now_ns, effects)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a handler runs elsewhere, so that nothing can be taken before ``go_on`` has seen its end."""
+        return self._work is not None
+
+    def go_on(self) -> None:
+        """Look whether a handler that runs elsewhere is done, and finish what ``take`` has begun if it is.
+
+        Raises:
+            UserError: As ``take``.
+            CorruptError: As ``take``.
+        """
+        work, self._work = self._work, None
+        assert work is not None, "no handler runs"
+        for _ in work:
+            self._work = work
+            return
+
+    def close(self) -> None:
+        """Let go of the place where it runs. Nothing may be taken any more."""
+        self._work = None
+        self.place.close()
+
+    def _went_well(self, record: Record, now_ns: int, effects: Sequence[Effect]) -> None:
+        self._applied(record, now_ns, effects)
+        if self._redone >= UNDO_EVENTS and self.environment.is_quiescent:
+            self._rest(now_ns)
+
+    def _mending(self, record: Record, now_ns: int, error: BaseException) -> Generator[None]:
+        """Finish a record that is not done, or has failed; yield while a handler runs elsewhere."""
+        waiting: deque[Record] = deque((record,))
+        raised: BaseException | None = error
+        while waiting:
+            record = waiting.popleft()
+            try:
+                effects = yield from self._handling(record, now_ns, raised)
+            except BaseException as found:
+                if self._is_let_go:
+                    raise
+                instead = yield from self._failed(record, found)
+                self.failures += any(isinstance(one, Failed) for one in instead)
+                waiting.extendleft(reversed(instead))
+            else:
+                self._went_well(record, now_ns, effects)
+            raised = None
+
+    def _handling(
+        self, record: Record, now_ns: int, raised: BaseException | None = None
+    ) -> Generator[None, None, Sequence[Effect]]:
+        """Apply a record, or go on after what applying it has raised; yield while a handler runs elsewhere."""
+        try:
+            if raised is not None:
+                raise raised
+            return self._handle(record, now_ns)
+        except UnansweredError:
+            pass
+        while True:
+            try:
+                yield
+            except GeneratorExit:
+                self._is_let_go = True
+                raise
+            try:
+                return self.place.answered()
+            except UnansweredError:
+                pass
+
+    def _handle(self, record: Record, now_ns: int) -> Sequence[Effect]:
+        self.walls.enter()
+        try:
+            return self.environment.handle(record, now_ns)
+        finally:
+            self.walls.leave()
+
+    def _applied(self, record: Record, now_ns: int, effects: Sequence[Effect]) -> None:
+        self._gone = 0
+        mark = NO_MARK
+        if effects:
+            self.digest = digest_after(self.digest, effects)
+            mark = mark_of(self.digest)
+            self._effects += effects
+        entry = Entry(now_ns, mark, record)
+        self._unsealed.append(entry)
+        self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        self._since.append(entry)
+        if isinstance(entry.record, Arrived):
+            self._stored_bytes += len(memoryview(entry.record.items))
+        elif isinstance(entry.record, Opened):
+            self.epoch = entry.record.epoch
+        elif isinstance(entry.record, Began):
+            self.origin, self.level = entry.record.node, entry.record.level
+        elif isinstance(entry.record, Held):
+            self.holders, self.copies = entry.record.nodes, entry.record.copies
+
+    def _failed(self, record: Record, error: BaseException) -> Generator[None, None, list[Record]]:
+        """Undo what a record has done; return what to apply in its place.
+
+        Raises:
+            UserError: As ``take``.
+            CorruptError: As ``take``.
+        """
+        code, text = self._judged(error)
+        is_known = not isinstance(error, HandlerFailedError) or error.is_known
+        self._gone = self._gone + 1 if code == "gone" or not isinstance(record, _HANDLED) else 0
+        if self._gone > GONE_MAX:
+            raise CorruptError(f"{type(record).__name__} cannot be applied: {text}")
+        if self._gone:
+            yield from self._undo()
+            return [record]  # No handler is to blame.
+        match record:
+            case Arrived(party, first, raw):
+                items = _raw_items.decode(raw)
+                number = self.environment.received(party) + 1
+                index = number - first
+                if not 0 <= index < len(items):
+                    raise CorruptError(f"an item failed that was not there: {text}")
+                if not is_known and index + 1 < len(items):  # Which of them it was is seen when they come one by one.
+                    yield from self._undo()
+                    return [
+                        Arrived(party, at, msgspec.Raw(_encode((item,))))
+                        for at, item in enumerate(items[index:], number)
+                    ]
+                instead: list[Record] = [Failed(party, number, code, text, _encode(items[index]))]
+                if index:
+                    instead.insert(0, Arrived(party, first, msgspec.Raw(_encode(items[:index]))))
+                if index + 1 < len(items):
+                    instead.append(Arrived(party, number + 1, msgspec.Raw(_encode(items[index + 1 :]))))
+                yield from self._undo()
+                return instead
+            case Fired():
+                yield from self._undo()
+                return [Failed(b"", self.environment.first_timer, code, text)]
+            case Told():
+                yield from self._undo()
+                return [Failed(b"", 0, code, text)]
+            case Opened():  # The epoch begins all the same.
+                yield from self._undo()
+                return [msgspec.structs.replace(record, silent=True), Failed(b"", 0, code, text)]
+            case Found(number):
+                yield from self._undo()
+                return [Failed(b"", 0, code, text, search=number)]
+            case _:
+                assert isinstance(record, Began), f"a {type(record).__name__} has no handlers"
+                raise UserError("A602", f"{record.name} cannot begin", where=text, fix="mend its Started handler")
+
+    def _judged(self, error: BaseException) -> tuple[str, str]:
+        """Return code and text, as of ``Failed``, for what a handler raised."""
+        match error:
+            case HandlerFailedError():
+                code, text = error.code, error.text
+            case HandlerKilled():
+                self.walls.leave()  # It may have come just before that.
+                code, text = "killed", str(error)
+            case MemoryError():
+                code, text = "grown", "out of memory"
+            case _:
+                code, text = "raised", f"{type(error).__name__}: {error}"
+        return code, text[:TEXT_CHARS_MAX]
+
+    def _undo(self) -> Generator[None]:
+        """Go back to before the record at hand.
+
+        Raises:
+            CorruptError: What was applied before fails now: a handler is not deterministic.
+        """
+        self.environment.discard()
+        self.environment = self._restored()
+        before = self.environment.events
+        for entry in self._since:
+            try:
+                yield from self._handling(entry.record, entry.now_ns)
+            except (Exception, HandlerKilled) as error:
+                raise CorruptError(f"what was applied once fails the second time: {error}") from error
+        self._redone += self.environment.events - before
+
+    def _restored(self) -> Running:
+        return self.place.blank() if self._base is None else self.place.restore(self._base)
+
+    # Blocks.
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to seal."""
+        return bool(self._unsealed)
+
+    @property
+    def is_block_full(self) -> bool:
+        """Whether a block should be made before more is taken."""
+        return self.environment.events - self._first_event + 1 >= BLOCK_EVENTS_MAX
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether a restore would take long by now, and a checkpoint is possible."""
+        return (
+            self.environment.events - self._stored_events >= CHECKPOINT_EVENTS or self._stored_bytes >= CHECKPOINT_BYTES
+        ) and self.environment.is_quiescent
+
+    def checkpoint(self, now_ns: int) -> None:
+        """Go on from what would be restored; call ``block`` next.
+
+        Raises:
+            UsageError: A coroutine waits, or a field holds what is no data. Nothing has changed, but that
+                ``wants_checkpoint`` waits until as much has happened again.
+        """
+        self._mark_stored()
+        self._checkpointed(self.environment.checkpoint(), now_ns)
+
+    def _checkpointed(self, state: bytes, now_ns: int) -> None:
+        self._rebase(state)
+        self._mark_stored()
+        self._unsealed.append(Entry(now_ns, NO_MARK, Checkpointed(sha256(state).digest())))
+        self._snapshot = Snapshot(
+            SNAPSHOT_FORMAT,
+            self.code,
+            self.digest,
+            self.epoch,
+            self.holders,
+            self.copies,
+            self.origin,
+            state,
+            self.level,
+        ).encode()
+
+    def upgrade(self, program: Program | Place, code: bytes, now_ns: int) -> None:
+        """Run other code from here on; call ``block`` next.
+
+        Raises:
+            UsageError: A coroutine waits, or a field holds what is no data.
+            CorruptError: The state does not fit the code. In both cases nothing has changed.
+        """
+        place = _place(program)
+        try:
+            upgraded = place.restore(self.environment.snapshot())
+            state = upgraded.checkpoint()
+        except (CorruptError, UsageError):
+            place.close()
+            raise
+        self._replace(place, upgraded, code)
+        self._unsealed.append(Entry(now_ns, NO_MARK, Upgraded(code)))
+        self._checkpointed(state, now_ns)
+
+    def _replace(self, place: Place, environment: Running, code: bytes) -> None:
+        self.environment.discard()
+        self.place.close()
+        self.place, self.environment, self.code = place, environment, code
+
+    def _rest(self, now_ns: int) -> None:
+        """Go on from what would be restored, in memory only, so that the next failure has little to repeat."""
+        self._redone = 0
+        with suppress(UsageError):  # A field holds what is no data: the next checkpoint that is stored says so.
+            self._rebase(self.environment.checkpoint())
+            self._unsealed.append(Entry(now_ns, NO_MARK, Checkpointed()))
+
+    def _rebase(self, state: bytes) -> None:
+        self._base = state
+        self._since.clear()
+        self._redone = 0
+
+    def _mark_stored(self) -> None:
+        self._stored_events, self._stored_bytes = self.environment.events, 0
+
+    def block(self) -> Made | None:
+        """Return what was applied since the last block as a block; None: nothing was."""
+        if not self._unsealed:
+            return None
+        self.number += 1
+        events = self.environment.events - self._first_event + 1
+        made = Made(self.number, self._first_event, events, encode_body(self.digest, self._unsealed), self._snapshot)
+        self._first_event += events
+        self._unsealed, self._snapshot = [], None
+        if self._effects:
+            self._held.append((self.number, self._effects))
+            self._effects = []
+        return made
+
+    def release(self, number: int) -> list[Effect]:
+        """Return the effects of all blocks up to ``number``, which are durable: they may be performed."""
+        released: list[Effect] = []
+        while self._held and self._held[0][0] <= number:
+            released += self._held.popleft()[1]
+        return released
+
+    def first_held(self) -> dict[bytes, int]:
+        """Return the number of the first item that is still held back, of every party that is to get one."""
+        held: dict[bytes, int] = {}
+        for effects in (*(effects for _, effects in self._held), self._effects):
+            for effect in effects:
+                if isinstance(effect, Post):
+                    held.setdefault(effect.party, effect.first)
+        return held
+
+    def redo(self, number: int, body: Body, upgraded: Program | Place | None = None) -> None:
+        """Apply a block as ``redoing`` does, however long that takes."""
+        for _ in self.redoing(number, body, upgraded):
+            pass
+
+    def redoing(self, number: int, body: Body, upgraded: Program | Place | None = None) -> Generator[None]:
+        """Apply a block that is in the journal already; its effects are made again and given to nobody.
+
+        Yields while a handler runs elsewhere.
+
+        What parties have not confirmed is in ``environment.owed()``.
+
+        Args:
+            number: Of the block.
+            body: Its content.
+            upgraded: The code of the ``Upgraded`` in it, if there is one.
+
+        Raises:
+            DivergenceError: The effects, or the state at a checkpoint, are not the recorded ones.
+            CorruptError: A record fails that did not fail then.
+        """
+        for entry in body.entries:
+            if isinstance(entry.record, Checkpointed):
+                self._recheck(number, entry.record.digest)
+                continue
+            if isinstance(entry.record, Upgraded):
+                assert upgraded is not None, "the code of an upgrade is missing"
+                place = _place(upgraded)
+                self._replace(place, place.restore(self.environment.snapshot()), entry.record.code)
+                continue
+            try:
+                effects = yield from self._handling(entry.record, entry.now_ns)
+            except (Exception, HandlerKilled) as error:
+                raise CorruptError(f"block {number}: what was applied once fails now: {error}") from error
+            if effects:
+                self.digest = digest_after(self.digest, effects)
+                if mark_of(self.digest) != entry.mark:
+                    got = f"mark {mark_of(self.digest):08x}"
+                    raise DivergenceError(self.environment.events, f"mark {entry.mark:08x}", got)
+            self._keep(entry)
+        if body.digest != self.digest:
+            raise DivergenceError(self.environment.events, body.digest.hex(), self.digest.hex())
+        self.number = number
+        self._first_event = self.environment.events + 1
+
+    def _recheck(self, number: int, digest: bytes) -> None:
+        """Take a checkpoint that was taken then."""
+        try:
+            state = self.environment.checkpoint()
+        except UsageError as error:
+            raise CorruptError(f"block {number}: a checkpoint that was taken once fails now: {error}") from error
+        if digest:
+            if (found := sha256(state).digest()) != digest:
+                raise DivergenceError(self.environment.events, f"state {digest.hex()}", f"state {found.hex()}")
+            self._mark_stored()
+        self._rebase(state)
+
+
+def _place(program: Program | Place) -> Place:
+    return Inline(program) if isinstance(program, Program) else program

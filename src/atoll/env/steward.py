@@ -1,0 +1,586 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steward of a node: which environments are here, who runs which elsewhere, and what goes to whom.
+
+Sans I/O. Messages of clients and of other nodes come in, answers of the recorder and of whoever loads code, commands,
+and ticks; ``orders`` gives what is to be done, in order. The same steward runs live and in the simulator.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import UsageError, UserError, WireError
+from atoll.base.ids import NodeId
+from atoll.core.entropy import Draws
+from atoll.env.app import Program
+from atoll.env.changes import PeerSlow
+from atoll.env.directory import Directory
+from atoll.env.facts import Facts
+from atoll.env.holding import Holding, HoldingOptions
+from atoll.env.holding.events import Cleared, Heard, HoldersAsked, HoldingInput, Suspected
+from atoll.env.holding.messages import HandOver, Store
+from atoll.env.holding.messages import decode as decode_letter
+from atoll.env.hosted import Hosted
+from atoll.env.keepers import Peer
+from atoll.env.limits import (
+    COPIES,
+    DIRECTORY_MAX,
+    LOST_NS,
+    MAINTAIN_NS,
+    NOTICE_NS,
+    NOTICES_MAX,
+    OVER_MAX,
+    ROUTES_MAX,
+    STRANDED_MAX,
+)
+from atoll.env.messages import (
+    Answered,
+    Asked,
+    Carried,
+    CodeGiven,
+    CodeWanted,
+    HeadTold,
+    Letter,
+    Message,
+    Notice,
+    Notices,
+    Receipt,
+    Refusal,
+    Routed,
+)
+from atoll.env.orders import Create, FetchCode, Forget, Moment, Order, TellNode, TellSession
+from atoll.env.places import Inline, Place
+from atoll.env.records import CODE_BYTES, FOUND_MAX, INLINE, Began, Found, Level, Record
+from atoll.env.records import Told as TellAll
+from atoll.env.runner import OPEN, Runner, Walls
+
+__all__ = ["Begun", "Origin", "Steward", "Wanted"]
+
+Origin = int | NodeId
+"""Where a message came from: the session of a client, or a node."""
+
+_SEED_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An environment that somebody wants to begin.
+
+    Attributes:
+        name: How people will call it.
+        code: SHA-256 of its code.
+        arguments: Encoded map of the fields that are given.
+        copies: How many nodes shall keep its journal.
+        level: Where its handlers run, as of ``Began``.
+        state: Of another environment that it is a copy of, as of ``Began``.
+        source: Name of that one.
+    """
+
+    name: str
+    code: bytes
+    arguments: bytes
+    copies: int = COPIES
+    level: Level = INLINE
+    state: bytes = b""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An environment that has begun, and that nobody knows of yet.
+
+    Attributes:
+        wanted: What it was made of.
+        runner: What runs it; while it is busy, its first handler runs.
+        began: Its first record.
+    """
+
+    wanted: Wanted
+    runner: Runner
+    began: Began
+
+
+@final
+class Steward:
+    """The environments of one node.
+
+    Args:
+        own: This node.
+        name: Its name.
+        seed: 32 bytes of entropy.
+        walls: What stands around handlers.
+
+    Attributes:
+        directory: Who runs what, as far as is known here.
+        hosted: What is here, by id.
+        strange: Messages that were dropped because they made no sense.
+    """
+
+    def __init__(self, own: NodeId, name: str, seed: bytes, walls: Walls = OPEN) -> None:
+        self._own, self._name, self._walls = own, name, walls
+        self._draws: Final = Draws(seed)
+        self.directory: Final = Directory()
+        self.hosted: Final[dict[bytes, Hosted]] = {}
+        self.strange = 0
+        self._members: dict[NodeId, Peer] = {}
+        self._slow = ""
+        self._sessions: dict[bytes, int] = {}
+        self._routes: OrderedDict[bytes, NodeId] = OrderedDict()
+        self._orders: list[Order] = []
+        self._notice_at_ns: int | None = None
+        self._maintain_at_ns = 0
+        self._told: tuple[Notice, ...] = ()
+        self._over: dict[bytes, Notice] = {}
+        self._stranded: list[Routed] = []
+        self._barred: dict[bytes, None] = {}
+        self._buried: dict[bytes, None] = {}
+        self._met_at_ns: int | None = None  # When it was first told who else is in the group.
+
+    def orders(self) -> list[Order]:
+        """Take what is to be done, in order."""
+        orders, self._orders = self._orders, []
+        return orders
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When ``tick`` is owed, monotonic."""
+        times = [at_ns for one in self.hosted.values() if (at_ns := one.deadline_ns) is not None]
+        if self._notice_at_ns is not None:
+            times.append(self._notice_at_ns)
+        if self.hosted:
+            times.append(self._maintain_at_ns)
+        return min(times) if times else None
+
+    @property
+    def wall_deadline_ns(self) -> int | None:
+        """When ``tick`` is owed by the wall clock, for timers of environments."""
+        times = [at_ns for one in self.hosted.values() if (at_ns := one.wall_deadline_ns) is not None]
+        return min(times) if times else None
+
+    # What is here.
+
+    def adopt(
+        self,
+        facts: Facts,
+        options: HoldingOptions,
+        now: Moment,
+        first: tuple[Runner, Began] | None = None,
+        copies: int = COPIES,
+    ) -> Hosted:
+        """Take up an environment whose journal the recorder has, or is about to begin.
+
+        Raises:
+            CorruptError: What the recorder has cannot be.
+        """
+        hosted = Hosted(facts, (self._own, self._name), Holding.create(options, now.ns), first, copies)
+        self.hosted[facts.id] = hosted
+        hosted.open(now)
+        self._after(hosted, now)
+        return hosted
+
+    def create(self, wanted: Wanted, program: Program, now: Moment) -> bytes:
+        """Begin a new environment here, in this process; return its id.
+
+        Raises:
+            UserError: A602, its first handler fails; A606, the name is taken.
+        """
+        return self.take_up(self.begin(wanted, program, now), now)
+
+    def begin(self, wanted: Wanted, program: Program | Place, now: Moment) -> Begun:
+        """Give a new environment its first record; one that cannot begin leaves nothing behind.
+
+        Raises:
+            UserError: A602, its first handler fails, if that is known by now; A606, the name is taken.
+            CorruptError: It cannot be made here.
+        """
+        self._check_free(wanted.name)
+        identity, seed = self._draws.token(16), self._draws.token(_SEED_BYTES)
+        began = Began(
+            identity,
+            seed,
+            wanted.name,
+            wanted.code,
+            wanted.arguments,
+            self._own,
+            wanted.level,
+            wanted.state,
+            wanted.source,
+        )
+        runner = Runner(program, wanted.code, None, self._walls if isinstance(program, Program | Inline) else OPEN)
+        runner.take(began, now.wall_ns)
+        return Begun(wanted, runner, began)
+
+    def take_up(self, begun: Begun, now: Moment) -> bytes:
+        """Let it be one of this node's environments; return its id.
+
+        Raises:
+            UserError: A606, the name is taken.
+        """
+        name, identity, runner = begun.wanted.name, begun.began.id, begun.runner
+        self._check_free(name)
+        facts = Facts(identity, name, runner.place.name, begun.wanted.code, self._own)
+        self._orders.append(Create(identity, name))
+        options = HoldingOptions(self._own, self._draws.token(_SEED_BYTES), holders=(self._own,))
+        self.adopt(facts, options, now, (runner, begun.began), begun.wanted.copies)
+        return identity
+
+    def _check_free(self, name: str) -> None:
+        if self.directory.named(name) is not None:
+            raise UserError("A606", f"there is an environment called {name!r}", fix="choose another: --name NAME")
+
+    def resume(self, identity: bytes, now: Moment) -> None:
+        """Take the answer to ``Await``: there may be one of the handler's, or its time is over."""
+        hosted = self.hosted.get(identity)
+        if hosted is not None:
+            hosted.resume(now)
+            self._after(hosted, now)
+
+    def restored(self, identity: bytes, epoch: int, runner: Runner | None, failed: str, now: Moment) -> None:
+        """Take the answer to ``Restore``."""
+        hosted = self.hosted.get(identity)
+        if hosted is not None:
+            hosted.restored(epoch, runner, failed, now)
+            self._after(hosted, now)
+
+    def recorded(self, identity: bytes, event: HoldingInput, now: Moment) -> None:
+        """Take the recorder's answer to ``AskRecorder``, as an input of the holding."""
+        hosted = self.hosted.get(identity)
+        if hosted is not None:
+            hosted.feed(event, now)
+            self._after(hosted, now)
+
+    def bar(self, identity: bytes) -> None:
+        """Never take an environment up, because the recorder has a journal of it that cannot be used."""
+        self._barred[identity] = None
+
+    def bury(self, identity: bytes) -> None:
+        """Remember an environment that has ended, as the recorder knows it: who still speaks of it is told so.
+
+        If it was taken up again its journal would begin with the block in which this node alone held it.
+        """
+        while len(self._buried) >= DIRECTORY_MAX:
+            del self._buried[next(iter(self._buried))]
+        self._buried[identity] = None
+
+    def _tombstone(self, identity: bytes) -> Notice:
+        known = self._over.get(identity)
+        return (
+            Notice(identity, 0, self._own, "ended", "", bytes(CODE_BYTES), (), ended=True) if known is None else known
+        )
+
+    def forget(self, identity: bytes) -> None:
+        """Let go of an environment whose files were put aside."""
+        hosted = self.hosted.pop(identity, None)
+        if hosted is not None and hosted.runner is not None:
+            hosted.runner.close()
+
+    # Commands.
+
+    def move(self, identity: bytes, target: NodeId, command: int, now: Moment) -> None:
+        """Let another node run an environment that runs here; answered by ``Told``."""
+        hosted = self._running(identity)
+        hosted.move(target, command, now)
+        self._after(hosted, now)
+
+    def hold(self, identity: bytes, holders: Iterable[NodeId], now: Moment) -> None:
+        """Have these nodes keep an environment that runs here."""
+        hosted = self._running(identity)
+        hosted.feed(HoldersAsked(tuple(holders)), now)
+        self._after(hosted, now)
+
+    def checkpoint(self, identity: bytes, now: Moment) -> None:
+        """Take a checkpoint of an environment that runs here.
+
+        Raises:
+            UsageError: A coroutine waits, or a field holds what is no data.
+        """
+        hosted = self._running(identity)
+        hosted.checkpoint(now)
+        self._after(hosted, now)
+
+    def upgrade(self, identity: bytes, program: Program | Place, code: bytes, now: Moment) -> None:
+        """Run other code from now on.
+
+        Raises:
+            UsageError: As ``checkpoint``.
+            CorruptError: The state does not fit that code.
+        """
+        hosted = self._running(identity)
+        hosted.upgrade(program, code, now)
+        self._after(hosted, now)
+
+    def stop(self, identity: bytes, now: Moment) -> None:
+        """End an environment that runs here, for good; its journal is put aside on every holder."""
+        hosted = self._running(identity)
+        hosted.is_ended = True
+        self._after(hosted, now)  # Ends it, and says so.
+
+    def tell(self, record: Record, now: Moment) -> None:
+        """Let every environment here hear of a change."""
+        for hosted in tuple(self.hosted.values()):
+            hosted.tell(record, now)
+            self._after(hosted, now)
+
+    def _running(self, identity: bytes) -> Hosted:
+        hosted = self.hosted.get(identity)
+        if hosted is None or hosted.runner is None:
+            raise UsageError("it does not run here")
+        return hosted
+
+    # Sessions and members.
+
+    def attach(self, party: bytes, session: int, now: Moment) -> None:
+        """A client is here; what environments owe it is sent now."""
+        self._sessions[party] = session
+        for hosted in tuple(self.hosted.values()):
+            hosted.receipt(Receipt(party, hosted.facts.id, 0, again=True), now)
+            self._after(hosted, now)
+
+    def detach(self, party: bytes, session: int) -> None:
+        """A client is gone, unless it has come back by another session."""
+        if self._sessions.get(party) == session:
+            del self._sessions[party]
+
+    def members(self, members: Mapping[NodeId, Peer], now: Moment, slow: str = "") -> None:
+        """Learn who else is in the group, and how they are; and why this node is slow (empty: it is not)."""
+        before, self._members = self._members, {}
+        self._slow = slow
+        self._met_at_ns = now.ns if self._met_at_ns is None else self._met_at_ns
+        if before.keys() != members.keys():
+            self._notice_at_ns = now.ns
+        for node, peer in members.items():
+            was = before.get(node)
+            since = None if not peer.lost else now.ns if was is None or was.lost_ns is None else was.lost_ns
+            self._members[node] = replace(peer, lost_ns=since)
+            if peer.lost != (was is not None and was.lost):
+                self._suspect(node, lost=peer.lost, now=now)
+            if peer.slow != ("" if was is None else was.slow):
+                event = PeerSlow(peer.name, bool(peer.slow), peer.slow)
+                self.tell(TellAll(msgspec.Raw(msgspec.msgpack.encode(event))), now)
+
+    def _suspect(self, node: NodeId, *, lost: bool, now: Moment) -> None:
+        for hosted in tuple(self.hosted.values()):
+            hosted.feed(Suspected(node) if lost else Cleared(node), now)
+            self._after(hosted, now)
+
+    # Messages.
+
+    def heard(self, origin: Origin, message: Message, now: Moment) -> None:
+        """Take a message. Nothing that it holds raises."""
+        match message:
+            case Carried() | Receipt() | Refusal():
+                self._passed(origin, message, now)
+            case Notices(notices) if isinstance(origin, bytes):
+                for notice in notices:
+                    self._noticed(notice, origin, now)
+            case Letter(content) if isinstance(origin, bytes):
+                self._letter(origin, content, now)
+            case CodeWanted() | CodeGiven() | Asked() | Answered() | HeadTold():
+                pass  # Of the process around: it has the files.
+            case _:
+                self.strange += 1
+
+    def _passed(self, origin: Origin, message: Routed, now: Moment) -> None:
+        if isinstance(origin, bytes):
+            self._learn(message.source, origin)
+        elif self._sessions.get(message.source) != origin:
+            self.strange += 1  # A client speaks for itself only.
+            return
+        self._route(message, now)
+
+    def _learn(self, party: bytes, node: NodeId) -> None:
+        """Remember behind which node a client of another node is."""
+        if party in self.hosted or self.directory.find(party) is not None:
+            return
+        self._routes[party] = node
+        self._routes.move_to_end(party)
+        if len(self._routes) > ROUTES_MAX:
+            self._routes.popitem(last=False)
+
+    def _letter(self, node: NodeId, content: bytes, now: Moment) -> None:
+        try:
+            identity, message = decode_letter(content)
+        except WireError:
+            self.strange += 1
+            return
+        hosted = self.hosted.get(identity)
+        if hosted is None or hosted.is_blank:
+            notice = self.directory.find(identity)
+            if identity in self._buried:
+                self._orders.append(TellNode(node, Notices((self._tombstone(identity),))))
+                return
+            if identity in self._barred:
+                return  # A journal is here that cannot be read: as if there were none, it would vote against it.
+            if isinstance(message, Store) and not message.counted:
+                return  # It says only that this node is no holder, and it keeps nothing.
+            if notice is None or node not in {notice.owner, *notice.holders}:
+                return  # It is told again, and by then there is a notice that says what it is.
+            hosted = hosted or self._learn_of(notice, now)
+            if hosted.facts.code != notice.code:
+                hosted.facts.code, hosted.facts.app = notice.code, notice.app
+                self._orders.append(FetchCode(notice.code, node))
+        if isinstance(message, HandOver) and node in self._members:
+            hosted.comes_from(self._members[node].name, message.epoch)
+        hosted.feed(Heard(node, message), now)
+        self._after(hosted, now)
+
+    def _learn_of(self, notice: Notice, now: Moment) -> Hosted:
+        """Take up an environment that was never here."""
+        self._orders.append(Create(notice.id, notice.name))
+        options = HoldingOptions(self._own, self._draws.token(_SEED_BYTES))
+        return self.adopt(Facts(notice.id, notice.name, notice.app, b""), options, now)
+
+    def _noticed(self, notice: Notice, node: NodeId, now: Moment) -> None:
+        hosted = self.hosted.get(notice.id)
+        if hosted is not None and notice.ended and node not in self._keepers(hosted):
+            self.strange += 1  # Who does not keep it cannot know.
+            return
+        if not self.directory.note(notice):
+            return
+        if hosted is not None and not notice.ended and hosted.runner is None and notice.code != hosted.facts.code:
+            hosted.facts.code, hosted.facts.app = notice.code, notice.app  # It was upgraded.
+            self._orders.append(FetchCode(notice.code, node))
+        self._free(notice.id, now)
+        if hosted is not None and notice.ended:
+            hosted.is_ended = True
+            self._after(hosted, now)
+
+    def _keepers(self, hosted: Hosted) -> tuple[bytes, ...]:
+        """Return who keeps an environment; of one that was given up here, as the directory has it."""
+        known = self.directory.find(hosted.facts.id)
+        if hosted.is_blank and known is not None:
+            return (known.owner, *known.holders)
+        return hosted.holding.holders
+
+    def _route(self, message: Routed, now: Moment) -> None:
+        target = message.target
+        hosted = self.hosted.get(target)
+        if hosted is not None and hosted.runner is not None:
+            self._take(hosted, message, now)
+            return
+        session = self._sessions.get(target)
+        if session is not None:
+            self._orders.append(TellSession(session, message))
+            return
+        notice = self.directory.find(target)
+        node = self._routes.get(target) if notice is None else NodeId(notice.owner)
+        if node is not None:
+            if node != self._own:
+                self._orders.append(TellNode(node, message))
+            elif len(self._stranded) < STRANDED_MAX:
+                self._stranded.append(message)  # Ours, and not running now: it goes on when somebody runs it.
+            return
+        is_over = target in self._buried or self.directory.ended(target)
+        if isinstance(message, Carried) and hosted is None and (is_over or self._knows_all(now)):
+            text = "it has ended" if is_over else "no such environment"
+            self._route(Refusal(target, message.source, "unknown", text, message.first), now)
+
+    def _knows_all(self, now: Moment) -> bool:
+        """Return whether everybody had the time to say what it runs: before that, who is not known may be alive."""
+        return not self._members or (self._met_at_ns is not None and now.ns >= self._met_at_ns + 2 * NOTICE_NS)
+
+    def _free(self, target: bytes, now: Moment) -> None:
+        """Send on what waited for somebody to run an environment."""
+        waiting = [message for message in self._stranded if message.target == target]
+        if waiting:
+            self._stranded = [message for message in self._stranded if message.target != target]
+            for message in waiting:
+                self._route(message, now)
+
+    def _take(self, hosted: Hosted, message: Routed, now: Moment) -> None:
+        match message:
+            case Carried():
+                try:
+                    hosted.carried(message, now)
+                except WireError:
+                    self.strange += 1
+            case Receipt():
+                hosted.receipt(message, now)
+            case _:  # A ``Refusal``.
+                pass  # Its calls end by their time-outs, and what it sent is sent again until the other side takes it.
+        self._after(hosted, now)
+
+    # Time.
+
+    def tick(self, now: Moment) -> None:
+        """Do what is due by either clock."""
+        for hosted in tuple(self.hosted.values()):
+            hosted.tick(now)
+            self._after(hosted, now)
+        if self._notice_at_ns is not None and now.ns >= self._notice_at_ns:
+            self._notice_at_ns = now.ns + NOTICE_NS
+            self._announce(self._notices())
+            self._announce(tuple(self._over.values()))
+        if now.ns >= self._maintain_at_ns:
+            self._maintain_at_ns = now.ns + MAINTAIN_NS
+            gone = {
+                node
+                for node, peer in self._members.items()
+                if peer.lost_ns is not None and now.ns - peer.lost_ns >= LOST_NS
+            }
+            for hosted in tuple(self.hosted.values()):
+                hosted.maintain(self._members, gone, now)
+                if self._slow:
+                    hosted.flee(self._members, now)
+                self._after(hosted, now)
+
+    def _after(self, hosted: Hosted, now: Moment) -> None:
+        """Take what an environment wants done; deliver what it sends; tell others when it changed hands."""
+        self._deliver(hosted, now)
+        for search in hosted.searches():
+            hosted.found(Found(search.number, self._parties(search.name)), now)
+            self._after(hosted, now)
+        if hosted.is_ended and self.hosted.get(hosted.facts.id) is hosted:
+            self._end(hosted, now)
+        notices = self._notices()
+        if notices != self._told:
+            news = tuple(notice for notice in notices if notice not in self._told)
+            self._told = notices
+            for notice in news:
+                self.directory.note(notice)
+            self._announce(news)
+            for notice in news:
+                self._free(notice.id, now)
+
+    def _deliver(self, hosted: Hosted, now: Moment) -> None:
+        orders, routed = hosted.taken()
+        self._orders += orders
+        for message in routed:
+            self._route(message, now)
+
+    def _end(self, hosted: Hosted, now: Moment) -> None:
+        """Let go of an environment that is over; its files are put aside, here and where other holders hear of it."""
+        notice = self._notice(hosted)
+        del self.hosted[notice.id]
+        self._orders.append(Forget(notice.id))
+        while len(self._over) >= OVER_MAX:
+            del self._over[next(iter(self._over))]
+        self._over[notice.id] = notice
+        self.bury(notice.id)
+        self.directory.note(notice)
+        self._announce((notice,))
+        self._free(notice.id, now)
+        hosted.end()
+        self._deliver(hosted, now)
+
+    def _parties(self, name: str) -> tuple[bytes, ...]:
+        """Return who is meant by a name, as far as is known here."""
+        if name.startswith("app:"):
+            app = name.removeprefix("app:")
+            return tuple(sorted(notice.id for notice in self.directory.all() if notice.app == app)[:FOUND_MAX])
+        notice = self.directory.named(name)
+        return () if notice is None else (notice.id,)
+
+    def _notices(self) -> tuple[Notice, ...]:
+        return tuple(self._notice(hosted) for hosted in self.hosted.values() if hosted.runner is not None)[:NOTICES_MAX]
+
+    def _notice(self, hosted: Hosted) -> Notice:
+        facts, holders = hosted.facts, tuple(hosted.holding.holders)
+        return Notice(facts.id, hosted.epoch, self._own, facts.name, facts.app, facts.code, holders, hosted.is_ended)
+
+    def _announce(self, notices: tuple[Notice, ...]) -> None:
+        if notices:
+            self._orders += [TellNode(node, Notices(notices)) for node in self._members]

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program outside: what it sends once, again, or no more, and what it is told."""
+
+import msgspec
+import pytest
+
+from atoll.base.errors import WireError
+from atoll.env.changes import Done, Failure
+from atoll.env.correspondent import SIGN_EVERY, Came, Correspondent, Lost, Responded
+from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, UNCONFIRMED_MAX
+from atoll.env.messages import Carried, Receipt, Refusal
+from atoll.env.records import Item
+
+ME, SHOP, BANK = b"m" * 16, b"s" * 16, b"b" * 16
+EVENT = b"\x81\xa2is\xa3Bid"
+
+encode = msgspec.msgpack.Encoder().encode
+items_of = msgspec.msgpack.Decoder(list[Item]).decode
+
+
+def raw(event: object) -> msgspec.Raw:
+    return msgspec.Raw(encode(event))
+
+
+def asked(desk: Correspondent, party: bytes = SHOP) -> int:
+    """Let a desk call a party; return the number of the call, with nothing left to be sent."""
+    call = desk.call(party)
+    desk.post(party, EVENT, call)
+    desk.flush()
+    desk.taken()
+    return call
+
+
+def carried(first: int, *items: Item, party: bytes = SHOP) -> Carried:
+    return Carried(party, ME, first, encode(list(items)))
+
+
+def test_what_is_posted_leaves_together_and_is_settled_when_it_is_confirmed() -> None:
+    desk = Correspondent(ME)
+    assert desk.is_settled(SHOP)
+    desk.post(SHOP, EVENT)
+    desk.post(SHOP, EVENT, to="rooms/lobby")
+    assert not desk.is_settled(SHOP)
+    desk.flush()
+    (message,) = desk.taken()
+    assert isinstance(message, Carried)
+    assert (message.source, message.target, message.first) == (ME, SHOP, 1)
+    assert [item.to for item in items_of(message.items)] == ["", "rooms/lobby"]
+    assert desk.heard(Receipt(SHOP, ME, 1)) == []
+    assert not desk.is_settled(SHOP)
+    desk.heard(Receipt(SHOP, ME, 2))
+    assert desk.is_settled(SHOP)
+    assert desk.taken() == []
+
+
+def test_no_message_holds_too_many_items_or_bytes() -> None:
+    desk = Correspondent(ME)
+    for _ in range(ITEMS_MAX + 1):
+        desk.post(SHOP, EVENT)
+    desk.post(BANK, bytes(PARCEL_BYTES))
+    desk.post(BANK, EVENT)
+    desk.flush()
+    messages = [message for message in desk.taken() if isinstance(message, Carried)]
+    assert [(message.target, message.first) for message in messages] == [
+        (SHOP, 1),
+        (SHOP, ITEMS_MAX + 1),
+        (BANK, 1),
+        (BANK, 2),
+    ]
+
+
+def test_there_is_room_for_so_many_items() -> None:
+    desk = Correspondent(ME)
+    for _ in range(UNCONFIRMED_MAX):
+        assert desk.has_room(SHOP)
+        desk.post(SHOP, EVENT)
+    assert not desk.has_room(SHOP)
+    desk.flush()
+    assert not desk.has_room(SHOP)
+
+
+def test_a_call_has_one_response_and_others_cannot_give_it() -> None:
+    desk = Correspondent(ME)
+    call = asked(desk)
+    assert desk.heard(carried(1, Item(raw(Done()), re=call), party=BANK)) == []
+    answer = carried(1, Item(raw(Done()), re=call))
+    assert desk.heard(answer) == [Responded(call, raw(Done()))]
+    assert desk.heard(answer) == []
+    assert desk.taken() == [Receipt(ME, BANK, 1), Receipt(ME, SHOP, 1), Receipt(ME, SHOP, 1)]
+
+
+def test_who_waits_no_more_is_not_told() -> None:
+    desk = Correspondent(ME)
+    call = asked(desk)
+    desk.forget(call)
+    desk.forget(call)
+    assert desk.heard(carried(1, Item(raw(Done()), re=call))) == []
+
+
+def test_what_comes_unasked_comes_once_and_in_order() -> None:
+    desk = Correspondent(ME)
+    one, two = Item(raw(Done()), by="rooms"), Item(raw(Failure("x")))
+    assert desk.heard(carried(2, two)) == []  # The first one is missing.
+    assert desk.heard(carried(1, one)) == [Came(SHOP, "rooms", raw(Done()))]
+    assert desk.heard(carried(1, one, two)) == [Came(SHOP, "", raw(Failure("x")))]
+    assert desk.taken() == [Receipt(ME, SHOP, 0), Receipt(ME, SHOP, 1), Receipt(ME, SHOP, 2)]
+
+
+def test_items_that_are_none_are_refused() -> None:
+    with pytest.raises(WireError):
+        Correspondent(ME).heard(Carried(SHOP, ME, 1, b"\xff"))
+
+
+def test_what_is_missing_goes_again_when_it_is_asked_for() -> None:
+    desk = Correspondent(ME)
+    desk.post(SHOP, EVENT)
+    desk.flush()
+    (first,) = desk.taken()
+    desk.heard(Receipt(SHOP, ME, 0, again=True))
+    assert desk.taken() == [first]
+
+
+def test_reminders_are_for_those_who_owe_something() -> None:
+    desk = Correspondent(ME)
+    call = asked(desk)
+    desk.heard(Receipt(SHOP, ME, 1))
+    desk.post(BANK, EVENT)
+    desk.flush()
+    (sent,) = desk.taken()
+    desk.remind()
+    assert desk.taken() == [Receipt(ME, SHOP, 0, again=True), Receipt(ME, BANK, 0), sent]
+    desk.heard(carried(1, Item(raw(Done()), re=call)))
+    desk.heard(Receipt(BANK, ME, 1))
+    desk.taken()
+    desk.remind()
+    assert desk.taken() == []
+
+
+def test_all_hear_now_and_then_where_it_is() -> None:
+    desk = Correspondent(ME)
+    asked(desk)
+    desk.heard(Receipt(SHOP, ME, 1))
+    desk.heard(carried(1, Item(raw(Done()), re=1)))
+    desk.taken()
+    for _ in range(SIGN_EVERY - 1):
+        desk.remind()
+        assert desk.taken() == []
+    desk.remind()
+    assert desk.taken() == [Receipt(ME, SHOP, 1, again=True)]
+
+
+def test_a_refusal_ends_calls_whose_only_copy_it_threw_away() -> None:
+    desk = Correspondent(ME)
+    call = asked(desk)
+    later = asked(desk)
+    refusal = Refusal(SHOP, ME, "disk-full", "no room", first=1)
+    assert desk.heard(refusal) == [Lost(call, Failure("disk-full", "no room"))]
+    assert desk.heard(refusal) == []
+    assert not desk.is_settled(SHOP)
+    desk.remind()
+    _, void, kept = desk.taken()
+    assert isinstance(void, Carried)
+    assert isinstance(kept, Carried)
+    assert [(item.ask, item.event) for item in items_of(void.items)] == [(0, raw(Done()))]
+    assert (void.first, kept.first) == (1, 2)
+    assert items_of(kept.items)[0].ask == later
+    desk.heard(Receipt(SHOP, ME, 2))
+    assert desk.is_settled(SHOP)
+
+
+def test_a_refusal_is_no_answer_when_there_is_another_copy() -> None:
+    desk = Correspondent(ME)
+    call = asked(desk)
+    desk.remind()
+    assert desk.heard(Refusal(SHOP, ME, "disk-full", "no room", first=1)) == []
+    assert desk.heard(Refusal(SHOP, ME, "disk-full", "no room", first=7)) == []
+    assert desk.heard(carried(1, Item(raw(Done()), re=call))) == [Responded(call, raw(Done()))]
+
+
+def test_what_nobody_waits_for_is_given_up_only_where_nobody_is() -> None:
+    desk = Correspondent(ME)
+    for party in (SHOP, BANK):
+        desk.post(party, EVENT)
+    desk.flush()
+    desk.taken()
+    assert desk.heard(Refusal(SHOP, ME, "queue-full", "later", first=1)) == []
+    assert desk.heard(Refusal(BANK, ME, "unknown", "no such environment", first=1)) == []
+    assert not desk.is_settled(SHOP)
+    assert desk.is_settled(BANK)
+    desk.heard(Receipt(SHOP, ME, 0, again=True))
+    (message,) = desk.taken()
+    assert isinstance(message, Carried)
+    assert bytes(items_of(message.items)[0].event) == EVENT
+    desk.heard(Receipt(BANK, ME, 1))
+    assert desk.is_settled(BANK)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is inside a block: bodies and snapshots read back, and nothing else decodes."""
+
+import msgspec
+import pytest
+
+from atoll.base.errors import CorruptError
+from atoll.env.history import (
+    DIGEST_BYTES,
+    NO_MARK,
+    SNAPSHOT_FORMAT,
+    Entry,
+    Snapshot,
+    decode_body,
+    decode_snapshot,
+    digest_after,
+    encode_body,
+    mark_of,
+)
+from atoll.env.records import Fired, Note, Post
+from tests.unit.env_world import ANN, CODE, arrived, item
+
+
+def test_a_body_reads_back() -> None:
+    entries = [Entry(5, NO_MARK, Fired()), Entry(6, 77, arrived(1, item({"is": "Bid"}, 1)))]
+    body = decode_body(encode_body(b"d" * DIGEST_BYTES, entries))
+    assert body.digest == b"d" * DIGEST_BYTES
+    assert list(body.entries) == entries
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc1", b"\x92\xa1d\x90", msgspec.msgpack.encode([b"short", []]), b"\x91" * 2000]
+)
+def test_what_is_no_body_is_refused(data: bytes) -> None:
+    with pytest.raises(CorruptError, match="do not decode"):
+        decode_body(data)
+
+
+def _snapshot(form: int = SNAPSHOT_FORMAT) -> Snapshot:
+    fields = {"code": CODE, "digest": bytes(DIGEST_BYTES), "epoch": 3, "holders": [b"n" * 10], "copies": 3}
+    fields |= {"origin": b"o" * 10, "state": b"state", "level": "process"}
+    return Snapshot(form, *(fields[name] for name in Snapshot.__struct_fields__[1:]))  # type: ignore[arg-type]
+
+
+def test_a_snapshot_reads_back() -> None:
+    back = decode_snapshot(_snapshot().encode())
+    assert (back.state, back.epoch, back.code) == (b"state", 3, CODE)
+
+
+def test_what_is_no_snapshot_is_refused() -> None:
+    with pytest.raises(CorruptError, match="does not decode"):
+        decode_snapshot(b"\x90")
+    with pytest.raises(CorruptError, match="of format 99"):
+        decode_snapshot(_snapshot(99).encode())
+
+
+def test_the_digest_follows_from_all_effects_in_order() -> None:
+    start = bytes(DIGEST_BYTES)
+    one, two = Note("one"), Post(ANN, 1, 1, b"x")
+    assert digest_after(start, [one, two]) == digest_after(start, [one, two])
+    assert digest_after(start, [one, two]) != digest_after(start, [two, one])
+    assert digest_after(digest_after(start, [one]), [two]) != digest_after(start, [one])
+
+
+def test_a_mark_is_never_that_of_no_effects() -> None:
+    assert mark_of(bytes(16)) == 1
+    assert mark_of(b"\x02\x01" + bytes(14)) == 0x0102

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves and changes of the holders: one step at a time, and what becomes of them when a node does not answer."""
+
+import pytest
+
+from atoll.base.units import MILLISECOND_NS
+from atoll.env.holding.events import (
+    Change,
+    Cleared,
+    Committed,
+    HoldersAsked,
+    HoldersChanged,
+    HoldersFailed,
+    HoldingEffect,
+    MoveAsked,
+    Moved,
+    MoveFailed,
+    Resume,
+    Run,
+    Suspected,
+)
+from atoll.env.holding.messages import HandOver, SnapshotPart, Store
+from atoll.env.holding.state import Awaited, Plan
+from atoll.env.limits import HAND_OVER_NS, PROGRESS_NS
+from tests.unit.holding_bench import A, B, Bench, C, D, E, F
+
+HOLDERS = (A, B, C, D, E)
+
+
+def owner(*others: bytes, opened: bool = True) -> Bench:
+    """A that owns the environment together with these, in epoch 1."""
+    bench = Bench((A, *others))
+    if others:
+        bench.elect(*others)
+    if opened:
+        bench.propose()
+        follow(bench)
+    bench.now_ns += MILLISECOND_NS
+    return bench
+
+
+def follow(bench: Bench, *but: bytes) -> None:
+    """Let all that the owner tells have all that it has."""
+    reign = bench.state.reign
+    assert reign is not None
+    seen: list[HoldingEffect] = []
+    for node in list(reign.peers):
+        if node not in but and bench.role() == "owner":
+            seen += bench.stored(node, bench.machine.last)
+    bench.effects = seen
+
+
+def wait(bench: Bench, span_ns: int, *silent: bytes) -> None:
+    """Let time pass in which all but these answer."""
+    until_ns = bench.now_ns + span_ns
+    while bench.now_ns <= until_ns and bench.role() == "owner":
+        bench.tick()
+        seen = bench.effects
+        if bench.role() == "owner":
+            follow(bench, *silent)
+        bench.effects = seen + bench.effects
+
+
+# Changes of the holders.
+
+
+def test_a_new_holder_first_learns_what_there_is() -> None:
+    bench = owner(B)
+    bench.do(HoldersAsked((A, B, C)))
+    assert bench.effects == []
+    bench.tick()
+    assert isinstance(bench.told(C)[0], Store)
+    bench.stored(C, 1)
+    assert bench.got(Change) == [Change(1, (A, B, C))]
+    bench.propose()
+    assert not bench.got(Change)
+    bench.propose((A, B, C))
+    assert bench.machine.holders == (A, B, C)
+    bench.stored(B, 3)
+    assert bench.effects == [Committed(3), HoldersChanged((A, B, C))]
+
+
+def test_holders_come_and_go_one_by_one() -> None:
+    bench = owner(B, C)
+    bench.do(HoldersAsked((A, D, E)))
+    seen: list[tuple[bytes, ...]] = []
+    for _ in range(10):
+        follow(bench)
+        for change in bench.got(Change):
+            seen.append(change.holders)
+            bench.propose(change.holders)
+        if bench.got(HoldersChanged):
+            break
+    assert seen == [(A, B, C, D), (A, B, C, D, E), (A, C, D, E), (A, D, E)]
+    assert bench.got(HoldersChanged) == [HoldersChanged((A, D, E))]
+
+
+def test_five_is_the_most_so_one_goes_first() -> None:
+    bench = owner(B, C, D, E)
+    bench.do(HoldersAsked((A, B, C, D, F)))
+    assert bench.got(Change) == [Change(1, (A, B, C, D))]
+
+
+def test_nothing_is_changed_before_a_block_of_the_own_epoch_is_committed() -> None:
+    bench = owner(B, C, opened=False)
+    bench.do(HoldersAsked((A, B)))
+    assert bench.effects == []
+    bench.propose()
+    bench.stored(B, 1)
+    assert bench.got(Change) == [Change(1, (A, B))]
+
+
+@pytest.mark.parametrize(
+    ("holders", "reason"),
+    [
+        ((), "1 to 5 different nodes can be holders"),
+        ((*HOLDERS, F), "1 to 5 different nodes can be holders"),
+        ((A, B, B), "1 to 5 different nodes can be holders"),
+        ((A, b"short"), "1 to 5 different nodes can be holders"),
+        ((B, C), "the owner is not among them: move first"),
+    ],
+)
+def test_what_cannot_be_the_holders_is_refused(holders: tuple[bytes, ...], reason: str) -> None:
+    bench = owner(B, C)
+    assert bench.do(HoldersAsked(holders)) == [HoldersFailed(reason)]
+
+
+def test_there_is_one_change_at_a_time_and_only_the_owner_makes_it() -> None:
+    bench = owner(B)
+    bench.do(HoldersAsked((A, B, C)))
+    assert bench.do(MoveAsked(D)) == [MoveFailed("another change is under way")]
+    assert bench.do(HoldersAsked((A,))) == [HoldersFailed("another change is under way")]
+    holder = Bench()
+    assert holder.do(MoveAsked(A)) == [MoveFailed("only the owner can move it")]
+    assert holder.do(HoldersAsked((A,))) == [HoldersFailed("only the owner can change it")]
+
+
+def test_a_new_holder_that_does_not_answer_is_given_up_and_told_so() -> None:
+    bench = owner(B)
+    bench.do(HoldersAsked((A, B, C)))
+    wait(bench, PROGRESS_NS, C)
+    assert bench.got(HoldersFailed) == [HoldersFailed("the new holder does not answer")]
+    bench.tick()
+    assert [message.counted for message in bench.told(C) if isinstance(message, Store)] == [False]
+
+
+def test_a_snapshot_on_its_way_is_progress() -> None:
+    bench = owner(B)
+    bench.do(HoldersAsked((A, B, C)))
+    bench.state.ledger.checkpoint(1)
+    bench.stored(C, 0, accepted=False)
+    reign = bench.state.reign
+    assert reign is not None
+    shipping = reign.peers[C].shipping
+    assert shipping is not None
+    for _ in range(3):
+        shipping.offset += 1
+        wait(bench, PROGRESS_NS // 2, C)
+        assert not bench.got(HoldersFailed)
+    assert not any(isinstance(message, SnapshotPart) for message in bench.told(C))
+
+
+# Moves.
+
+
+def test_a_move_to_a_holder_that_has_everything() -> None:
+    bench = owner(B, C)
+    bench.propose()
+    bench.do(MoveAsked(C))
+    assert bench.told(C) == []
+    bench.stored(B, 2)
+    assert bench.told(C) == []
+    bench.stored(C, 2)
+    assert bench.told(C) == [HandOver(1, ())]
+    bench.stored(B, 2)
+    assert bench.told(C) == []
+    bench.tick()
+    bench.tick()
+    assert bench.told(C)[-1] == HandOver(1, ())
+    bench.hear(C, Store(2, 2, 1, (), 2, 0, counted=True))
+    assert bench.got(Moved) == [Moved(C, 2)]
+
+
+def test_a_move_to_where_it_is_and_to_no_node() -> None:
+    bench = owner(B, C)
+    assert bench.do(MoveAsked(A)) == [Moved(A, 1)]
+    assert bench.do(MoveAsked(b"short")) == [MoveFailed("that is no node")]
+
+
+def test_a_move_to_another_node_replaces_the_holder_that_is_worth_least() -> None:
+    bench = owner(B, C)
+    bench.do(Suspected(C))
+    bench.do(MoveAsked(D))
+    bench.stored(D, 1)
+    assert bench.got(Change) == [Change(1, (A, B, C, D))]
+    bench.propose((A, B, C, D))
+    follow(bench)
+    assert bench.got(Change) == [Change(1, (A, B, D))]
+    bench.propose((A, B, D))
+    follow(bench)
+    assert bench.told(D)[-1] == HandOver(1, ())
+
+
+def test_an_owner_alone_moves_and_is_removed_by_the_next() -> None:
+    bench = owner()
+    bench.do(MoveAsked(B))
+    bench.stored(B, 1)
+    bench.propose((A, B))
+    bench.stored(B, 2)
+    assert bench.told(B)[-1] == HandOver(1, (B,))
+    heir = Bench((A, B), own=B, blocks=((1, 1, ()), (2, 1, (A, B))), promise=(1, b""))
+    heir.hear(A, Store(1, 2, 1, (), 2, 0, counted=True))
+    heir.hear(A, HandOver(1, (B,)))
+    heir.elect_now(A)
+    heir.propose()
+    heir.stored(A, 3)
+    assert heir.got(Change) == [Change(2, (B,))]
+    heir.propose((B,))
+    assert heir.got(Committed) == [Committed(4)]
+    assert not heir.got(HoldersChanged)
+
+
+def test_a_wish_that_makes_no_sense_is_forgotten() -> None:
+    for wish in ((), (A, C), (A, B, B), (A, B)):
+        heir = Bench((A, B), own=B, promise=(1, b""))
+        heir.hear(A, Store(1, 0, 0, (), 0, 0, counted=True))
+        heir.hear(A, HandOver(1, wish))
+        heir.elect_now(A)
+        assert heir.state.reign is not None
+        assert heir.state.reign.plan is None
+
+
+def test_who_takes_over_again_tells_that_the_move_failed() -> None:
+    bench = Bench()
+    bench.state.awaited = Awaited(B, 1 << 60)
+    bench.elect(B)
+    assert bench.got(MoveFailed) == [MoveFailed("this node took over again")]
+    assert bench.got(Run) == [Run(1, 0)]
+
+
+def test_a_hand_over_that_nobody_takes_is_given_up() -> None:
+    bench = owner(B, C)
+    bench.do(MoveAsked(C))
+    wait(bench, HAND_OVER_NS)
+    assert bench.got(MoveFailed) == [MoveFailed("the other holder did not take over")]
+    assert bench.got(Resume) == [Resume(1)]
+    assert bench.machine.holders == (A, B, C)
+
+
+def test_an_owner_alone_removes_again_who_did_not_take_over() -> None:
+    bench = owner()
+    bench.do(MoveAsked(B))
+    bench.stored(B, 1)
+    bench.propose((A, B))
+    bench.stored(B, 2)
+    wait(bench, HAND_OVER_NS)
+    assert bench.got(MoveFailed) == [MoveFailed("the other holder did not take over")]
+    bench.tick()
+    bench.effects = []
+    assert bench.state.reign is not None
+    assert bench.state.reign.plan is not None
+    assert bench.state.reign.plan.change == (A,)
+    bench.propose((A,))
+    assert bench.machine.holders == (A,)
+    assert bench.state.reign.plan is None
+
+
+def test_an_owner_that_shall_be_no_holder_hands_over_to_the_one_that_has_most() -> None:
+    bench = owner(B, C)
+    reign = bench.state.reign
+    assert reign is not None
+    bench.propose()
+    bench.stored(C, 2)
+    reign.plan = Plan((B, C), count=3)
+    bench.do(Cleared(B))
+    assert bench.told(C)[-1] == HandOver(1, (B, C))
+    assert not any(isinstance(message, HandOver) for message in bench.told(B))
+
+
+def test_when_nobody_is_fit_to_take_over_the_plan_is_given_up() -> None:
+    bench = owner(B, C)
+    reign = bench.state.reign
+    assert reign is not None
+    reign.plan = Plan((B, C), count=3)
+    bench.do(Suspected(B))
+    assert reign.plan is not None
+    again = owner(B)
+    assert again.state.reign is not None
+    again.state.reign.plan = Plan((B,), count=2)
+    again.do(Suspected(B))
+    assert again.state.reign.plan is None

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orders are data: equal when they say the same, never changed, and the union is closed."""
+
+import dataclasses
+from typing import get_args
+
+import pytest
+
+from atoll.env import orders
+from atoll.env.orders import (
+    AskRecorder,
+    Await,
+    Create,
+    FetchCode,
+    Forget,
+    Moment,
+    Order,
+    RecorderOrder,
+    Restore,
+    Say,
+    StoreSnapshot,
+    TellNode,
+    TellSession,
+    Told,
+)
+
+
+def test_every_order_is_of_the_union_and_exported() -> None:
+    kinds = {Create, AskRecorder, Await, Restore, StoreSnapshot, Forget, FetchCode, TellNode, TellSession, Say, Told}
+    assert set(get_args(Order)) == kinds
+    assert {kind.__name__ for kind in kinds} | {"Moment", "Order", "RecorderOrder"} == set(orders.__all__)
+    assert {kind.__name__ for kind in get_args(RecorderOrder)} >= {"Seal", "Keep", "CutFrom", "KeepPromise", "Left"}
+
+
+def test_orders_are_compared_by_what_they_say_and_cannot_be_changed() -> None:
+    assert Restore(b"i", 1, 2) == Restore(b"i", 1, 2) != Restore(b"i", 1, 3)
+    assert Told(1, None) == Told(1, None, "")
+    for order in (Moment(1, 2), Say(b"i", "text"), Create(b"i", "shop")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(order, dataclasses.fields(order)[0].name, 0)
