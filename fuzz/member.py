@@ -63,7 +63,7 @@ def _methods() -> dict[str, api.Method]:
 
     forward = SimpleNamespace(connections=0, start=opened, close=nothing)  # It opens no port.
     stack = SimpleNamespace(echo=nothing, **dict.fromkeys(("tcp_forward", "udp_forward", "proxy"), lambda *_: forward))
-    stack.answer_questions, stack.streams = lambda _: None, SimpleNamespace(open=unreachable, stands=lambda *_: False)
+    stack.answer, stack.streams = lambda *_: None, SimpleNamespace(open=unreachable, stands=lambda *_: False)
     around = Around(
         control, now_ns, 0, group_name="group", listen="udp/10.0.0.1:7747", endpoints={}, meter=RelayMeter()
     )

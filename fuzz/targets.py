@@ -17,6 +17,7 @@ from random import Random
 from typing import Final
 
 import msgspec
+from environments import ENVIRONMENTS
 from member import NOW_NS, WALL_NS, answer_request, group_of_three
 
 from atoll.base.errors import CorruptError, UserError, WireError
@@ -36,6 +37,9 @@ from atoll.device.nic.engine import Engine
 from atoll.device.nic.frame import LABEL_END, Heading, inner_of, label_of
 from atoll.device.nic.limits import OUTBOX_MAX
 from atoll.device.nic.plaintext import pad_control, take_packet, unpad_control
+from atoll.env import holding, query, query_grammar
+from atoll.env.holding import messages as owning
+from atoll.env.space import Space, decode_tuple
 from atoll.group import messages as group
 from atoll.group.admission import Invites
 from atoll.group.events import Sign, Signed, Stored, StoreRoster
@@ -97,6 +101,18 @@ _INVITATION: Final = Invitation(
     b"i" * 16, b"k" * 32, (("192.0.2.1", 41641), ("2001:db8::1", 1)), 1_700_000_000, b"g" * 8
 )
 _SYN: Final = bytes.fromhex("6000000000140640") + bytes(32) + b"\xc0\0\x11\x50" + bytes(8) + b"\x50\2" + bytes(6)
+_HOLDING: Final = (
+    owning.Store(3, 7, 2, (owning.Block(8, 3, (_NODE,), b"sealed"),), 6, 123, counted=True),
+    owning.Stored(3, accepted=False, number=4, echo_ns=123),
+    owning.Canvass(4, 9, 3, trial=True, transfer=False),
+    owning.Promised(3, 4, trial=True, granted=True),
+    owning.HandOver(3, (_NODE,)),
+    owning.SnapshotPart(3, 5, 2, (_NODE,), 0, 10, b"part", 123),
+    owning.PartStored(3, 5, 4, 123),
+)
+_HOLDING_SNAPSHOT: Final = holding.Holding.create(
+    holding.HoldingOptions(_NODE, b"seed", (1, _NODE), holders=(_NODE,), blocks=((1, 1, (_NODE,)),)), 0
+).snapshot()
 _SOURCE, _TARGET = b"\xfd" + bytes(15), b"\xfd" + b"\1" * 15
 
 
@@ -508,6 +524,28 @@ _COMMANDS: Final = (
 )
 
 
+_PLAIN: Final = msgspec.msgpack.encode({"is": "Bid", "who": "bob", "amount": 101, "tags": ["a", 1, None, {"b": b"c"}]})
+_QUERY: Final = query.where(
+    "Bid", query.field("amount") > 100, ~query.field("tags").contains("b") | query.field("who").one_of("bob", None)
+)
+
+
+def _query(data: bytes) -> object:
+    """Decode a query, print it, read it, and ask it."""
+    found = query.decode(data)
+    assert query_grammar.parse(query_grammar.text(found)) == found, "what was printed is read as the same"
+    return query.types_of(found), query.matches(found, decode_tuple(_PLAIN))
+
+
+def _keep_tuple(data: bytes) -> object:
+    """Put a tuple into a space and restore that."""
+    space = Space()
+    space.put(decode_tuple(data), 1, 1)
+    restored = msgspec.msgpack.decode(msgspec.msgpack.encode(space), type=Space)
+    assert msgspec.msgpack.encode(restored) == msgspec.msgpack.encode(space), "restored and living are the same"
+    return space.take(_QUERY, 1), restored.expire(1 << 40)
+
+
 def _scraped(data: bytes) -> object:
     """Judge the head of a request for metrics."""
     return judge(data, lambda host: host == "fra")
@@ -568,6 +606,7 @@ DECODERS: Final = (
     Decoder("opening", Opening.decode, (WireError,), (Opening(443, 2, bytes(range(16))).encode(),)),
     Decoder("unasked", packets.reset_for, (), (_SYN,)),
     Decoder("journal", lambda data: list(read(data)), (CorruptError, UserError), (_journal(),)),
+    *(Decoder(*one) for one in ENVIRONMENTS),
     Decoder("orders", _obey_orders, (WireError,), _batches(_BATCHES)),
     Decoder("reports", nic.decode_reports, (WireError,), _batches(_REPORTS)),
     Decoder("serving", decode_serving, (WireError,), (encode_serving(Serving(((_NODE, b"s" * 12),))),)),
@@ -581,6 +620,8 @@ DECODERS: Final = (
             ),
         ),
     ),
+    Decoder("holding", holding.decode, (WireError,), tuple(holding.encode(bytes(16), said) for said in _HOLDING)),
+    Decoder("holding-snapshot", holding.Holding.restore, (CorruptError,), (_HOLDING_SNAPSHOT,)),
     Decoder("letter", unpack_letter, (WireError,), (pack_letter(Letter("fra-1", 53, b"payload")),)),
     Decoder("frame", _frame, (), (Heading(1, _LABEL_KEY).pack(b"\4\0\0\0" + bytes(28)),)),
     Decoder(
@@ -630,6 +671,14 @@ DECODERS: Final = (
     Decoder(
         "answer", decode_answer, (WireError,), (b'{"failure":"path"}', b'{"tcp":"000102030405060708090a0b0c0d0e0f"}')
     ),  # Whole ones are in the corpus.
+    Decoder("query", _query, (WireError,), (query.encode(_QUERY), query.encode(query.Everything()))),
+    Decoder(
+        "query-text",
+        lambda data: query_grammar.parse(data.decode("utf-8", "surrogateescape")),  # As a command line gives it.
+        (UserError,),
+        (query_grammar.text(_QUERY).encode(), rb"""'\u{1f600}'."b c" in (x"00ff", 1.5e3, true)"""),
+    ),
+    Decoder("tuple", _keep_tuple, (WireError,), (_PLAIN,)),
     Decoder("settings", _settings, (UserError,), (b'name = "fra"\nlisten = "0.0.0.0:7747"\nrelay-budget = 2\n',)),
     Decoder("emulator", _command, (), (_COMMANDS,)),
 )

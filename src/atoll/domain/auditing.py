@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a journal is what was sealed, and what somebody would have had to change who wanted it otherwise.
+
+Checked are every frame, the chain of heads, every seal, every certificate, who sealed it by the group's roster where
+there is one, the signatures of snapshots and that they stand where the chain was, and every head of this journal that a
+node has shown: a journal that was sealed anew with the right key contradicts those. No node need run for it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from atoll.base.errors import CorruptError, UserError
+from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.recorder.messages import KeptHead, RefusedError
+from atoll.domain.recorder.pruning import SNAPSHOTS_NAME
+from atoll.domain.recorder.snapshots import decode_snapshot
+from atoll.domain.shelves import Journal
+from atoll.env.chain import (
+    ChainError,
+    Frame,
+    Position,
+    Sealed,
+    Sealer,
+    TornTail,
+    Verifier,
+    read,
+    seal_payload,
+    signed_by,
+)
+from atoll.group.roster import Roster
+
+__all__ = ["Audit", "Fault", "Witness", "audit", "heads_in", "roster_of"]
+
+HEADS_NAME: Final = "heads"
+ROSTER_NAME: Final = "roster"
+_SNAPSHOT: Final = re.compile(r"(\d{1,19})\.ats")
+_DIRECTORY: Final = re.compile("[0-9a-f]{32}")
+_FRAME_HEAD_BYTES: Final = 8
+_blocks: Final = msgspec.msgpack.Decoder(Sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A head of this journal that is kept apart from it.
+
+    Attributes:
+        node: Id of the node that showed it.
+        number: Of the block.
+        head: The head.
+        signature: Of its seal.
+        place: Where it is kept.
+    """
+
+    node: bytes
+    number: int
+    head: bytes
+    signature: bytes
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that does not check.
+
+    Attributes:
+        block: Number of the block; 0: no block in particular.
+        sentence: What is wrong, with its place.
+    """
+
+    block: int
+    sentence: str
+
+
+@dataclass(slots=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        journal: Which.
+        first: Number of the first block that is kept.
+        last: Number of the last block there is; it may not have been checked.
+        sound: Number of the last block that checks, with all before it.
+        first_event: Number of the first event that is kept.
+        last_event: Number of the last event there is, as far as can be told.
+        sound_events: Number of the last event up to there.
+        counts: What was checked, and how often.
+        sealers: Who sealed, and whether the roster has the key: ``roster``, ``unknown``, ``certificate``.
+        witnesses: Heads that fit.
+        contradicting: Heads that do not.
+        faults: What does not check; none: all is as it was sealed.
+        torn: Bytes behind the last whole frame, as a crash leaves them.
+    """
+
+    journal: Journal
+    first: int = 0
+    last: int = 0
+    sound: int = 0
+    first_event: int = 0
+    last_event: int = 0
+    sound_events: int = 0
+    counts: Counter[str] = field(default_factory=Counter[str])
+    sealers: dict[Sealer, str] = field(default_factory=dict[Sealer, str])
+    witnesses: list[Witness] = field(default_factory=list[Witness])
+    contradicting: list[Witness] = field(default_factory=list[Witness])
+    faults: list[Fault] = field(default_factory=list[Fault])
+    torn: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all that was checked is as it was sealed."""
+        return not self.faults
+
+
+def roster_of(state: Path) -> Roster | None:
+    """Return the group's roster, as a node keeps it; None: there is none.
+
+    Raises:
+        CorruptError: It is not signed by the group.
+        UserError: A108, it cannot be read.
+    """
+    path = state / ROSTER_NAME
+    try:
+        return Roster.decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError("A108", f"cannot read {path}", where=error.strerror or str(error)) from error
+
+
+def heads_in(directory: Path) -> list[tuple[bytes, KeptHead]]:
+    """Return all heads in a directory as a recorder keeps them, with the node that showed each.
+
+    Raises:
+        CorruptError: One of its files is not what was written.
+    """
+    if not directory.is_dir():
+        return []
+    found: list[tuple[bytes, KeptHead]] = []
+    files = HeadFiles(directory)
+    for path in sorted(directory.glob("*.ath")):
+        node = bytes.fromhex(path.stem)
+        try:
+            found += [(node, kept) for kept in files.read(node)]
+        except RefusedError as error:
+            raise CorruptError(str(error)) from error
+    return found
+
+
+def audit(journal: Journal, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]], roster: Roster | None) -> Audit:
+    """Check a journal.
+
+    Args:
+        journal: Which.
+        heads: Kept heads, of any environment: the directory, the node that showed it, the head.
+        roster: Says whose signing key is whose; None: the certificates' word is taken.
+    """
+    found = Audit(journal)
+    witnesses: dict[int, list[Witness]] = {}
+    for place, (node, kept) in heads:
+        if kept.environment == journal.id:
+            witness = Witness(node, kept.number, kept.head, kept.signature, str(place))
+            witnesses.setdefault(kept.number, []).append(witness)
+    called = journal.directory.name.partition("-")[0]
+    if _DIRECTORY.fullmatch(called) and called != journal.id.hex():
+        found.faults.append(Fault(0, f"{journal.directory}: the journal in it is that of {journal.id.hex()}"))
+    verifier = Verifier(journal.id, trusts=_judge(found, roster))
+    known: dict[int, bytes] = {}
+    wanted = {*witnesses, *_snapshot_numbers(journal)}
+    for path in journal.segments:
+        if not _segment(found, verifier, path, (known, wanted, witnesses)):
+            break
+    _measure(found)
+    _compare_rest(found, witnesses)
+    _snapshots(found, known)
+    return found
+
+
+def _judge(found: Audit, roster: Roster | None) -> Callable[[Sealer], bool]:
+    def trusts(sealer: Sealer) -> bool:
+        found.counts["certificates"] += 1
+        if roster is None:
+            found.sealers[sealer] = "certificate"
+            return True
+        is_known = roster.node_of(sealer.signing_key) == sealer.node
+        found.sealers[sealer] = "roster" if is_known else "unknown"
+        return is_known
+
+    return trusts
+
+
+def _segment(
+    found: Audit,
+    verifier: Verifier,
+    path: Path,
+    heads: tuple[dict[int, bytes], set[int], dict[int, list[Witness]]],
+) -> bool:
+    """Check one segment; say whether it is worth going on."""
+    known, wanted, witnesses = heads
+    is_last = path == found.journal.segments[-1]
+    found.counts["segments"] += 1
+    try:
+        data = path.read_bytes()
+        for frame in read(data):
+            if isinstance(frame, TornTail):
+                found.torn = len(data) - frame.offset
+                if not is_last:
+                    _blame(found, f"{path}: offset {frame.offset}: it ends in the middle, and is not the newest")
+                    return False
+                break
+            verifier.feed(frame.item, f"{path}: offset {frame.offset}")
+            assert verifier.position is not None, "the first frame is a manifest"
+            _note(found, verifier.position, frame)
+            number = verifier.position.number
+            if number in wanted and number not in known:
+                known[number] = verifier.position.head
+                _compare(found, verifier, witnesses.get(number, ()))
+    except ChainError as error:
+        found.faults.append(Fault(error.block, str(error)))
+        return False
+    except (CorruptError, UserError) as error:
+        _blame(found, f"{path}: {error}")
+        return False
+    except OSError as error:
+        _blame(found, f"{path}: {error.strerror or error}")
+        return False
+    return True
+
+
+def _blame(found: Audit, sentence: str) -> None:
+    found.faults.append(Fault(found.sound + 1, sentence))
+
+
+def _note(found: Audit, position: Position, frame: Frame) -> None:
+    if not found.first:
+        found.first, found.first_event = position.number + 1, position.events + 1
+        found.sound, found.sound_events = position.number, position.events
+    if isinstance(frame.item, Sealed):
+        found.sound, found.sound_events = position.number, position.events
+        found.counts["blocks"] += 1
+        found.counts["events"] += frame.item.block.events
+
+
+def _compare(found: Audit, verifier: Verifier, witnesses: Iterable[Witness]) -> None:
+    """Compare the heads that were kept of the block at hand."""
+    assert verifier.position is not None, "a block was fed"
+    assert verifier.sealer is not None, "a block was fed"
+    assert verifier.environment is not None, "a block was fed"
+    for witness in witnesses:
+        found.counts["heads"] += 1
+        if witness.head == verifier.position.head:
+            found.witnesses.append(witness)
+            continue
+        found.contradicting.append(witness)
+        payload = seal_payload(verifier.environment, witness.head)
+        is_ours = signed_by(verifier.sealer.recorder, payload, witness.signature)
+        proof = "sealed by the same recorder: it has sealed two pasts" if is_ours else "sealed by another key"
+        sentence = f"block {witness.number}: {witness.node.hex()} has shown another head, {proof} ({witness.place})"
+        found.faults.append(Fault(witness.number, sentence))
+
+
+def _compare_rest(found: Audit, witnesses: dict[int, list[Witness]]) -> None:
+    """Look at heads of blocks that are not here."""
+    for number in sorted(witnesses):
+        if number <= found.last or found.first > number:
+            continue
+        for witness in witnesses[number]:
+            found.counts["heads"] += 1
+            found.contradicting.append(witness)
+            missing = f"blocks {found.last + 1} to {number} are missing"
+            sentence = f"{missing}: {witness.node.hex()} has shown the head of {number} ({witness.place})"
+            found.faults.append(Fault(number, sentence))
+
+
+def _snapshot_numbers(journal: Journal) -> list[int]:
+    directory = journal.directory / SNAPSHOTS_NAME
+    names = [one.name for one in directory.iterdir()] if directory.is_dir() else []
+    return sorted(int(match[1]) for name in names if (match := _SNAPSHOT.fullmatch(name)))
+
+
+def _snapshots(found: Audit, known: dict[int, bytes]) -> None:
+    for number in _snapshot_numbers(found.journal):
+        path = found.journal.directory / SNAPSHOTS_NAME / f"{number}.ats"
+        found.counts["snapshots"] += 1
+        try:
+            head, _ = decode_snapshot(path.read_bytes(), found.journal.id, number)
+        except (OSError, CorruptError) as error:
+            found.faults.append(Fault(number, f"{path}: {error}"))
+            continue
+        if number in known and known[number] != head:
+            found.faults.append(Fault(number, f"{path}: it was taken after another block {number}"))
+
+
+def _measure(found: Audit) -> None:
+    """Find out how far the journal goes behind what does not check, without believing any of it."""
+    found.last, found.last_event = found.sound, found.sound_events
+    if not found.faults:
+        return
+    for path in found.journal.segments:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        _leap(found, data)
+
+
+def _leap(found: Audit, data: bytes) -> None:
+    """Go from frame to frame by their lengths alone."""
+    offset = _FRAME_HEAD_BYTES
+    while offset + _FRAME_HEAD_BYTES <= len(data):
+        size = int.from_bytes(data[offset : offset + 3], "little")
+        content = data[offset + _FRAME_HEAD_BYTES : offset + _FRAME_HEAD_BYTES + size]
+        offset += _FRAME_HEAD_BYTES + size
+        try:
+            block = _blocks.decode(content).block
+        except msgspec.DecodeError:
+            continue
+        if block.number > found.last:
+            found.last, found.last_event = block.number, block.first_event + block.events - 1

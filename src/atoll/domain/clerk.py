@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the holdings of a node and its recorder: hands orders over in their order, and answers back.
+
+What travels between nodes as ``sealed`` is made and read here: a block, its seal, and who sealed it. A block is kept
+only if its sealer is a member of the group, by its signing key; the recorder checks the rest.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import CorruptError, LimitError, LinkError
+from atoll.domain.parcels import Answered, Parcels, Part, Recorder, ask_safely, open_state
+from atoll.domain.recorder import messages as to
+from atoll.env.chain import Block, Seal, Sealed, Sealer, pack_body
+from atoll.env.holding import Block as Parcel
+from atoll.env.holding import events as on
+from atoll.env.limits import STORE_BLOCKS_MAX
+from atoll.env.orders import RecorderOrder
+
+__all__ = ["Clerk"]
+
+Feed = Callable[[bytes, on.HoldingInput], None]
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True):
+    """A block on its way between nodes."""
+
+    sealer: Sealer
+    sealed: Sealed
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_wire: Final = msgspec.msgpack.Decoder(_Wire)
+
+
+@final
+class _Turn:
+    """One order that has an answer, which waits for the answers of the orders before it."""
+
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        self.event: on.HoldingInput | None = None
+
+
+@final
+class Clerk:
+    """Hands the orders of all holdings of a node to its recorder.
+
+    Args:
+        recorder: The recorder.
+        sealer: What it seals as.
+        knows: Says whether a sealer is a member's.
+        feed: Takes answers, as inputs of the holding of an environment.
+        changed: Tells who holds an environment from exactly this block on, as its holding has it; empty: no change.
+
+    Attributes:
+        parcels: Gives snapshots away.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        sealer: Sealer,
+        knows: Callable[[Sealer], bool],
+        feed: Feed,
+        changed: Callable[[bytes, int], tuple[bytes, ...]],
+    ) -> None:
+        self._recorder, self._sealer = recorder, sealer
+        self._knows, self._feed, self._changed = knows, feed, changed
+        self.parcels: Final = Parcels(recorder)
+        self._news: dict[bytes, tuple[int, Seal]] = {}
+        self._turns: dict[bytes, deque[_Turn]] = {}
+        self._owed: dict[bytes, list[on.CutFrom | on.Left]] = {}  # Had no room on their way; nothing overtakes them.
+
+    def obey(self, environment: bytes, order: RecorderOrder) -> None:
+        """Hand an order over; its answer is fed, after those of the orders before it; but reads have no such place."""
+        match order:
+            case on.Seal():
+                self._seal(environment, order)
+            case on.Keep():
+                self._keep(environment, order)
+            case on.CutFrom() | on.Left():
+                self._owe(environment, order)
+            case on.KeepPromise():
+                self._promise(environment, order)
+            case on.KeepSnapshot():
+                self._keep_snapshot(environment, order)
+            case on.ReadBlocks():
+                self._read(environment, order)
+            case _:
+                self._read_snapshot(environment, order)
+
+    def news(self) -> dict[bytes, tuple[int, Seal]]:
+        """Take the newest seal of each journal that has grown since the last time, with the number of its block."""
+        news, self._news = self._news, {}
+        return news
+
+    def _seal(self, environment: bytes, order: on.Seal) -> None:
+        body = pack_body(order.body)
+        block = Block(order.number, order.epoch, order.first_event, order.events, body)
+        answer = self._turn(environment)
+
+        def told(said: to.Answer | LinkError) -> None:
+            if isinstance(said, to.Appended):
+                self._news[environment] = (order.number, said.seal)
+                sealed = _encode(_Wire(self._sealer, Sealed(block, said.seal)))
+                answer(on.Sealed(order.number, order.epoch, sealed))
+            else:
+                answer(on.SealFailed(order.number, order.epoch, _code(said)))
+
+        self._ask(environment, lambda request: to.Append(request, environment, block), told)
+
+    def _keep(self, environment: bytes, order: on.Keep) -> None:
+        answer = self._turn(environment)
+        try:
+            wire = _wire.decode(order.sealed)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            wire = None
+        if wire is None or wire.sealed.block.number != order.number or not self._knows(wire.sealer):
+            answer(on.KeepFailed(order.number, order.epoch, "sealer"))
+            return
+        sealer, sealed = wire.sealer, wire.sealed
+
+        def told(said: to.Answer | LinkError) -> None:
+            if isinstance(said, to.Kept):
+                answer(on.Kept(order.number, order.epoch))
+            else:
+                answer(on.KeepFailed(order.number, order.epoch, _code(said)))
+
+        self._ask(environment, lambda request: to.Keep(request, environment, sealer, sealed.block, sealed.seal), told)
+
+    def _promise(self, environment: bytes, order: on.KeepPromise) -> None:
+        answer = self._turn(environment)
+
+        def told(said: to.Answer | LinkError) -> None:
+            if isinstance(said, to.Done):
+                answer(on.PromiseKept(order.epoch, order.node))
+            else:
+                answer(on.PromiseFailed(order.epoch, order.node, _code(said)))
+
+        self._ask(environment, lambda request: to.Promise(request, environment, order.epoch, order.node), told)
+
+    def _keep_snapshot(self, environment: bytes, order: on.KeepSnapshot) -> None:
+        answer = self._turn(environment)
+        try:
+            state, snapshot = open_state(order.payload, environment)
+            if (state.at.number, state.at.epoch) != (order.number, order.epoch):
+                raise CorruptError("the state after another block")
+            if (snapshot.epoch, snapshot.holders) != (order.epoch, order.holders) or not self._knows(state.sealer):
+                raise CorruptError("the state of somebody else")
+        except CorruptError:
+            answer(on.SnapshotFailed(order.number, order.epoch, "content"))
+            return
+        taken = to.Taken(state.content, state.sealer, state.signature)
+
+        def told(said: to.Answer | LinkError) -> None:
+            if isinstance(said, to.Done):
+                answer(on.SnapshotKept(order.number, order.epoch))
+            else:
+                answer(on.SnapshotFailed(order.number, order.epoch, _code(said)))
+
+        self._ask(environment, lambda request: to.Restart(request, environment, state.at, snapshot=taken), told)
+
+    def _read(self, environment: bytes, order: on.ReadBlocks) -> None:
+        def told(answer: to.Answer | LinkError) -> None:
+            blocks: list[Parcel] = []
+            sealer = self._sealer
+            for item in answer.items if isinstance(answer, to.Blocks) else ():
+                if isinstance(item, Sealer):
+                    sealer = item
+                    continue
+                number = item.block.number
+                holders = self._changed(environment, number)
+                blocks.append(Parcel(number, item.block.epoch, holders, _encode(_Wire(sealer, item))))
+            self._feed(environment, on.BlocksRead(order.node, order.first, tuple(blocks)))
+
+        def make(request: int) -> to.Request:  # No more than travel at a time: reading is what a laggard costs.
+            return to.Read(request, environment, order.first, order.bytes_max, STORE_BLOCKS_MAX)
+
+        self._ask(environment, make, told)
+
+    def _read_snapshot(self, environment: bytes, order: on.ReadSnapshot) -> None:
+        def told(part: Part | None) -> None:
+            found = part or Part(0, 0, (), 0, 0, b"")
+            answer = on.SnapshotRead(
+                order.node, found.number, found.epoch, found.holders, found.offset, found.total, found.payload
+            )
+            self._feed(environment, answer)
+
+        self.parcels.read(environment, order, told)
+
+    # In their order.
+
+    def _turn(self, environment: bytes) -> Callable[[on.HoldingInput], None]:
+        """Return what takes the answer to an order that is about to be handed over."""
+        turn = _Turn()
+        turns = self._turns.setdefault(environment, deque())
+        turns.append(turn)
+
+        def answer(event: on.HoldingInput) -> None:
+            turn.event = event
+            while turns and (first := turns[0].event) is not None:
+                turns.popleft()
+                self._feed(environment, first)
+
+        return answer
+
+    def _owe(self, environment: bytes, order: on.CutFrom | on.Left) -> None:
+        """Hand over what has no answer. The recorder does it, or does it before the next block."""
+        owed = self._owed.setdefault(environment, [])
+        if isinstance(order, on.Left):
+            owed[:] = [order]  # With it goes whatever was to be cut.
+        elif owed and isinstance(owed[-1], on.CutFrom):
+            owed[-1] = on.CutFrom(min(owed[-1].number, order.number))
+        else:
+            owed.append(order)
+        self._ask(environment, None, _ignored)
+
+    def _ask(self, environment: bytes, make: Callable[[int], to.Request] | None, told: Answered) -> None:
+        """Ask, after what is owed."""
+        owed = self._owed.get(environment, [])
+        try:
+            while owed:
+                self._recorder.ask(_request_of(environment, owed[0]), _ignored)
+                del owed[0]
+        except (LimitError, LinkError) as error:
+            told(LinkError(str(error)))
+            return
+        self._owed.pop(environment, None)
+        if make is not None:
+            ask_safely(self._recorder, make, told)
+
+
+def _request_of(environment: bytes, order: on.CutFrom | on.Left) -> Callable[[int], to.Request]:
+    if isinstance(order, on.CutFrom):
+        return lambda request: to.Cut(request, environment, order.number)
+    return lambda request: to.Restart(request, environment, floor=(order.epoch, order.number))
+
+
+def _ignored(answer: to.Answer | LinkError) -> None:
+    """Whatever it says, what follows says it better."""
+
+
+def _code(answer: to.Answer | LinkError) -> str:
+    return str(answer.code) if isinstance(answer, to.Refused) else "link"

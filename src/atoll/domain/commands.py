@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people can ask of the server of environments. Each verb checks its own parameters, which are JSON.
+
+Normative text: docs/reference/api.md, under ``env``.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, Any, Final, Protocol, TypeVar, final
+
+import msgspec
+
+from atoll.base.errors import CorruptError, LimitError, LinkError, UsageError, UserError
+from atoll.base.ids import NodeId
+from atoll.domain.guest.guests import Guests
+from atoll.domain.limits import COMMAND_S_MAX, COPIED_BYTES_MAX, DURABLE_S_MAX, GUEST_TURN_S, LOG_LINES_MAX, LOGS_MAX
+from atoll.domain.loading import Bundle, decode_bundle, level_of, load
+from atoll.domain.messages import MemberSeen
+from atoll.domain.recorder.client import RecorderClient
+from atoll.domain.recorder.messages import RefusedError
+from atoll.domain.reviving import Archive
+from atoll.domain.views import EnvironmentsView, EnvironmentView, LogView, RunView
+from atoll.env.hosted import Hosted
+from atoll.env.limits import COPIES, HOLDERS_MAX, NAME_CHARS_MAX
+from atoll.env.messages import Notice
+from atoll.env.orders import Moment, Told
+from atoll.env.places import Inline, Place
+from atoll.env.records import INLINE, PROCESS, Level
+from atoll.env.steward import Steward, Wanted
+
+__all__ = ["VERBS", "Commands"]
+
+VERBS: Final = ("run", "list", "show", "logs", "stop", "move", "copy", "checkpoint", "upgrade")
+NAMED_VERBS: Final = frozenset({"show", "logs", "stop", "move", "copy", "checkpoint", "upgrade"})  # About one.
+NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?\Z"
+
+Name = Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
+T = TypeVar("T")
+
+
+class _Run(msgspec.Struct, forbid_unknown_fields=True):
+    name: Name
+    bundle: bytes
+    arguments: dict[str, Any] = {}
+    copies: Annotated[int, msgspec.Meta(ge=1, le=HOLDERS_MAX)] = COPIES
+    level: Level | None = None
+
+
+class _Named(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class _Copy(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    copy: Name
+
+
+class _Move(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    node: str
+
+
+class _Upgrade(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    bundle: bytes
+
+
+class _AnyNamed(msgspec.Struct):
+    name: str
+
+
+class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+class Around(Protocol):
+    """What commands need of the server."""
+
+    @property
+    def steward(self) -> Steward:
+        """What decides."""
+        ...
+
+    @property
+    def archive(self) -> Archive:
+        """What the recorder keeps."""
+        ...
+
+    @property
+    def recorder(self) -> RecorderClient:
+        """The recorder."""
+        ...
+
+    @property
+    def guests(self) -> Guests:
+        """The processes of environments that have one of their own."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name of this node."""
+        ...
+
+    @property
+    def members(self) -> dict[NodeId, MemberSeen]:
+        """The other members."""
+        ...
+
+    def name_of(self, node: NodeId) -> str:
+        """Return a node's name."""
+        ...
+
+    async def ask_node(self, node: NodeId, verb: str, params: bytes) -> bytes:
+        """Have another node do it."""
+        ...
+
+    def stir(self) -> None:
+        """Have the steward's orders obeyed soon."""
+        ...
+
+
+@final
+class Commands:
+    """The verbs.
+
+    Args:
+        server: Whose environments they are about.
+        now: The time.
+    """
+
+    def __init__(self, server: Around, now: Callable[[], Moment]) -> None:
+        self._server, self._now = server, now
+        steps = (
+            self._run,
+            self._list,
+            self._show,
+            self._logs,
+            self._stop,
+            self._move,
+            self._copy,
+            self._checkpoint,
+            self._upgrade,
+        )
+        self._verbs: Final[dict[str, Callable[[bytes], Awaitable[msgspec.Struct]]]] = dict(
+            zip(VERBS, steps, strict=True)
+        )
+        self._waiting: dict[int, asyncio.Future[Told]] = {}
+        self._last = 0
+        self._logs_kept: dict[bytes, deque[str]] = {}
+
+    async def obey(self, verb: str, params: bytes) -> bytes:
+        """Do it; return what came of it as JSON.
+
+        Raises:
+            UserError: It cannot be done; A501, the parameters are none.
+        """
+        found = self._verbs.get(verb)
+        if found is None:
+            raise UserError("A501", f"no verb {verb!r}", fix=f"use one of: {', '.join(self._verbs)}")
+        owner = self._elsewhere(verb, params)
+        if owner is not None:
+            try:
+                return await self._server.ask_node(owner, verb, params)
+            except UserError as error:
+                if error.code != "A612" or verb != "show":
+                    raise  # What everybody may know is shown all the same.
+        return msgspec.json.encode(await found(params))
+
+    def check_asker(self, node: NodeId, verb: str, params: bytes) -> None:
+        """Return if another node may ask for this: it keeps the journal of the environment, or has begun it.
+
+        Raises:
+            UserError: A612, it may not; A501 or A609, the question makes no sense.
+        """
+        if verb not in NAMED_VERBS:
+            raise UserError("A501", f"no verb {verb!r} for other nodes", fix="run it there")
+        _, hosted = self._running(_decoded(params, _AnyNamed).name)
+        if node not in hosted.holding.holders and node != hosted.facts.origin:
+            raise UserError(
+                "A612",
+                f"{self._server.name_of(node)} may not do this to {hosted.facts.name}",
+                where="it does not keep its journal, and has not begun it",
+                fix=f"run the command on {self._server.name}",
+            )
+
+    def _elsewhere(self, verb: str, params: bytes) -> NodeId | None:
+        """Return the other node that runs the environment which a verb is about; None: it is ours to do."""
+        if verb not in NAMED_VERBS:
+            return None
+        notice = self._named(_decoded(params, _AnyNamed).name)
+        hosted = self._server.steward.hosted.get(notice.id)
+        if hosted is not None and hosted.runner is not None:
+            return None
+        return NodeId(notice.owner) if NodeId(notice.owner) in self._server.members else None
+
+    def told(self, order: Told) -> None:
+        """Take the steward's answer to a command."""
+        waiting = self._waiting.pop(order.command, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(order)
+
+    def note(self, identity: bytes, line: str) -> None:
+        """Take a line of an environment's log."""
+        if identity not in self._logs_kept and len(self._logs_kept) >= LOGS_MAX:
+            del self._logs_kept[next(iter(self._logs_kept))]
+        at = datetime.fromtimestamp(self._now().wall_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+        self._logs_kept.setdefault(identity, deque(maxlen=LOG_LINES_MAX)).append(f"{at} {line}")
+
+    # Verbs.
+
+    async def _run(self, params: bytes) -> RunView:
+        asked = _decoded(params, _Run)
+        steward, bundle = self._server.steward, _code(asked.bundle)
+        if steward.directory.named(asked.name) is not None:
+            raise UserError("A606", f"there is an environment called {asked.name!r}", fix="choose another: --name NAME")
+        level: Level = asked.level or (PROCESS if level_of(bundle) == PROCESS else INLINE)
+        arguments = _arguments(asked.arguments)
+        code, place = await self._place(asked.bundle, level)
+        return await self._run_in(place, Wanted(asked.name, code, arguments, asked.copies, level), asked.bundle)
+
+    async def _run_in(self, place: Place, wanted: Wanted, bundle: bytes) -> RunView:
+        try:
+            await self._server.recorder.keep_code(wanted.code, bundle)
+            identity = await self._begin(wanted, place)
+            await self._until_durable(wanted.name, identity)
+        except (UsageError, CorruptError) as error:
+            place.close()
+            raise UserError(
+                "A602", f"{wanted.name} cannot begin", where=str(error), fix="mend the arguments"
+            ) from error
+        except BaseException:
+            place.close()
+            raise
+        return RunView(
+            name=wanted.name,
+            id=identity.hex(),
+            app=place.name,
+            node=self._server.name,
+            code=wanted.code.hex(),
+        )
+
+    async def _copy(self, params: bytes) -> RunView:
+        asked = _decoded(params, _Copy)
+        notice, hosted = self._running(asked.name)
+        if self._server.steward.directory.named(asked.copy) is not None:
+            raise UserError("A606", f"there is an environment called {asked.copy!r}", fix="choose another name")
+        runner = hosted.runner
+        assert runner is not None, "it runs here"
+        try:
+            state = runner.environment.snapshot()
+        except UsageError as error:
+            raise UserError("A607", f"{asked.name} cannot be copied now", where=str(error), fix="try again") from error
+        if len(state) > COPIED_BYTES_MAX:
+            where = f"its state has {len(state)} bytes; at most {COPIED_BYTES_MAX} can be copied"
+            raise UserError("A607", f"{asked.name} cannot be copied", where=where)
+        bundle = await self._server.recorder.read_code(notice.code)
+        code, place = await self._place(bundle, runner.level)
+        wanted = Wanted(asked.copy, code, _arguments({}), runner.copies, runner.level, state, asked.name)
+        return await self._run_in(place, wanted, bundle)
+
+    async def _begin(self, wanted: Wanted, place: Place) -> bytes:
+        begun = self._server.steward.begin(wanted, place, self._now())
+        while begun.runner.is_busy:
+            await asyncio.sleep(GUEST_TURN_S)
+            begun.runner.go_on()
+        return self._server.steward.take_up(begun, self._now())
+
+    async def _until_durable(self, name: str, identity: bytes) -> None:
+        """Wait until a new environment is in the journal: who is told that it runs may rely on it."""
+        steward = self._server.steward
+        self._server.stir()
+        give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
+        while (hosted := steward.hosted.get(identity)) is not None and not hosted.is_open:
+            await asyncio.sleep(GUEST_TURN_S)
+            if asyncio.get_running_loop().time() > give_up_s:
+                if hosted.runner is not None:
+                    steward.stop(identity, self._now())
+                self._server.stir()
+                raise UserError(
+                    "A611", f"{name} does not run now", where="it cannot be recorded", fix="see: atoll logs"
+                )
+
+    async def _place(self, content: bytes, level: Level) -> tuple[bytes, Place]:
+        """Return the hash of code, and where it is ready to run."""
+        if level == INLINE:
+            loaded = load(_code(content))
+            return loaded.code, Inline(loaded.program)
+        return sha256(_code(content).encode()).digest(), await self._server.guests.place(content)
+
+    async def _list(self, params: bytes) -> EnvironmentsView:
+        _decoded(params, _Nothing)
+        return EnvironmentsView(tuple(self._view(notice) for notice in self._server.steward.directory.all()))
+
+    async def _show(self, params: bytes) -> EnvironmentView:
+        notice = self._named(_decoded(params, _Named).name)
+        hosted = self._server.steward.hosted.get(notice.id)
+        view = self._view(notice)
+        if hosted is None or hosted.runner is None:
+            return view
+        environment = hosted.runner.environment
+        try:
+            state = environment.fields()
+        except UsageError as error:
+            raise UserError("A607", f"the state of {notice.name} cannot be shown", where=str(error)) from error
+        return msgspec.structs.replace(
+            view, events=environment.events, failures=hosted.runner.failures, state=state, level=hosted.runner.level
+        )
+
+    async def _logs(self, params: bytes) -> LogView:
+        notice = self._named(_decoded(params, _Named).name)
+        return LogView(tuple(self._logs_kept.get(notice.id, ())))
+
+    async def _stop(self, params: bytes) -> EnvironmentView:
+        notice, _ = self._running(_decoded(params, _Named).name)
+        view = self._view(notice)
+        self._server.steward.stop(notice.id, self._now())
+        self._server.stir()
+        await asyncio.sleep(0)  # Now that is asked of the recorder, which does one thing after the other:
+        await self._server.recorder.environments()
+        return view
+
+    async def _checkpoint(self, params: bytes) -> EnvironmentView:
+        notice, _ = self._running(_decoded(params, _Named).name)
+        try:
+            self._server.steward.checkpoint(notice.id, self._now())
+        except UsageError as error:
+            raise UserError("A607", f"{notice.name} cannot be checkpointed", where=str(error)) from error
+        self._server.stir()
+        return self._view(notice)
+
+    async def _upgrade(self, params: bytes) -> EnvironmentView:
+        asked = _decoded(params, _Upgrade)
+        notice, hosted = self._running(asked.name)
+        level = INLINE if hosted.runner is None else hosted.runner.level
+        code, place = await self._place(asked.bundle, level)
+        try:
+            await self._server.recorder.keep_code(code, asked.bundle)
+            self._server.steward.upgrade(notice.id, place, code, self._now())
+        except (RefusedError, LinkError, LimitError):
+            place.close()
+            raise
+        except (UsageError, CorruptError) as error:
+            place.close()
+            raise UserError(
+                "A607", f"{notice.name} cannot be upgraded", where=str(error), fix="add a migration; it runs as before"
+            ) from error
+        self._server.stir()
+        return self._view(self._named(asked.name))
+
+    async def _move(self, params: bytes) -> EnvironmentView:
+        asked = _decoded(params, _Move)
+        notice, _ = self._running(asked.name)
+        target = next((node for node, member in self._server.members.items() if member.name == asked.node), None)
+        if asked.node == self._server.name:
+            return self._view(notice)
+        if target is None:
+            names = ", ".join(sorted(member.name for member in self._server.members.values())) or "none yet"
+            raise UserError("A210", f"the group has no other member {asked.node!r}", where=f"other members: {names}")
+        self._last += 1
+        waiting: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._waiting[self._last] = waiting
+        self._server.steward.move(notice.id, target, self._last, self._now())
+        self._server.stir()
+        try:
+            async with asyncio.timeout(COMMAND_S_MAX):
+                told = await waiting
+        except TimeoutError as error:
+            raise UserError("A406", f"{notice.name} did not move in time", fix="see: atoll env list") from error
+        if told.failure is not None:
+            raise UserError("A608", f"{notice.name} did not move", where=told.failure, fix="see: atoll status")
+        return self._view(self._named(asked.name))
+
+    # Finding.
+
+    def _named(self, name: str) -> Notice:
+        notice = self._server.steward.directory.named(name)
+        if notice is None:
+            names = ", ".join(one.name for one in self._server.steward.directory.all()) or "none yet"
+            raise UserError("A609", f"there is no environment {name!r}", where=f"there are: {names}")
+        return notice
+
+    def _running(self, name: str) -> tuple[Notice, Hosted]:
+        notice = self._named(name)
+        hosted = self._server.steward.hosted.get(notice.id)
+        if hosted is None or hosted.runner is None:
+            where = self._server.name_of(NodeId(notice.owner))
+            if hosted is not None and (hosted.failed or where == self._server.name):
+                reason = hosted.failed or "it is being restored, or changes hands"
+                raise UserError("A611", f"{name} does not run now", where=reason, fix=f"see: atoll env logs {name}")
+            raise UserError("A610", f"{name} runs on {where}", fix="run the command there")
+        return notice, hosted
+
+    def _view(self, notice: Notice) -> EnvironmentView:
+        return EnvironmentView(
+            name=notice.name,
+            id=notice.id.hex(),
+            app=notice.app,
+            node=self._server.name_of(NodeId(notice.owner)),
+            epoch=notice.epoch,
+            code=notice.code.hex(),
+            holders=tuple(self._server.name_of(NodeId(node)) for node in notice.holders),
+        )
+
+
+def _decoded(params: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(params or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError("A501", f"the parameters do not decode: {error}", fix="see docs/reference/api.md") from error
+
+
+def _code(content: bytes) -> Bundle:
+    try:
+        return decode_bundle(content)
+    except CorruptError as error:
+        raise UserError("A603", "this is no code", where=str(error), fix="atoll run FILE") from error
+
+
+def _arguments(arguments: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.msgpack.encode(arguments)
+    except (OverflowError, RecursionError) as error:
+        raise UserError("A501", f"a field has a value that cannot be written: {error}") from error

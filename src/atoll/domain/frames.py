@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames on a local stream: a length, 4 bytes, and as many bytes. Written together once per turn of the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, cast, final
+
+from atoll.base.errors import WireError
+from atoll.domain.limits import SERVER_FRAME_BYTES_MAX, UNREAD_BYTES_MAX
+
+__all__ = ["FrameConnection"]
+
+_LENGTH: Final = Struct("<I")
+
+
+@final
+class FrameConnection(asyncio.Protocol):
+    """One end of a stream of frames.
+
+    Args:
+        take: Gets each frame. A ``WireError`` of it ends the connection.
+        made: Called once it is open.
+        lost: Called once it has ended.
+    """
+
+    def __init__(
+        self,
+        take: Callable[["FrameConnection", bytes], None],
+        made: Callable[["FrameConnection"], None] | None = None,
+        lost: Callable[["FrameConnection"], None] | None = None,
+    ) -> None:
+        self._take, self._made, self._lost = take, made, lost
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._came = bytearray()
+        self._queue: list[bytes] = []
+        self._is_due = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (called by the loop)."""
+        # Not asserted: a client may run on another loop, and uvloop's transports derive from nothing of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)  # A stream's is one, by the contract of the loop.
+        if self._made is not None:
+            self._made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End (called by the loop)."""
+        del exc
+        self._transport = None
+        if self._lost is not None:
+            self._lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes (called by the loop)."""
+        came = self._came
+        came += data
+        at, end = 0, len(came)
+        try:
+            while end - at >= _LENGTH.size:
+                size = _LENGTH.unpack_from(came, at)[0]
+                if size > SERVER_FRAME_BYTES_MAX:
+                    raise WireError("frame length")
+                if end - at < _LENGTH.size + size:
+                    break
+                at += _LENGTH.size
+                frame = bytes(came[at : at + size])
+                at += size
+                self._take(self, frame)
+        except WireError:
+            self.close()
+        del came[:at]
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; nothing happens when the connection has ended.
+
+        A receiver that does not read is cut off at UNREAD_BYTES_MAX: what it missed is sent again when it comes back.
+        """
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            self._transport.abort()
+            return
+        self._queue.append(_LENGTH.pack(len(frame)))
+        self._queue.append(frame)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """End the connection once what was sent has left."""
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop reading for now, or go on."""
+        if self._transport is not None and not self._transport.is_closing():
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _flush(self) -> None:
+        self._is_due = False
+        queue, self._queue = self._queue, []
+        if self._transport is not None and queue:
+            self._transport.write(b"".join(queue))

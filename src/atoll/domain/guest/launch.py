@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's end of the zygote and of each guest: processes, descriptors and memory, made and given back.
+
+What a guest has on this side is one object; ``close`` kills it and lets go of all of it, whatever state it is in.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, final
+
+import msgspec
+
+from atoll.base.errors import LinkError
+from atoll.base.units import SECOND_NS
+from atoll.domain.guard import INTERPRETER_VARIABLES
+from atoll.domain.guest.confine import is_possible
+from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Memory, Receiver, RingError, Sender
+from atoll.domain.guest.zygote import MESSAGE_BYTES_MAX, Bury, Fork, Order, encode_order
+from atoll.domain.limits import GUEST_LOOK_S, GUEST_START_S_MAX
+
+__all__ = ["GuestGoneError", "GuestProcess", "Zygote"]
+
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_LOOK_NS: Final = round(GUEST_LOOK_S * SECOND_NS)
+_numbers: Final = msgspec.msgpack.Decoder(int)
+
+
+class GuestGoneError(LinkError):
+    """A guest has ended, or was ended because it broke a rule."""
+
+
+@final
+class GuestProcess:
+    """One guest, as the server sees it. Made by ``Zygote.fork``.
+
+    Args:
+        pid: Of the process.
+        files: Its pidfd, and the descriptor that becomes readable when it answers while nobody waits.
+        memory: What both see.
+        bury: Takes it from the process table once it is dead; returns its status.
+
+    Attributes:
+        pid: As above.
+        pidfd: Readable when it is dead.
+        bell: Readable when it has answered after ``answer`` had returned nothing.
+        is_closed: Whether it was let go of.
+        is_untouched: Whether it had not begun to read what it was asked last, when it was let go of.
+    """
+
+    def __init__(self, pid: int, files: tuple[int, int], memory: Memory, bury: Callable[[int], int]) -> None:
+        self.pid: Final = pid
+        self.pidfd, self.bell = files
+        self._memory, self._bury = memory, bury
+        self._sender, self._receiver = Sender(memory, SERVER_END[0]), Receiver(memory, SERVER_END[1])
+        self._poll: Final = select.poll()
+        self._poll.register(self.pidfd, select.POLLIN)
+        self._bytes_max = 0
+        self._is_sent = True
+        self._is_awaited = False
+        self.is_closed = self.is_untouched = False
+
+    def begin(self, request: bytes, bytes_max: int) -> None:
+        """Ask. The answer may have this many bytes.
+
+        Raises:
+            GuestGoneError: It broke a rule.
+        """
+        self._bytes_max = bytes_max
+        try:
+            self._is_sent = self._sender.begin(request)
+        except RingError as error:
+            raise GuestGoneError(str(error)) from error
+
+    def ask(self, request: bytes, bytes_max: int, patience_s: float) -> bytes | None:
+        """Ask, and return the answer as ``answer`` does: the path of each event.
+
+        Raises:
+            GuestGoneError: As ``begin`` and ``answer``.
+        """
+        self._bytes_max = bytes_max
+        try:
+            self._is_sent = self._sender.begin(request)
+            if self._is_sent:
+                self._receiver.wait(_LOOK_NS)
+                if (answer := self._receiver.pull(bytes_max)) is not None:
+                    return answer
+        except RingError as error:
+            raise GuestGoneError(str(error)) from error
+        return self.answer(patience_s)
+
+    def answer(self, patience_s: float) -> bytes | None:
+        """Return the answer; None: it did not come in this time.
+
+        Raises:
+            GuestGoneError: It is dead, or broke a rule.
+        """
+        try:
+            if self._is_awaited:
+                self._is_awaited = False
+                self._memory.await_bell(awaited=False)
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self.bell)
+            if patience_s:
+                (self._receiver if self._is_sent else self._sender).wait(_LOOK_NS)
+            answer = self._step()  # It is there, but for guests that take long, and all that is below is for those.
+            if answer is None:
+                answer = self._patient(patience_s)
+            if answer is None:
+                self._is_awaited = True
+                self._memory.await_bell(awaited=True)
+                answer = self._step()
+        except RingError as error:
+            raise GuestGoneError(str(error)) from error
+        return answer
+
+    def _patient(self, patience_s: float) -> bytes | None:
+        until = time.monotonic() + patience_s
+        while True:
+            if self._poll.poll(0):
+                return self._last_words()
+            if time.monotonic() >= until:
+                return None
+            (self._receiver if self._is_sent else self._sender).wait(_LOOK_NS)
+            if (answer := self._step()) is not None:
+                return answer
+
+    def _step(self) -> bytes | None:
+        if not self._is_sent:
+            self._is_sent = self._sender.go_on()
+            return None
+        return self._receiver.pull(self._bytes_max)
+
+    def _last_words(self) -> bytes:
+        """Return the answer of a guest that has ended, if it gave one before."""
+        if self._is_sent and (answer := self._receiver.pull(self._bytes_max)) is not None:
+            return answer
+        raise GuestGoneError(_fate(self.close()))
+
+    def close(self) -> int:
+        """Kill it and let go of everything; return how it ended, as of ``os.waitpid``. Twice is harmless."""
+        if self.is_closed:
+            return 0
+        self.is_closed = True
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.is_untouched = self._sender.is_untouched
+        self._poll.unregister(self.pidfd)
+        os.close(self.pidfd)
+        os.close(self.bell)
+        self._memory.close()
+        return self._bury(self.pid)
+
+
+def _fate(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"its process was ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"its process ended with status {os.WEXITSTATUS(status)}"
+
+
+@final
+class Zygote:
+    """The process that guests are forked from, started when the first one is wanted, and again when it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._is_ready = False
+
+    def fork(self) -> GuestProcess:
+        """Make a guest.
+
+        Raises:
+            LinkError: It cannot be made: this system has no walls, or no more processes or memory.
+        """
+        try:
+            return self._fork()
+        except LinkError:
+            if self._process is None or self._process.poll() is None:
+                raise
+        self.close()  # It died, and its guests with it.
+        return self._fork()
+
+    def _fork(self) -> GuestProcess:
+        self._start()
+        files: list[int] = []
+        try:
+            files.append(os.memfd_create("atoll-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            os.ftruncate(files[0], MEMORY_BYTES)
+            fcntl.fcntl(files[0], fcntl.F_ADD_SEALS, _SEALS)  # So that nobody can take it away under the server.
+            files.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+            memory = Memory(files[0])
+            try:
+                pid, pidfd = self._ask(Fork(), files)
+            except LinkError:
+                memory.close()
+                raise
+        except (OSError, LinkError) as error:
+            for file in files:
+                os.close(file)
+            raise error if isinstance(error, LinkError) else LinkError(f"no guest: {error.strerror}") from error
+        os.close(files[0])
+        return GuestProcess(pid, (pidfd, files[1]), memory, self._bury)
+
+    def is_ready(self) -> bool:
+        """Start it if it was not, and return whether it is ready: ``fork`` does not have to wait for that then.
+
+        Raises:
+            LinkError: It cannot be started.
+        """
+        if self._process is None:
+            self._spawn()
+        if not self._is_ready and self._connection is not None:
+            poll = select.poll()
+            poll.register(self._connection, select.POLLIN)
+            if not poll.poll(0):
+                return False
+            self._start()
+        return True
+
+    def _start(self) -> None:
+        if self._process is None:
+            self._spawn()
+        if not self._is_ready:
+            self._receive()
+            self._is_ready = True
+
+    def _spawn(self) -> None:
+        if not is_possible():
+            raise LinkError("the process level needs Linux on x86_64 or aarch64")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "atoll.domain.guest"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **INTERPRETER_VARIABLES, **_ONE_THREAD},
+            )
+        ours.settimeout(GUEST_START_S_MAX)
+        self._connection = ours
+
+    def _ask(self, order: Order, files: list[int]) -> tuple[int, int]:
+        assert self._connection is not None, "it was started"
+        try:
+            socket.send_fds(self._connection, [encode_order(order)], files)
+        except OSError as error:
+            raise LinkError("the zygote is gone") from error
+        data, found = self._receive()
+        return _numbers.decode(data), found[0] if found else -1
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        assert self._connection is not None, "it was started"
+        try:
+            data, files, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 1)
+        except OSError as error:
+            raise LinkError("the zygote does not answer") from error
+        if not data:
+            raise LinkError("the zygote is gone")
+        return data, files
+
+    def _bury(self, pid: int) -> int:
+        try:
+            return self._ask(Bury(pid), [])[0]
+        except LinkError:
+            return signal.SIGKILL  # The zygote is gone, and the kernel has ended its guests.
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0: it was not started."""
+        return 0 if self._process is None else self._process.pid
+
+    def close(self) -> None:
+        """End it, and its guests with it. Twice is harmless."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection, self._is_ready = None, False
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Libraries that start threads when they are loaded: a guest can have only one."""

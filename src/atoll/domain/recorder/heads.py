@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the journals are that other nodes keep: so anybody notices when a node shows another past, or less of it.
+
+One file for each node that showed them, of records of one length. When it is full the newest of each environment stay,
+and so does every pair of different heads for one block, which is proof of a forgery.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct
+from typing import Final, final
+from zlib import crc32
+
+from atoll.base.errors import CorruptError, StorageError
+from atoll.domain.limits import HEADS_BYTES_MAX, HEADS_NODES_MAX
+from atoll.domain.recorder.disk import cut_file, refusal_of, sync_directory, write_all
+from atoll.domain.recorder.messages import Code, KeptHead, RefusedError
+from atoll.host.files import make_private_directory, write_atomic
+
+__all__ = ["HeadFiles"]
+
+_RECORD: Final = Struct("<16sQ32s64sI")
+_CHECKED: Final = _RECORD.size - 4
+
+
+@final
+class HeadFiles:
+    """The directory of them.
+
+    Args:
+        directory: Made when missing.
+        bytes_max: Of one node's file.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+
+    def __init__(self, directory: Path, *, bytes_max: int = HEADS_BYTES_MAX) -> None:
+        make_private_directory(directory)
+        self._directory: Final = directory
+        self._bytes_max: Final = bytes_max
+
+    def keep(self, node: bytes, kept: KeptHead) -> None:
+        """Keep one more, durably.
+
+        Raises:
+            RefusedError: LIMIT, too many nodes or environments; FULL, IO; CORRUPT, what is kept does not check.
+        """
+        path = self._path(node)
+        record = _pack(kept)
+        try:
+            if not path.exists():
+                self._begin(path)
+            size = path.stat().st_size
+            if size % _RECORD.size:  # What a crash left.
+                size -= size % _RECORD.size
+                cut_file(path, size)
+            if size + _RECORD.size > self._bytes_max:
+                size = self._thin_out(path, node)
+            self._append(path, record, size)
+        except (OSError, StorageError) as error:
+            raise refusal_of(error, path) from error
+
+    def read(self, node: bytes) -> tuple[KeptHead, ...]:
+        """Return what is kept of one node's journals, in the order it came; none: nothing is.
+
+        Raises:
+            RefusedError: IO; CORRUPT.
+        """
+        path = self._path(node)
+        try:
+            return tuple(_unpack(path.read_bytes()))
+        except FileNotFoundError:
+            return ()
+        except (OSError, CorruptError) as error:
+            raise refusal_of(error, path) from error
+
+    def _begin(self, path: Path) -> None:
+        if sum(1 for _ in self._directory.iterdir()) >= HEADS_NODES_MAX:
+            raise RefusedError(Code.LIMIT, f"HEADS_NODES_MAX is {HEADS_NODES_MAX}")
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        sync_directory(self._directory)
+
+    def _append(self, path: Path, record: bytes, size: int) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            write_all(descriptor, record)
+            os.fdatasync(descriptor)
+        except OSError:
+            with suppress(OSError):  # Else the next one does it.
+                os.ftruncate(descriptor, size)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _thin_out(self, path: Path, node: bytes) -> int:
+        """Let go of what later heads cover; return the size of what is left."""
+        left = b"".join(_pack(kept) for kept in _worth_keeping(self.read(node)))
+        if len(left) + _RECORD.size > self._bytes_max:
+            raise RefusedError(Code.LIMIT, f"HEADS_BYTES_MAX is {self._bytes_max}")
+        write_atomic(path, left)
+        return len(left)
+
+    def _path(self, node: bytes) -> Path:
+        return self._directory / f"{node.hex()}.ath"
+
+
+def _pack(kept: KeptHead) -> bytes:
+    record = _RECORD.pack(kept.environment, kept.number, kept.head, kept.signature, 0)[:_CHECKED]
+    return record + crc32(record).to_bytes(4, "little")
+
+
+def _unpack(data: bytes) -> Iterable[KeptHead]:
+    for offset in range(0, len(data) - len(data) % _RECORD.size, _RECORD.size):
+        environment, number, head, signature, check = _RECORD.unpack_from(data, offset)
+        if crc32(data[offset : offset + _CHECKED]) != check:
+            raise CorruptError(f"offset {offset}: a head that does not check")
+        yield KeptHead(environment, number, head, signature)
+
+
+def _worth_keeping(heads: Iterable[KeptHead]) -> list[KeptHead]:
+    newest: dict[bytes, int] = {}
+    variants: dict[tuple[bytes, int], dict[bytes, KeptHead]] = {}
+    for kept in heads:
+        newest[kept.environment] = max(newest.get(kept.environment, 0), kept.number)
+        variants.setdefault((kept.environment, kept.number), {})[kept.head] = kept
+    return [
+        kept
+        for (environment, number), by_head in variants.items()
+        for kept in by_head.values()
+        if len(by_head) > 1 or number == newest[environment]
+    ]

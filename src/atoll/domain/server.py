@@ -1,0 +1,559 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that runs environments: a steward between clients, other nodes, the recorder and control.
+
+It carries and waits; the steward decides. Clients come by a socket that only this user can open, other nodes through
+control, which knows who they are. Everything is sent again by whoever misses an answer, so an end at any moment loses
+nothing that was confirmed.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, final
+
+from atoll.base.errors import LimitError, LinkError, ProjectError, UserError, WireError
+from atoll.base.ids import NODE_ID_BYTES, NodeId
+from atoll.base.units import SECOND_NS
+from atoll.domain.clerk import Clerk
+from atoll.domain.commands import Commands
+from atoll.domain.frames import FrameConnection
+from atoll.domain.guest.guests import Guests
+from atoll.domain.guest.machine import GuestPlace
+from atoll.domain.heads import Heads
+from atoll.domain.limits import COMMAND_S_MAX, RETAINED_BYTES, SESSIONS_MAX
+from atoll.domain.messages import (
+    Alive,
+    Command,
+    Find,
+    Found,
+    FromNode,
+    Hello,
+    Members,
+    MemberSeen,
+    Outcome,
+    ServerMessage,
+    ToNode,
+    Welcome,
+    client_codec,
+    control_codec,
+    server_codec,
+)
+from atoll.domain.recorder.client import RecorderClient
+from atoll.domain.recorder.messages import Done, RefusedError
+from atoll.domain.reviving import Archive, MissingCodeError
+from atoll.domain.shipping import Shipper
+from atoll.env.chain import Sealer
+from atoll.env.facts import Suspect
+from atoll.env.holding.events import Checkpointed, HoldingInput
+from atoll.env.keepers import Peer
+from atoll.env.messages import (
+    Answered,
+    Asked,
+    CodeGiven,
+    CodeWanted,
+    HeadTold,
+    StateGiven,
+    StateOffered,
+    StateWanted,
+    decode_message,
+    encode_message,
+)
+from atoll.env.orders import (
+    AskRecorder,
+    Await,
+    Create,
+    FetchCode,
+    Forget,
+    Moment,
+    Order,
+    Restore,
+    Say,
+    StoreSnapshot,
+    TellNode,
+    TellSession,
+    Told,
+)
+from atoll.env.runner import OPEN, Walls
+from atoll.env.steward import Steward
+
+__all__ = ["Server", "now"]
+
+log: Final = logging.getLogger("atoll.envs")
+
+TIMER_SLACK_S: Final = 0.0005  # So much too late a timer may go off.
+IDLE_S: Final = 60.0  # Longest wait without a look at the clocks, which may have been set.
+
+
+def now() -> Moment:
+    """Return the time by both clocks."""
+    return Moment(time.monotonic_ns(), time.time_ns())
+
+
+@final
+class Server:
+    """The environments of one node, live.
+
+    Args:
+        recorder: The recorder.
+        sealer: What it seals as.
+        name: Name of this node.
+        seed: 32 bytes of entropy.
+        walls: What stands around handlers.
+
+    Attributes:
+        steward: What decides; read only.
+        guests: The processes of environments that have one of their own.
+        archive: What the recorder keeps.
+        ended: Completes when the server cannot go on.
+    """
+
+    def __init__(self, recorder: RecorderClient, sealer: Sealer, name: str, seed: bytes, walls: Walls = OPEN) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self.recorder, self.sealer, self.name = recorder, sealer, name
+        self._walls: Final = walls
+        self.steward: Final = Steward(NodeId(sealer.node), name, seed, walls)
+        self.guests: Final = Guests()
+        self.archive: Final = Archive(recorder, self.guests.place)
+        self._seed: Final = seed
+        self._clerk: Final = Clerk(recorder, sealer, self.knows, self._recorded, self._changed)
+        self._shipper: Final = Shipper(self, self._clerk.parcels)
+        self._heads: Final = Heads(self, self._clerk)
+        self.members: dict[NodeId, MemberSeen] = {}
+        self._sessions: dict[int, FrameConnection] = {}
+        self._parties: dict[int, bytes] = {}
+        self._numbers: dict[FrameConnection, int] = {}
+        self._last_session = 0
+        self._control: FrameConnection | None = None
+        self.commands: Final = Commands(self, now)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._asked: dict[int, tuple[NodeId, asyncio.Future[Answered]]] = {}
+        self._last_asked = 0
+        self._is_due = self._is_stirring = False
+        self._wanted: dict[bytes, list[asyncio.Future[None]]] = {}
+        self.ended: Final[asyncio.Future[str]] = self._loop.create_future()
+
+    # Life.
+
+    async def start(self, before: tuple[bytes, bytes, int, int] | None = None) -> None:
+        """Take up every environment that the recorder has.
+
+        Args:
+            before: What the process before this one did not survive: environment, party, first, count; None: nothing.
+
+        Raises:
+            LinkError: The recorder is lost.
+        """
+        for recorded in await self.recorder.environments():
+            is_empty = not recorded.at.number and not recorded.snapshots and recorded.floor == (0, 0)
+            if (
+                is_empty
+                and recorded.promised_to in {b"", bytes(NODE_ID_BYTES), self.sealer.node}
+                and not recorded.damage
+            ):
+                # It was begun, and nobody was told that it runs; or it was to be learnt, and is learnt anew.
+                self._have(partial(self.recorder.forget, recorded.environment), "files cannot be put aside")
+                continue
+            if recorded.damage:
+                name = recorded.name or recorded.environment.hex()
+                log.error("the environment %s is not run: %s", name, recorded.damage)
+                self.steward.bar(recorded.environment)
+                continue
+            try:
+                options, facts = await self.archive.options(recorded, self.sealer.node, self._seed)
+                hosted = self.steward.adopt(facts, options, now())
+                if before is not None and before[0] == facts.id:
+                    hosted.suspect = Suspect(*before[1:])
+            except LinkError:
+                raise
+            except (ProjectError, ValueError) as error:
+                log.error("the environment %s is not run: %s", recorded.name, error)  # noqa: TRY400 - its sentence.
+                self.steward.bar(recorded.environment)
+        self.spawn(self._heads.run())
+        self.stir()
+
+    async def beat(self) -> None:
+        """Say every second that the loop turns."""
+        while True:
+            if self._control is not None:
+                self._say(self._control, Alive())
+            await asyncio.sleep(1)
+
+    async def listen(self, path: Path) -> asyncio.AbstractServer:
+        """Serve clients at a unix socket that only this user can open."""
+        path.unlink(missing_ok=True)
+        server = await self._loop.create_unix_server(
+            partial(FrameConnection, self._from_client, self._client_made, self._client_lost), path
+        )
+        path.chmod(0o600)
+        return server
+
+    def controlled(self, connection: FrameConnection) -> None:
+        """Take orders by this connection from now on."""
+        self._control = connection
+
+    async def stop(self) -> None:
+        """End what is under way; what is sealed stays."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in tuple(self._sessions.values()):
+            connection.close()
+        self.guests.close()
+
+    # Clients.
+
+    def _client_made(self, connection: FrameConnection) -> None:
+        if len(self._sessions) >= SESSIONS_MAX:
+            connection.close()
+            return
+        self._last_session += 1
+        self._sessions[self._last_session] = connection
+        self._numbers[connection] = self._last_session
+
+    def _client_lost(self, connection: FrameConnection) -> None:
+        session = self._numbers.pop(connection, None)
+        if session is None:
+            return
+        del self._sessions[session]
+        party = self._parties.pop(session, None)
+        if party is not None:
+            self.steward.detach(party, session)
+
+    def _from_client(self, connection: FrameConnection, frame: bytes) -> None:
+        session = self._numbers.get(connection)
+        if session is None:
+            return
+        message = client_codec.decode(frame)
+        match message:
+            case Hello(party):
+                if session in self._parties:
+                    raise WireError("a second hello")
+                self._parties[session] = party
+                self._say(connection, Welcome(self.name))
+                self.steward.attach(party, session, now())
+            case Find(number, name):
+                notice = self.steward.directory.named(name)
+                where = "" if notice is None else self.name_of(NodeId(notice.owner))
+                self._say(connection, Found(number, b"" if notice is None else notice.id, where))
+            case _:
+                self.steward.heard(session, message, now())
+        self.stir()
+
+    @staticmethod
+    def _say(connection: FrameConnection, message: ServerMessage) -> None:
+        connection.send(server_codec.encode(message))
+
+    # Control.
+
+    def from_control(self, connection: FrameConnection, frame: bytes) -> None:
+        """Take a frame of control's."""
+        message = control_codec.decode(frame)
+        match message:
+            case Members(members, slow):
+                self._learn(members, slow)
+            case FromNode(node, payload):
+                self._from_node(NodeId(node), payload)
+            case Command():
+                self.spawn(self._command(connection, message))
+        self.stir()
+
+    def _learn(self, members: tuple[MemberSeen, ...], slow: str) -> None:
+        self.members = {NodeId(member.node): member for member in members}
+        peers = {node: Peer(member.name, member.lost, member.slow) for node, member in self.members.items()}
+        self.steward.members(peers, now(), slow)
+
+    def _from_node(self, node: NodeId, payload: bytes) -> None:
+        try:
+            message = decode_message(payload)
+        except WireError:
+            self.steward.strange += 1
+            return
+        match message:
+            case CodeWanted(code):
+                self.spawn(self._give_code(node, code))
+            case CodeGiven(code, content):
+                self.spawn(self._take_code(code, content))
+            case Asked():
+                self.spawn(self._answer_node(node, message))
+            case Answered():
+                self._answered(node, message)
+            case HeadTold():
+                self.spawn(self._heads.hear(node, message))
+            case StateOffered() | StateWanted() | StateGiven():
+                self._shipper.heard(node, message)
+            case _:
+                self.steward.heard(node, message, now())
+
+    async def _command(self, connection: FrameConnection, command: Command) -> None:
+        try:
+            ok = await self.commands.obey(command.verb, command.params)
+            outcome = Outcome(command.number, ok)
+        except UserError as error:
+            outcome = Outcome(command.number, b"", error.code, error.sentence, error.where, error.fix)
+        except ProjectError as error:
+            outcome = Outcome(command.number, b"", "A499", str(error), "", "see the node's log: atoll logs")
+        self._say(connection, outcome)
+        self.stir()
+
+    async def _answer_node(self, node: NodeId, asked: Asked) -> None:
+        """Do what another node asks, if it keeps that environment or has begun it."""
+        try:
+            self.commands.check_asker(node, asked.verb, asked.params)
+            answered = Answered(asked.number, await self.commands.obey(asked.verb, asked.params))
+        except UserError as error:
+            answered = Answered(asked.number, b"", error.code, error.sentence, error.where, error.fix)
+        except ProjectError as error:
+            answered = Answered(asked.number, b"", "A499", str(error))
+        self.tell_node(node, encode_message(answered))
+        self.stir()
+
+    async def ask_node(self, node: NodeId, verb: str, params: bytes) -> bytes:
+        """Have another node do something to an environment that runs there; return what came of it as JSON.
+
+        Raises:
+            UserError: Its own; A406, it did not answer.
+        """
+        self._last_asked += 1
+        number = self._last_asked
+        waiting: asyncio.Future[Answered] = self._loop.create_future()
+        self._asked[number] = (node, waiting)
+        try:
+            self.tell_node(node, encode_message(Asked(number, verb, params)))
+            async with asyncio.timeout(COMMAND_S_MAX):
+                answered = await waiting
+        except TimeoutError as error:
+            raise UserError("A406", f"{self.name_of(node)} did not answer", fix="see: atoll status") from error
+        finally:
+            del self._asked[number]
+        if not answered.ok:
+            raise UserError(answered.code, answered.sentence, where=answered.where, fix=answered.fix)
+        return answered.ok
+
+    def _answered(self, node: NodeId, answered: Answered) -> None:
+        asked, waiting = self._asked.get(answered.number, (None, None))
+        if waiting is not None and asked == node and not waiting.done():
+            waiting.set_result(answered)
+
+    def name_of(self, node: NodeId) -> str:
+        """Return a node's name, or its id while that is not known."""
+        if node == self.sealer.node:
+            return self.name
+        member = self.members.get(node)
+        return node.hex() if member is None else member.name
+
+    def tell_node(self, node: NodeId, payload: bytes) -> None:
+        """Send a message to another node's server; it may be lost."""
+        if self._control is not None:
+            self._say(self._control, ToNode(node, payload))
+
+    def keepers(self, identity: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+        """Return who owns an environment that is here, and who keeps it; empty: nobody, as far as is known."""
+        hosted = self.steward.hosted.get(identity)
+        return (b"", ()) if hosted is None else (hosted.holding.owner, hosted.holding.holders)
+
+    def others(self) -> tuple[NodeId, ...]:
+        """Return the other members."""
+        return tuple(self.members)
+
+    def knows(self, sealer: Sealer) -> bool:
+        """Tell whether a sealer is a member's, by its signing key."""
+        if sealer.node == self.sealer.node:
+            return sealer.signing_key == self.sealer.signing_key
+        member = self.members.get(NodeId(sealer.node))
+        return member is not None and member.signing_key == sealer.signing_key
+
+    # Code.
+
+    async def _give_code(self, node: NodeId, code: bytes) -> None:
+        try:
+            content = await self.recorder.read_code(code)
+        except (RefusedError, LinkError, LimitError):
+            return
+        self.tell_node(node, encode_message(CodeGiven(code, content)))
+
+    async def _take_code(self, code: bytes, content: bytes) -> None:
+        if code not in self._wanted:
+            return  # Nobody asked.
+        try:
+            await self.recorder.keep_code(code, content)
+        except (RefusedError, LinkError, LimitError) as error:
+            log.warning("code that another node sent is not kept: %s", error)
+            return
+        for waiting in self._wanted.pop(code, []):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def fetch_code(self, code: bytes, nodes: Iterable[NodeId]) -> None:
+        """Have code in the recorder, from one of the nodes that may have it if need be.
+
+        Raises:
+            TimeoutError: It did not come in time.
+            LinkError: The recorder is lost.
+        """
+        try:
+            await self.recorder.read_code(code)
+        except RefusedError:
+            waiting: asyncio.Future[None] = self._loop.create_future()
+            self._wanted.setdefault(code, []).append(waiting)
+            async with asyncio.timeout(30):
+                while not waiting.done():
+                    for node in nodes:
+                        self.tell_node(node, encode_message(CodeWanted(code)))
+                    await asyncio.wait([waiting], timeout=2)
+
+    # Orders.
+
+    def stir(self) -> None:
+        """Do what the steward wants done, once this turn of the loop is over."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._stir)
+
+    def _stir(self) -> None:
+        self._is_due = False
+        if self._is_stirring:
+            return  # An order was answered on the spot; what came of it is done below.
+        self._is_stirring = True
+        try:
+            while orders := self.steward.orders():
+                for order in orders:
+                    self._obey(order)
+        finally:
+            self._is_stirring = False
+        self._arm()
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case AskRecorder(identity, asked):
+                self._clerk.obey(identity, asked)
+            case TellSession(session, message):
+                connection = self._sessions.get(session)
+                if connection is not None:
+                    connection.send(encode_message(message))
+            case TellNode(node, message):
+                self.tell_node(node, encode_message(message))
+            case Create(identity, name):
+                self._have(lambda: self.recorder.create(identity, name), "a journal cannot be begun")
+            case Await(identity):
+                self._await(identity)
+            case Restore():
+                self.spawn(self._restore(order))
+            case StoreSnapshot():
+                self.spawn(self._store_snapshot(order))
+            case FetchCode(code, node):
+                self.spawn(self._fetched(code, (node,)))
+            case Forget(identity):
+                self._have(lambda: self.recorder.forget(identity), "files cannot be put aside")
+                self.steward.forget(identity)
+            case Say(identity, text):
+                self.commands.note(identity, text)
+            case Told():
+                self.commands.told(order)
+
+    @staticmethod
+    def _have(ask: Callable[[], "asyncio.Future[Done]"], what: str) -> None:
+        """Have the recorder do something of which nobody waits for the end."""
+        try:
+            ask().add_done_callback(_reported(what))
+        except (LimitError, LinkError) as error:
+            log.error("%s: %s", what, error)  # noqa: TRY400 - the sentence is the message.
+
+    def _await(self, identity: bytes) -> None:
+        """Come back when a handler that runs in a process of its own is done, dead or late."""
+        hosted = self.steward.hosted.get(identity)
+        place = None if hosted is None or hosted.runner is None else hosted.runner.place
+        if isinstance(place, GuestPlace):
+            self.guests.watch(place, partial(self._resume, identity))
+
+    def _resume(self, identity: bytes) -> None:
+        self.steward.resume(identity, now())
+        self._stir()
+
+    async def _fetched(self, code: bytes, nodes: Sequence[NodeId]) -> None:
+        try:
+            await self.fetch_code(code, nodes)
+        except (TimeoutError, LinkError, LimitError) as error:
+            names = ", ".join(map(self.name_of, nodes))
+            log.warning("the code of an environment did not come from %s: %s", names, error)
+
+    async def _restore(self, order: Restore) -> None:
+        failed, runner = "", None
+        try:
+            recorded = next(one for one in await self.recorder.environments() if one.environment == order.id)
+            runner = await self.archive.runner(recorded, order.number, self._walls)
+        except (ProjectError, StopIteration, ValueError) as error:
+            failed = str(error)
+            log.error("an environment cannot go on here: %s", failed)  # noqa: TRY400 - the sentence is the message.
+            if isinstance(error, MissingCodeError):  # It is restored again in some seconds, and by then it may be here.
+                holders = tuple(NodeId(node) for node in self.keepers(order.id)[1] if node != self.sealer.node)
+                self.spawn(self._fetched(error.code, holders))
+        self.steward.restored(order.id, order.epoch, runner, failed, now())
+        self.stir()
+
+    async def _store_snapshot(self, order: StoreSnapshot) -> None:
+        try:
+            await self.recorder.keep_snapshot(order.id, order.number, order.snapshot)
+        except (RefusedError, LinkError, LimitError) as error:
+            log.warning("a snapshot is not kept: %s", error)
+            return
+        self._shipper.offer(order.id, order.number)
+        await self.snapshot_kept(order.id, order.number)
+
+    async def snapshot_kept(self, identity: bytes, number: int) -> None:
+        """Let go of blocks that are old and not needed any more, now that there is a snapshot after this one."""
+        try:
+            retained = await self.recorder.retain(identity, number + 1, RETAINED_BYTES)
+        except (RefusedError, LinkError, LimitError) as error:
+            log.warning("old blocks are kept: %s", error)
+            return
+        if retained.base:
+            self._recorded(identity, Checkpointed(retained.base))
+
+    def _recorded(self, identity: bytes, event: HoldingInput) -> None:
+        self.steward.recorded(identity, event, now())
+        self._stir()  # At once: somebody waits for what is durable now.
+
+    def _changed(self, identity: bytes, number: int) -> tuple[bytes, ...]:
+        hosted = self.steward.hosted.get(identity)
+        return () if hosted is None else hosted.holding.holders_since(number)
+
+    # Time and tasks.
+
+    def _arm(self) -> None:
+        """Set the timer, unless one is set that goes off sooner: it looks again then, which is cheaper."""
+        at, wait_s = now(), IDLE_S
+        if (due_ns := self.steward.deadline_ns) is not None:
+            wait_s = min(wait_s, (due_ns - at.ns) / SECOND_NS)
+        if (due_ns := self.steward.wall_deadline_ns) is not None:
+            wait_s = min(wait_s, (due_ns - at.wall_ns) / SECOND_NS)
+        when = self._loop.time() + max(0.0, wait_s)
+        if self._timer is None or when < self._timer.when() - TIMER_SLACK_S:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.steward.tick(now())
+        self._stir()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Do this beside everything else."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _reported(what: str) -> "partial[None]":
+    return partial(_report, what)
+
+
+def _report(what: str, future: "asyncio.Future[object]") -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.error("%s: %s", what, error)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands about environments answer, as JSON: additive changes only, or the schema's number rises."""
+
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["ENVIRONMENTS_SCHEMA", "EnvironmentView", "EnvironmentsView", "LogView", "RunView"]
+
+ENVIRONMENTS_SCHEMA: Final = "atoll.env/1"
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """An environment that has begun."""
+
+    name: str
+    id: str
+    app: str
+    node: str
+    code: str
+    schema: str = ENVIRONMENTS_SCHEMA
+
+
+class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One environment; what follows ``holders`` is known only where it runs."""
+
+    name: str
+    id: str
+    app: str
+    node: str
+    epoch: int
+    code: str
+    holders: tuple[str, ...]
+    events: int | None = None
+    failures: int | None = None
+    state: dict[str, Any] | None = None
+    level: str | None = None
+
+
+class EnvironmentsView(msgspec.Struct, frozen=True):
+    """All environments of the group, by name."""
+
+    environments: tuple[EnvironmentView, ...]
+    schema: str = ENVIRONMENTS_SCHEMA
+
+
+class LogView(msgspec.Struct, frozen=True):
+    """The last lines of an environment's log."""
+
+    lines: tuple[str, ...]
+    schema: str = ENVIRONMENTS_SCHEMA

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands around the handlers of the inline level: no look at the world (``guard``), and no running for ever.
+
+The clock that ends a handler costs an event nothing: an alarm comes every now and then, and a handler that was running
+at the alarm before, and still is, is ended by an exception in its own frame. So it may run for one to two periods. Code
+that never comes back from C is not reached by an exception; control notices that the server does not answer.
+"""
+
+import mmap
+import signal
+from pathlib import Path
+from struct import Struct
+from types import FrameType
+from typing import Final, final
+
+from atoll.domain import guard
+from atoll.domain.limits import HANDLER_S_MAX
+from atoll.env.runner import HandlerKilled
+
+__all__ = ["InlineWalls", "deadly"]
+
+
+_ABOUT: Final = Struct("<16s?16sQQ")
+
+
+def deadly(note: Path) -> tuple[bytes, bytes, int, int] | None:
+    """Return what the process before this one did not survive: environment, party, first, count; None: nothing."""
+    try:
+        content = note.read_bytes()
+    except OSError:
+        return None
+    if len(content) < 1 + _ABOUT.size or not content[0]:
+        return None
+    environment, is_item, party, first, count = _ABOUT.unpack_from(content, 1)
+    return environment, party if is_item else b"", first, count
+
+
+def _mapped(note: Path) -> mmap.mmap:
+    """Return the file in memory: what is written there is in the file even when the process is killed."""
+    note.write_bytes(bytes(mmap.PAGESIZE))
+    with note.open("r+b") as file:
+        return mmap.mmap(file.fileno(), mmap.PAGESIZE)
+
+
+@final
+class InlineWalls:
+    """The walls of one process, whose main thread runs all handlers. ``raise_up`` once, after everything is imported.
+
+    Args:
+        note: File that says what is handled, for the next process.
+        handler_s_max: A handler is ended after this long, or a little sooner; at least after half of it.
+    """
+
+    __slots__ = ("_entered", "_inside", "_note", "_period_s", "_seen")
+
+    def __init__(self, note: Path, handler_s_max: float = HANDLER_S_MAX) -> None:
+        self._note: Final = _mapped(note)
+        self._period_s: Final = handler_s_max / 2
+        self._entered = self._seen = 0
+        self._inside = False
+
+    def raise_up(self) -> None:
+        """Put them up."""
+        guard.install()
+        signal.signal(signal.SIGALRM, self._alarm)
+        signal.setitimer(signal.ITIMER_REAL, self._period_s, self._period_s)
+
+    def take_down(self) -> None:
+        """Take them away again, but for the audit hook, which sees nothing any more."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        guard.remove()
+
+    def enter(self) -> None:
+        """Handlers run from here on."""
+        self._entered += 1
+        self._inside = True
+        self._note[0] = 1
+        guard.begin()
+
+    def leave(self) -> None:
+        """No handler runs any more. Twice is harmless."""
+        self._inside = False
+        self._note[0] = 0
+        guard.end(0)
+
+    def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
+        """Note what is handled next."""
+        _ABOUT.pack_into(self._note, 1, environment, bool(party), party, first, count)
+
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._inside and self._seen == self._entered:
+            self._inside = False  # Once: what clears up after it is not ended as well.
+            raise HandlerKilled(f"it ran for more than {self._period_s:g} s")
+        self._seen = self._entered

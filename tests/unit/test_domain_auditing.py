@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A journal that was changed is found out, however much else was changed with it, and what was forged is named."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from atoll.base.errors import CorruptError, UserError
+from atoll.base.ids import GroupId
+from atoll.domain.auditing import Audit, audit, heads_in, roster_of
+from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.recorder.journal import BlockJournal
+from atoll.domain.recorder.messages import KeptHead
+from atoll.domain.shelves import find_journal
+from atoll.env.chain import GENESIS, Frame, Position, Sealed, encode_frame, read, segment_start
+from atoll.group.roster import Roster
+from tests.unit.past_world import ANN, BOB, DiskWorld, arrived, bid
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, key_in
+
+WITNESS = b"other-node"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> DiskWorld:
+    """Return a journal with 12 events in three blocks, a checkpoint in block 4, and four events in block 5."""
+    made = DiskWorld(tmp_path)
+    made.bids(12)
+    made.checkpoint()
+    made.seal(arrived(BOB, 5, *(bid("bob", 50 + at) for at in range(4))))
+    return made
+
+
+def audited(world: DiskWorld, heads: Iterable[KeptHead] = (), roster: Roster | None = None) -> Audit:
+    journal = find_journal(world.state, str(world.directory))
+    return audit(journal, [(Path("kept"), (WITNESS, head)) for head in heads], roster)
+
+
+def sealed_of(world: DiskWorld) -> list[Sealed]:
+    found = [frame.item for frame in read(world.segment.read_bytes()) if isinstance(frame, Frame)]
+    return [item for item in found if isinstance(item, Sealed)]
+
+
+def head_of(world: DiskWorld, number: int) -> KeptHead:
+    seal = sealed_of(world)[number - 1].seal
+    return KeptHead(ENVIRONMENT, number, seal.head, seal.signature)
+
+
+def forge(world: DiskWorld, hand: Hand, number: int) -> None:
+    """Write the journal anew with another block ``number``, all sealed by this hand."""
+    at: Position = GENESIS
+    parts = [segment_start(hand.manifest())]
+    for sealed in sealed_of(world):
+        block = sealed.block
+        if block.number == number:
+            block = msgspec.structs.replace(block, body=b"\0forged")
+        made, at = hand.seal(at, block)
+        parts.append(encode_frame(made, made.block.number))
+    world.segment.write_bytes(b"".join(parts))
+
+
+def test_a_journal_that_was_not_changed_is_sound(world: DiskWorld) -> None:
+    found = audited(world, [head_of(world, 3), KeptHead(bytes(16), 1, bytes(32), bytes(64))])
+    assert found.is_sound
+    assert (found.first, found.last, found.sound, found.first_event, found.last_event) == (1, 5, 5, 1, 16)
+    assert dict(found.counts) == {
+        "segments": 1,
+        "certificates": 1,
+        "blocks": 5,
+        "events": 16,
+        "heads": 1,
+        "snapshots": 1,
+    }
+    assert [(sealer.node, said) for sealer, said in found.sealers.items()] == [(NODE, "certificate")]
+    assert [witness.number for witness in found.witnesses] == [3]
+
+
+def test_one_changed_byte_names_the_block_and_what_follows(world: DiskWorld) -> None:
+    data = bytearray(world.segment.read_bytes())
+    at = [frame for frame in read(bytes(data)) if isinstance(frame, Frame)][2].offset  # Of block 2.
+    data[at + 60] ^= 1
+    world.segment.write_bytes(data)
+    found = audited(world)
+    assert [fault.block for fault in found.faults] == [2]
+    assert "content that does not check (block 2)" in found.faults[0].sentence
+    assert (found.sound, found.last, found.sound_events, found.last_event) == (1, 5, 4, 16)
+
+
+def test_a_block_that_was_changed_with_its_checksum_breaks_the_chain(world: DiskWorld) -> None:
+    frames = [frame for frame in read(world.segment.read_bytes()) if isinstance(frame, Frame)]
+    data = world.segment.read_bytes()
+    two = frames[2]
+    assert isinstance(two.item, Sealed)
+    block = msgspec.structs.replace(two.item.block, body=two.item.block.body[:-1] + b"x")
+    world.segment.write_bytes(data[: two.offset] + encode_frame(Sealed(block, two.item.seal), 2) + data[two.end :])
+    found = audited(world)
+    assert [(fault.block, "its chain does not check" in fault.sentence) for fault in found.faults] == [(2, True)]
+    assert (found.sound, found.last) == (1, 5)
+
+
+def test_one_that_was_sealed_anew_with_another_key_is_found_by_the_roster(world: DiskWorld) -> None:
+    roster = Roster(GroupId(bytes(32)))
+    forge(world, Hand(7, signer=5), 2)
+    found = audited(world, roster=roster)
+    assert "its certificate does not check" in found.faults[0].sentence
+    assert list(found.sealers.values()) == ["unknown"]
+
+
+def test_one_that_was_sealed_anew_is_found_by_the_heads_that_were_shown(world: DiskWorld) -> None:
+    shown = [head_of(world, 1), head_of(world, 3)]
+    forge(world, Hand(7, signer=5), 2)
+    found = audited(world, shown)
+    sentences = [fault.sentence for fault in found.faults]
+    assert sum("sealed by another key" in sentence for sentence in sentences) == 1
+    assert [witness.number for witness in found.contradicting] == [3]
+    assert [witness.number for witness in found.witnesses] == [1]
+    assert "it was taken after another block 4" in sentences[-1]
+
+
+def test_a_recorder_that_sealed_two_pasts_is_proven_to_have(world: DiskWorld) -> None:
+    shown = head_of(world, 3)
+    forge(world, Hand(), 2)
+    found = audited(world, [shown])
+    assert "it has sealed two pasts" in found.faults[0].sentence
+
+
+def test_blocks_that_were_shown_and_are_gone_are_missing(world: DiskWorld) -> None:
+    shown = head_of(world, 5)
+    frames = [frame for frame in read(world.segment.read_bytes()) if isinstance(frame, Frame)]
+    world.segment.write_bytes(world.segment.read_bytes()[: frames[-1].offset])
+    found = audited(world, [shown])
+    assert found.faults[0].sentence.startswith("blocks 5 to 5 are missing: ")
+    assert (found.last, found.contradicting[0].number) == (4, 5)
+
+
+def test_a_torn_tail_is_no_fault(world: DiskWorld) -> None:
+    world.segment.write_bytes(world.segment.read_bytes() + b"\1\2\3")
+    found = audited(world)
+    assert found.is_sound
+    assert found.torn == 3
+
+
+def test_only_the_newest_segment_may_be_torn(world: DiskWorld, tmp_path: Path) -> None:
+    world.journal.release()
+    journal = BlockJournal(world.directory, key_in(tmp_path), segment_bytes_max=1)
+    world.memory.seal(arrived(ANN, 9, bid("ann", 99)))
+    journal.append(world.memory.blocks[-1])
+    journal.commit()
+    assert audited(world).counts["segments"] == 2
+    data = world.segment.read_bytes()
+    world.segment.write_bytes(data[:-5])
+    found = audited(world)
+    assert "is not the newest" in found.faults[0].sentence
+    assert (found.sound, found.last) == (4, 6)
+    world.segment.write_bytes(data)
+    second = world.directory / "00000002.atb"
+    second.write_bytes(second.read_bytes()[:40])
+    found = audit(find_journal(world.state, str(world.segment)), (), None)
+    assert found.is_sound
+
+
+def test_snapshots_are_checked(world: DiskWorld) -> None:
+    path = world.directory / "snapshots" / "4.ats"
+    path.write_bytes(path.read_bytes() + b"x")
+    assert [fault.block for fault in audited(world).faults] == [4]
+
+
+def test_a_journal_in_the_directory_of_another_is_a_fault(world: DiskWorld) -> None:
+    world.directory.rename(world.directory.with_name("ff" * 16))
+    journal = find_journal(world.state, "auction")
+    found = audit(journal, (), None)
+    assert "the journal in it is that of" in found.faults[0].sentence
+
+
+def test_what_cannot_be_read_is_a_fault(world: DiskWorld) -> None:
+    journal = find_journal(world.state, "auction")
+    world.segment.unlink()
+    found = audit(journal, (), None)
+    assert "No such file" in found.faults[0].sentence
+
+
+def test_heads_are_read_as_a_recorder_keeps_them(world: DiskWorld) -> None:
+    directory = world.state / "heads"
+    assert heads_in(directory) == []
+    HeadFiles(directory).keep(WITNESS, head_of(world, 2))
+    assert heads_in(directory) == [(WITNESS, head_of(world, 2))]
+    path = directory / f"{WITNESS.hex()}.ath"
+    path.write_bytes(bytes(124))
+    with pytest.raises(CorruptError, match="does not check"):
+        heads_in(directory)
+
+
+def test_a_roster_is_read_if_there_is_one(tmp_path: Path) -> None:
+    assert roster_of(tmp_path) is None
+    (tmp_path / "roster").mkdir()
+    with pytest.raises(UserError, match="A108"):
+        roster_of(tmp_path)
+    (tmp_path / "roster").rmdir()
+    (tmp_path / "roster").write_bytes(b"x")
+    with pytest.raises(CorruptError):
+        roster_of(tmp_path)

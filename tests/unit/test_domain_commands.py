@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs check their parameters, who asks, and where an environment runs; what cannot be done says its code."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Coroutine
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from atoll.base.errors import CorruptError, LinkError, UserError
+from atoll.base.ids import NodeId
+from atoll.domain import commands as commands_module
+from atoll.domain.commands import NAMED_VERBS, VERBS, Commands
+from atoll.domain.guest.guests import Guests
+from atoll.domain.limits import LOG_LINES_MAX
+from atoll.domain.loading import Bundle
+from atoll.domain.messages import MemberSeen
+from atoll.domain.recorder.client import RecorderClient
+from atoll.domain.recorder.process import RecorderProcess
+from atoll.domain.recorder.store import Store
+from atoll.domain.reviving import Archive
+from atoll.env.messages import Notice, Notices
+from atoll.env.orders import Told
+from atoll.env.steward import Steward, Wanted
+from tests.unit.recorder_world import key_in
+from tests.unit.steward_world import ANN, Add, Elsewhere, Hang, Place, node_id
+
+WAIT_S = 20.0
+TWO = node_id("two")
+SOURCE = """
+import atoll
+
+class Add(atoll.Tuple):
+    n: int
+
+class Hang(atoll.Tuple):
+    pass
+
+class Shop(atoll.App):
+    n: int = 0
+    odd: object = None
+
+    @atoll.on(Add)
+    def add(self, add: Add, ctx: atoll.Context) -> None:
+        self.n += add.n
+        if add.n == 13:
+            self.odd = object()
+
+    @atoll.on(Hang)
+    async def hang(self, hang: Hang, ctx: atoll.Context) -> None:
+        await ctx.sleep(60)
+"""
+
+
+def code(source: str = SOURCE) -> bytes:
+    return Bundle(1, "shop", "Shop", {"shop": source.replace("odd: object", "odd: __import__('typing').Any")}).encode()
+
+
+class Around:
+    """What commands need: a steward whose recorder answers at once, and a real recorder for code."""
+
+    def __init__(self, state: Path) -> None:
+        self.place = Place()
+        key = key_in(state)
+        ours, theirs = socket.socketpair()
+        self.process = RecorderProcess(theirs, Store(state, key), key)
+        self.recorder = RecorderClient(ours)
+        self.archive = Archive(self.recorder)
+        self.guests = Guests()
+        self.name = "one"
+        self.members: dict[NodeId, MemberSeen] = {TWO: MemberSeen(TWO, "two", bytes(32))}
+        self.asked: list[tuple[NodeId, str, bytes]] = []
+        self.answer: bytes | UserError = b'{"there":1}'
+        self.is_slow = False
+        self.commands = Commands(self, lambda: self.place.now)
+
+    @property
+    def steward(self) -> Steward:
+        return self.place.steward
+
+    def name_of(self, node: NodeId) -> str:
+        return self.name if node == self.place.own else self.members[node].name if node in self.members else node.hex()
+
+    async def ask_node(self, node: NodeId, verb: str, params: bytes) -> bytes:
+        self.asked.append((node, verb, params))
+        if isinstance(self.answer, UserError):
+            raise self.answer
+        return self.answer
+
+    def stir(self) -> None:
+        if not self.is_slow:
+            before = len(self.place.got(Told))
+            self.place.settle()
+            for told in self.place.got(Told)[before:]:
+                self.commands.told(told)
+
+    async def do(self, verb: str, **params: Any) -> Any:
+        """Obey, while the recorder works."""
+        work = asyncio.ensure_future(self.commands.obey(verb, msgspec.json.encode(params)))
+        while not work.done():
+            self.process.turn(0)
+            await asyncio.sleep(0)
+        return json.loads(work.result())
+
+    async def refused(self, verb: str, **params: Any) -> UserError:
+        with pytest.raises(UserError) as caught:
+            await self.do(verb, **params)
+        return caught.value
+
+    async def run(self, name: str = "shop", **params: Any) -> Any:
+        return await self.do("run", **{"name": name, "bundle": code(), "copies": 1, **params})
+
+    def elsewhere(self, name: str = "store", owner: NodeId = TWO) -> None:
+        """Let an environment run on another node."""
+        notice = Notice(b"e" * 16, 1, owner, name, "Store", b"c" * 32, (owner,))
+        self.steward.heard(TWO, Notices((notice,)), self.place.now)
+
+
+def run(state: Path, test: Callable[[Around], Coroutine[None, None, None]]) -> None:
+    async def bounded() -> None:
+        around = Around(state)
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await test(around)
+        finally:
+            around.guests.close()
+            around.recorder.close()
+            while around.process.turn(0):
+                pass
+            around.process._store.close()  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(bounded())
+
+
+def test_what_is_run_is_listed_shown_and_stopped(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        begun = await around.run(arguments={"n": 3})
+        assert begun["node"] == "one"
+        assert begun["app"] == "Shop"
+        assert begun["code"] == sha256(code()).hexdigest()
+        (listed,) = (await around.do("list"))["environments"]
+        assert (listed["name"], listed["id"], listed["holders"]) == ("shop", begun["id"], ["one"])
+        shown = await around.do("show", name="shop")
+        assert shown["state"]["n"] == 3
+        assert (shown["failures"], shown["epoch"]) == (0, 1)
+        assert (await around.do("checkpoint", name="shop"))["name"] == "shop"
+        assert (await around.do("stop", name="shop"))["name"] == "shop"
+        assert not (await around.do("list"))["environments"]
+        assert (await around.refused("show", name="shop")).code == "A609"
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("verb", "params"),
+    [
+        ("dance", {}),
+        ("list", {"more": 1}),
+        ("show", {}),
+        ("show", {"name": 7}),
+        ("stop", {"name": "shop", "more": 1}),
+        ("run", {"name": "shop"}),
+        ("run", {"name": "No Name", "bundle": b""}),
+        ("run", {"name": "x" * 65, "bundle": b""}),
+        ("run", {"name": "shop", "bundle": b"", "copies": 0}),
+        ("run", {"name": "shop", "bundle": b"", "level": "moon"}),
+        ("run", {"name": "other", "bundle": code(), "arguments": {"n": 1 << 70}}),
+        ("move", {"name": "shop"}),
+        ("upgrade", {"name": "shop"}),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(tmp_path: Path, verb: str, params: dict[str, Any]) -> None:
+    async def body(around: Around) -> None:
+        await around.run()
+        assert (await around.refused(verb, **params)).code == "A501"
+
+    run(tmp_path, body)
+
+
+def test_bytes_that_are_no_json_are_refused_and_none_are_no_parameters(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        for wrong in (b"noise", b"\xff", b"[" * 100_000):
+            with pytest.raises(UserError) as caught:
+                await around.commands.obey("list", wrong)
+            assert caught.value.code == "A501"
+        assert json.loads(await around.commands.obey("list", b""))["environments"] == []
+
+    run(tmp_path, body)
+
+
+def test_what_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        failing = (
+            SOURCE + "\n    @atoll.on(atoll.Started)\n    def begin(self, _, ctx):\n        raise ValueError('no')\n"
+        )
+        assert (await around.refused("run", name="shop", bundle=b"noise")).code == "A603"
+        assert (await around.refused("run", name="shop", bundle=code("import nothing_such"))).code == "A603"
+        assert (await around.refused("run", name="shop", bundle=code("x = 1"))).code == "A604"
+        assert (await around.refused("run", name="shop", bundle=code(failing))).code == "A602"
+        assert (await around.refused("run", name="shop", bundle=code(), arguments={"n": "text"})).code == "A602"
+        assert not around.steward.hosted
+        await around.run()
+        assert (await around.refused("run", name="shop", bundle=code())).code == "A606"
+
+    run(tmp_path, body)
+
+
+def test_a_place_that_cannot_make_it_is_let_go_of(tmp_path: Path) -> None:
+    class Nowhere(Elsewhere):
+        def blank(self) -> Any:
+            raise CorruptError("nothing can be made here")
+
+    async def body(around: Around) -> None:
+        place, content = Nowhere(), code()
+        wanted = Wanted("shop", sha256(content).digest(), b"\x80")
+        work = asyncio.ensure_future(
+            around.commands._run_in(place, wanted, content)  # pyright: ignore[reportPrivateUsage]
+        )
+        while not work.done():
+            around.process.turn(0)
+            await asyncio.sleep(0)
+        with pytest.raises(UserError, match="A602"):
+            work.result()
+        assert place.is_closed
+
+    run(tmp_path, body)
+
+
+def test_code_that_cannot_be_kept_is_an_error_of_the_recorder(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        await around.run()
+        around.recorder.close()
+        for verb in ("run", "upgrade"):
+            with pytest.raises(LinkError):
+                await around.do(verb, name="other" if verb == "run" else "shop", bundle=code())
+        assert len(around.steward.hosted) == 1
+
+    run(tmp_path, body)
+
+
+def test_one_that_does_not_become_durable_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(around: Around) -> None:
+        monkeypatch.setattr(commands_module, "DURABLE_S_MAX", 0.01)
+        around.place.is_full = True
+        assert (await around.refused("run", name="shop", bundle=code(), copies=1)).code == "A611"
+        assert not around.steward.hosted
+        around.is_slow = True  # Not even its first record is applied.
+        assert (await around.refused("run", name="store", bundle=code(), copies=1)).code == "A611"
+
+    run(tmp_path, body)
+
+
+def test_other_code_is_run_if_the_state_fits(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        await around.run(arguments={"n": 3})
+        following = code(SOURCE + "    m: int = 5\n")
+        assert (await around.do("upgrade", name="shop", bundle=following))["code"] == sha256(following).hexdigest()
+        assert (await around.do("show", name="shop"))["state"]["m"] == 5
+        for bundle, expected in (
+            (code(SOURCE.replace("n: int = 0", "n: str = ''")), "A607"),
+            (b"noise", "A603"),
+            (code("x = 1"), "A604"),
+        ):
+            assert (await around.refused("upgrade", name="shop", bundle=bundle)).code == expected
+        assert (await around.do("show", name="shop"))["code"] == sha256(following).hexdigest()
+
+    run(tmp_path, body)
+
+
+def test_what_is_no_data_can_neither_be_shown_nor_checkpointed(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run())["id"])
+        around.place.attach(ANN)
+        around.place.send(identity, 1, Add(13))
+        assert (await around.refused("show", name="shop")).code == "A607"
+        assert (await around.refused("checkpoint", name="shop")).code == "A607"
+
+    run(tmp_path, body)
+
+
+def test_a_move_is_answered_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(around: Around) -> None:
+        await around.run()
+        assert (await around.do("move", name="shop", node="one"))["node"] == "one"
+        unknown = await around.refused("move", name="shop", node="three")
+        assert (unknown.code, unknown.where) == ("A210", "other members: two")
+        moving = asyncio.ensure_future(around.do("move", name="shop", node="two"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (await around.refused("move", name="shop", node="two")).where == "another move is under way"
+        around.commands.told(Told(99, None))
+        around.commands.told(Told(1, "it does not answer"))
+        with pytest.raises(UserError) as caught:
+            await moving
+        assert caught.value.code == "A608"
+        around.commands.told(Told(1, None))
+        monkeypatch.setattr(commands_module, "COMMAND_S_MAX", 0.01)
+        around.is_slow = True
+        assert (await around.refused("move", name="shop", node="two")).code == "A406"
+        around.commands.told(Told(3, None))
+
+    run(tmp_path, body)
+
+
+def test_a_move_that_went_well_shows_where_it_runs(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        await around.run()
+        moving = asyncio.ensure_future(around.do("move", name="shop", node="two"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        around.commands.told(Told(1, None))
+        assert (await moving)["name"] == "shop"
+        around.members.clear()
+        assert (await around.refused("move", name="shop", node="two")).where == "other members: none yet"
+
+    run(tmp_path, body)
+
+
+def test_what_runs_elsewhere_is_asked_there(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        around.elsewhere()
+        assert await around.do("stop", name="store") == {"there": 1}
+        assert around.asked == [(TWO, "stop", b'{"name":"store"}')]
+        around.answer = UserError("A612", "it may not")
+        assert (await around.do("show", name="store"))["node"] == "two", "what everybody may know"
+        assert (await around.refused("stop", name="store")).code == "A612"
+        around.answer = UserError("A406", "no answer")
+        assert (await around.refused("show", name="store")).code == "A406"
+
+    run(tmp_path, body)
+
+
+def test_what_runs_on_a_node_that_is_no_member_cannot_be_reached(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        around.elsewhere(owner=node_id("three"))
+        assert (await around.do("show", name="store"))["node"] == node_id("three").hex()
+        assert (await around.refused("stop", name="store")).code == "A610"
+        assert not around.asked
+
+    run(tmp_path, body)
+
+
+def test_what_should_run_here_and_does_not_says_why(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run())["id"])
+        hosted = around.steward.hosted[identity]
+        hosted.runner = None
+        assert (await around.refused("stop", name="shop")).where == "it is being restored, or changes hands"
+        hosted.failed = "A605: packages"
+        error = await around.refused("checkpoint", name="shop")
+        assert (error.code, error.where) == ("A611", "A605: packages")
+        assert "state" not in await around.do("show", name="shop")
+
+    run(tmp_path, body)
+
+
+def test_other_nodes_may_command_only_what_they_keep_or_have_begun(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run())["id"])
+        params = b'{"name": "shop"}'
+        for verb in VERBS:
+            with pytest.raises(UserError) as caught:
+                around.commands.check_asker(TWO, verb, params)
+            assert caught.value.code == ("A612" if verb in NAMED_VERBS else "A501")
+        around.commands.check_asker(around.place.own, "stop", params)
+        around.steward.hosted[identity].facts.origin = TWO
+        around.commands.check_asker(TWO, "stop", params)
+        with pytest.raises(UserError, match="A609"):
+            around.commands.check_asker(TWO, "stop", b'{"name": "nothing"}')
+
+    run(tmp_path, body)
+
+
+def test_logs_are_kept_for_so_many_environments_and_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(around: Around) -> None:
+        monkeypatch.setattr(commands_module, "LOGS_MAX", 2)
+        identity = bytes.fromhex((await around.run())["id"])
+        assert (await around.do("logs", name="shop"))["lines"] == []
+        for number in range(LOG_LINES_MAX + 1):
+            around.commands.note(identity, f"line {number}")
+        lines = (await around.do("logs", name="shop"))["lines"]
+        assert len(lines) == LOG_LINES_MAX
+        assert lines[0].endswith("+00:00 line 1")
+        for other in (b"a", b"b"):
+            around.commands.note(other, "more")
+        assert (await around.do("logs", name="shop"))["lines"] == [], "the one that began first goes"
+
+    run(tmp_path, body)
+
+
+def test_a_handler_that_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        slow = (
+            SOURCE
+            + "\n    @atoll.on(atoll.Started)"
+            + "\n    def begin(self, _, ctx):\n        self.n = sum(range(5_000_000)) and 3\n"
+        )
+        begun = await around.run(level="process", bundle=code(slow))
+        assert begun["app"] == "Shop"
+        shown = await around.do("show", name="shop")
+        assert (shown["level"], shown["state"]["n"]) == ("process", 3)
+
+    run(tmp_path, body)
+
+
+def test_a_copy_has_the_state_and_goes_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run(arguments={"n": 3}))["id"])
+        around.place.attach(ANN)
+        around.place.send(identity, 1, Add(4))
+        assert (await around.do("copy", name="shop", copy="twin"))["name"] == "twin"
+        around.place.send(identity, 2, Add(1))
+        assert (await around.do("show", name="twin"))["state"]["n"] == 7
+        assert (await around.do("show", name="shop"))["state"]["n"] == 8
+        assert (await around.refused("copy", name="shop", copy="twin")).code == "A606"
+        monkeypatch.setattr(commands_module, "COPIED_BYTES_MAX", 1)
+        assert (await around.refused("copy", name="shop", copy="more")).code == "A607"
+        around.place.send(identity, 3, Hang())
+        assert (await around.refused("copy", name="shop", copy="more")).code == "A607"
+
+    run(tmp_path, body)

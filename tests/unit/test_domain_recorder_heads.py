@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads of other nodes' journals stay bounded, and two pasts of one journal stay both."""
+
+from pathlib import Path
+
+import pytest
+
+from atoll.domain.limits import HEADS_NODES_MAX
+from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.recorder.messages import Code, KeptHead, RefusedError
+from tests.unit.recorder_world import NODE
+
+RECORD_BYTES = 124
+
+
+def head(environment: int, number: int, head: int = 0) -> KeptHead:
+    return KeptHead(bytes([environment]) * 16, number, bytes([head]) * 32, b"s" * 64)
+
+
+def code_of(files: HeadFiles, kept: KeptHead, node: bytes = NODE) -> Code:
+    with pytest.raises(RefusedError) as caught:
+        files.keep(node, kept)
+    return caught.value.code
+
+
+def test_heads_come_back_in_order_and_for_each_node(tmp_path: Path) -> None:
+    files = HeadFiles(tmp_path)
+    assert files.read(NODE) == ()
+    heads = (head(1, 1), head(2, 9), head(1, 2))
+    for kept in heads:
+        files.keep(NODE, kept)
+    files.keep(b"other-node", head(1, 1))
+    assert HeadFiles(tmp_path).read(NODE) == heads
+    assert files.read(b"other-node") == (head(1, 1),)
+    assert (tmp_path / f"{NODE.hex()}.ath").stat().st_size == 3 * RECORD_BYTES
+
+
+def test_a_torn_record_is_cut_off(tmp_path: Path) -> None:
+    files, path = HeadFiles(tmp_path), tmp_path / f"{NODE.hex()}.ath"
+    files.keep(NODE, head(1, 1))
+    with path.open("ab") as file:
+        file.write(b"torn")
+    assert files.read(NODE) == (head(1, 1),)
+    files.keep(NODE, head(1, 2))
+    assert files.read(NODE) == (head(1, 1), head(1, 2))
+
+
+def test_a_full_file_keeps_the_newest_and_what_is_proof(tmp_path: Path) -> None:
+    files = HeadFiles(tmp_path, bytes_max=6 * RECORD_BYTES)
+    for kept in (head(1, 1), head(1, 2, 0), head(1, 2, 1), head(2, 5), head(1, 3), head(2, 4)):
+        files.keep(NODE, kept)
+    files.keep(NODE, head(2, 6))
+    assert files.read(NODE) == (head(1, 2, 0), head(1, 2, 1), head(2, 5), head(1, 3), head(2, 6))
+    files.keep(NODE, head(3, 1))
+    assert code_of(HeadFiles(tmp_path, bytes_max=4 * RECORD_BYTES), head(4, 1)) is Code.LIMIT
+    assert len(files.read(NODE)) == 6
+
+
+def test_damage_is_said(tmp_path: Path) -> None:
+    files, path = HeadFiles(tmp_path, bytes_max=RECORD_BYTES), tmp_path / f"{NODE.hex()}.ath"
+    files.keep(NODE, head(1, 1))
+    changed = bytearray(path.read_bytes())
+    changed[30] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(RefusedError, match=r"corrupt: .* offset 0"):
+        files.read(NODE)
+    assert code_of(files, head(1, 2)) is Code.CORRUPT
+
+
+def test_nodes_are_bounded(tmp_path: Path) -> None:
+    files = HeadFiles(tmp_path)
+    for number in range(HEADS_NODES_MAX):
+        (tmp_path / f"{number:020x}.ath").touch()
+    assert code_of(files, head(1, 1)) is Code.LIMIT
+    files.keep((1).to_bytes(10, "big"), head(1, 1))
+
+
+def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
+    files, path = HeadFiles(tmp_path), tmp_path / f"{NODE.hex()}.ath"
+    path.mkdir()
+    assert code_of(files, head(1, 1)) is Code.IO
+    with pytest.raises(RefusedError, match="io: "):
+        files.read(NODE)
+    path.rmdir()
+    path.symlink_to("/dev/full")
+    assert code_of(files, head(1, 1)) is Code.FULL

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Journals are found by name, id or place, and read as they lie: torn, growing, put aside, shortened."""
+
+from pathlib import Path
+
+import pytest
+
+from atoll.base.errors import CorruptError, UserError
+from atoll.domain.recorder.journal import BlockJournal
+from atoll.domain.shelves import DiskShelf, find_journal, journals_of
+from atoll.env.chain import GENESIS, Block, Seal, Sealed, encode_frame, segment_start
+from atoll.env.past import Past, flat
+from tests.unit.past_world import ANN, BOB, DiskWorld, arrived, bid
+from tests.unit.recorder_world import ENVIRONMENT, Hand, key_in
+
+ID = ENVIRONMENT.hex()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> DiskWorld:
+    """Return a journal with 12 events in three blocks, a checkpoint, and four more."""
+    made = DiskWorld(tmp_path)
+    made.bids(12)
+    made.checkpoint()
+    made.seal(arrived(BOB, 5, *(bid("bob", 50 + at) for at in range(4))))
+    return made
+
+
+def test_a_journal_is_found_by_name_id_and_place(world: DiskWorld) -> None:
+    for name in ("auction", ID, ID[:6], str(world.directory), str(world.segment)):
+        found = find_journal(world.state, name)
+        assert (found.id, found.name, found.is_ended) == (ENVIRONMENT, "auction", False)
+        assert found.segments == (world.segment,)
+
+
+@pytest.mark.parametrize("name", ["other", "000", ""])
+def test_what_is_not_there_is_said_with_what_there_is(world: DiskWorld, name: str) -> None:
+    with pytest.raises(UserError, match="A304") as caught:
+        find_journal(world.state, name or str(world.state / "code"))
+    assert name == "" or caught.value.where.endswith(": auction")
+
+
+def test_a_name_is_one_though_something_beside_us_is_called_so(
+    world: DiskWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.state / "auction").mkdir()
+    monkeypatch.chdir(world.state)
+    assert find_journal(world.state, "auction").segments == (world.segment,)
+
+
+def test_where_nothing_is_kept_nothing_is_found(tmp_path: Path) -> None:
+    assert journals_of(tmp_path) == []
+    with pytest.raises(UserError) as caught:
+        find_journal(tmp_path, "auction")
+    assert caught.value.where.endswith(": none")
+
+
+def test_one_that_was_put_aside_is_found_behind_those_that_run(world: DiskWorld) -> None:
+    ended = world.state / "ended"
+    ended.mkdir()
+    world.directory.rename(ended / f"{ID}-2")
+    (ended / f"{ID}-10").mkdir()
+    (ended / f"{ID}-10" / "00000001.atb").write_bytes(b"")
+    found = find_journal(world.state, "auction")
+    assert (found.directory.name, found.is_ended) == (f"{ID}-2", True)
+    assert DiskShelf(found, (world.state / "code",)).last_event == 16
+
+
+def test_several_of_one_name_are_named_by_their_ids(world: DiskWorld) -> None:
+    other = world.state / "envs" / bytes(range(1, 17)).hex()
+    other.mkdir()
+    manifest = key_in(world.state).manifest(bytes(range(1, 17)), "auction", GENESIS)
+    (other / "00000001.atb").write_bytes(segment_start(manifest))
+    with pytest.raises(UserError, match="A501") as caught:
+        find_journal(world.state, "auction")
+    assert ID in caught.value.where
+
+
+def test_what_it_reads_is_what_was_written(world: DiskWorld) -> None:
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    memory = world.memory
+    assert (shelf.first, shelf.last, shelf.first_event, shelf.last_event) == (1, 5, 1, 16)
+    assert [shelf.block(number) for number in range(1, 6)] == memory.blocks
+    assert [shelf.block_of(event) for event in (1, 4, 5, 12, 13, 16)] == [1, 1, 2, 3, 5, 5]
+    assert shelf.snapshots == (4,)
+    assert shelf.snapshot(4) == memory.kept[4]
+    assert shelf.block(5) == shelf.block(5)
+    past = Past(shelf)
+    assert past.redo().checkpoints == 1
+    assert flat(past.state_at(16).state)["best"] == 53
+    assert len(shelf.products()) == 1
+    with pytest.raises(CorruptError, match="block 6 is not there"):
+        shelf.block(6)
+
+
+def test_a_tail_that_is_torn_or_grows_does_not_count(world: DiskWorld) -> None:
+    whole = world.segment.read_bytes()
+    world.segment.write_bytes(whole[:-5])
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    assert (shelf.last, shelf.last_event) == (4, 12)
+    world.segment.write_bytes(whole)
+    assert (shelf.last, shelf.block_of(12)) == (4, 3)
+
+
+def test_segments_follow_each_other(world: DiskWorld, tmp_path: Path) -> None:
+    world.journal.release()
+    journal = BlockJournal(world.directory, key_in(tmp_path), segment_bytes_max=1)
+    world.memory.seal(arrived(ANN, 9, bid("ann", 99)))
+    journal.append(world.memory.blocks[-1])
+    journal.commit()
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    assert (shelf.last, len(shelf.journal.segments)) == (6, 2)
+    assert [shelf.block_of(event) for event in (16, 17)] == [5, 6]
+    assert shelf.block(6) == world.memory.blocks[-1]
+    whole = world.segment.read_bytes()
+    world.segment.write_bytes(whole[:-5])
+    with pytest.raises(CorruptError, match="it does not follow block 4"):
+        DiskShelf(find_journal(world.state, "auction")).block(1)
+    world.segment.write_bytes(whole)
+    held = DiskShelf(find_journal(world.state, "auction"))
+    world.segment.rename(world.segment.with_suffix(".old"))
+    with pytest.raises(CorruptError, match="No such file"):
+        held.block(1)
+    world.segment.with_suffix(".old").rename(world.segment)
+    first, second = shelf.journal.segments
+    second.rename(second.with_name("00000000.atb"))
+    with pytest.raises(CorruptError, match="it is not the one that follows"):
+        DiskShelf(find_journal(world.state, "auction"))
+    assert first.exists()
+
+
+def test_a_changed_byte_is_named_with_its_place(world: DiskWorld) -> None:
+    data = bytearray(world.segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    world.segment.write_bytes(data)
+    with pytest.raises(CorruptError, match=r"00000001\.atb: offset \d+"):
+        DiskShelf(find_journal(world.state, "auction"))
+
+
+def test_a_block_that_was_not_sealed_so_is_named(world: DiskWorld) -> None:
+    block = Block(6, 1, 17, 1, b"\0x")
+    with world.segment.open("ab") as file:
+        file.write(encode_frame(Sealed(block, Seal(bytes(32), bytes(64))), 6))
+    with pytest.raises(CorruptError, match="block 6 does not follow"):
+        DiskShelf(find_journal(world.state, "auction"))
+
+
+def test_a_journal_that_goes_while_it_is_read_is_named(world: DiskWorld) -> None:
+    found = find_journal(world.state, "auction")
+    shelf = DiskShelf(found)
+    whole = world.segment.read_bytes()
+    world.segment.write_bytes(whole[:-200])
+    with pytest.raises(CorruptError, match="block 5 is not there any more"):
+        shelf.block(5)
+    world.segment.unlink()
+    for read in (lambda: shelf.block(2), lambda: DiskShelf(found)):
+        with pytest.raises(CorruptError, match="No such file"):
+            read()
+
+
+def test_a_file_without_a_whole_manifest_is_none(world: DiskWorld) -> None:
+    world.segment.write_bytes(world.segment.read_bytes()[:50])
+    assert journals_of(world.state) == []
+    with pytest.raises(UserError, match="A304"):
+        find_journal(world.state, str(world.directory))
+
+
+def test_a_segment_that_is_damaged_at_its_begin_is_named(world: DiskWorld) -> None:
+    found = find_journal(world.state, "auction")
+    world.segment.write_bytes(b"x" * 100)
+    with pytest.raises(CorruptError, match=r"00000001\.atb: offset 0"):
+        DiskShelf(found)
+
+
+def test_code_is_looked_for_beside_the_journal_and_where_one_says(world: DiskWorld, tmp_path: Path) -> None:
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    assert shelf.program(world.code) is shelf.loaded(world.code).program
+    path = tmp_path / "code" / f"{world.code.hex()}.atc"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path.rename(elsewhere / path.name)
+    with pytest.raises(UserError, match="A304"):
+        DiskShelf(shelf.journal).program(world.code)
+    assert DiskShelf(shelf.journal, (elsewhere,)).bundle(world.code).app == "Auction"
+    (elsewhere / path.name).write_bytes(b"other")
+    with pytest.raises(CorruptError, match="it has another digest"):
+        DiskShelf(shelf.journal, (elsewhere,)).bundle(world.code)
+
+
+def test_a_snapshot_that_is_damaged_is_named(world: DiskWorld) -> None:
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    path = world.directory / "snapshots" / "4.ats"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptError, match=r"4\.ats: .*signature"):
+        shelf.snapshot(4)
+    path.unlink()
+    with pytest.raises(CorruptError, match=r"4\.ats: No such file"):
+        shelf.snapshot(4)
+
+
+def test_a_segment_alone_has_no_snapshots(world: DiskWorld) -> None:
+    assert DiskShelf(find_journal(world.state, str(world.segment))).snapshots == ()
+
+
+def test_blocks_of_another_recorder_are_read_with_its_name_before_them(world: DiskWorld) -> None:
+    hand = Hand(7, b"other-node", signer=2)
+    world.memory.seal(arrived(ANN, 9, bid("ann", 99)))
+    sealed, _ = hand.seal(world.journal.position, world.memory.blocks[-1])
+    world.journal.keep(hand.sealer, sealed)
+    world.journal.commit()
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    assert [shelf.block(number) for number in (5, 6)] == world.memory.blocks[4:]
