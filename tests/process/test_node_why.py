@@ -14,7 +14,7 @@ import pytest
 from atoll.base.errors import UserError
 from atoll.base.ids import GroupId, NodeId
 from atoll.conduit.stack import Stack
-from atoll.conduit.stream import Service, Stream
+from atoll.conduit.stream import Kind, Service, Stream
 from atoll.node.api import call
 from atoll.node.asking import (
     ANSWER_BYTES_MAX,
@@ -77,7 +77,7 @@ class Pair:
         answerer = Answerer(
             self.members.__contains__, Doors(self.explain, self.permit, self.offer, self.tell), lambda: self.now
         )
-        self.b.answer_questions(answerer.serve)
+        self.b.answer(Kind.QUESTION, answerer.serve)
 
     async def offer(self, node: NodeId) -> bytes | None:
         return self.keys.get(node)
@@ -199,7 +199,7 @@ def test_what_a_hostile_member_says_is_a_coded_error(said: bytes | None, code: s
             pass
 
     async def scenario(pair: Pair) -> None:
-        pair.b.answer_questions(lie)
+        pair.b.answer(Kind.QUESTION, lie)
         assert (await pair.refused()).code == code
 
     run(scenario)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that need no running node: help, config, replay."""
+"""Commands that need no running node: help, config; and what a replay of a node does."""
 
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from atoll.cli.api import Api
 from atoll.cli.options import BYTES_PER_MBIT, YES_NO, as_json, node_options, rules, settings, state_of
 from atoll.cli.settings import Setting
 
-__all__ = ["config", "explain", "replay"]
+__all__ = ["config", "explain", "replay_node"]
 
 SETTINGS_SCHEMA: Final = "atoll.settings/1"
 AGAIN: Final = "copy the journal again from its machine; or stop before the damage: atoll replay JOURNAL --until N"
@@ -106,13 +106,12 @@ def _kept(found: dict[str, Setting]) -> dict[str, Setting]:
     }
 
 
-@click.command(short_help="Re-run a node's decisions from its JOURNAL.")
-@click.argument("journal", type=click.Path(path_type=Path))
-@click.option("--until", metavar="N", type=click.IntRange(min=0), help="Stop after input N.")
-@click.option("--show", is_flag=True, help="Print every input and the effects it had.")
-@as_json
-def replay(*, journal: Path, until: int | None, show: bool, as_json: bool) -> None:
-    """Re-run a node's decisions from its JOURNAL; exits non-zero at the first difference."""
+def replay_node(journal: Path, until: int | None, *, show: bool, as_json: bool) -> None:
+    """Re-run a node's decisions from its journal.
+
+    Raises:
+        UserError: A301, A302, A303, A304.
+    """
     import msgspec  # noqa: PLC0415 -- with the rest of the machines.
 
     from atoll.core.replay import Replayed  # noqa: PLC0415

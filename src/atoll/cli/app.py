@@ -15,12 +15,15 @@ from atoll.base.errors import ProjectError, UserError
 from atoll.base.problems import ExitStatus, exit_status
 from atoll.base.version import __version__
 from atoll.cli import render
-from atoll.cli.about import config, explain, replay
+from atoll.cli.about import config, explain
 from atoll.cli.clients import client
+from atoll.cli.environments import env
+from atoll.cli.environments import run as run_program
 from atoll.cli.exec import execute
 from atoll.cli.forwards import forward, socks
 from atoll.cli.lab import demo
 from atoll.cli.node import can, down, invite, logs, metrics, ping, remove, status, up, why
+from atoll.cli.past import audit, diff, replay, trace
 
 __all__ = ["atoll", "run"]
 
@@ -50,7 +53,12 @@ for command in (
     execute,
     metrics,
     logs,
+    run_program,
+    env,
     replay,
+    diff,
+    trace,
+    audit,
     demo,
     explain,
     config,

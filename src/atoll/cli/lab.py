@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``atoll demo``: the promise, shown on this machine in a minute."""
+"""``atoll demo``: the promise, shown on this machine in little more than a minute."""
 
 import click
 
@@ -8,7 +8,7 @@ from atoll.cli.options import as_json
 __all__ = ["demo"]
 
 
-@click.command(short_help="The promise, on this machine, in a minute.")
+@click.command(short_help="The promise, on this machine.")
 @click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Decides every fault.")
 # Not faster: the shortest trouble must last longer than the wait that is promised, or no promise could be missed.
 @click.option("--speed", type=click.FloatRange(0.1, 2), default=1.0, show_default=True, help="Of the script.")

@@ -13,6 +13,7 @@ import msgspec
 from atoll.base.errors import UserError
 from atoll.client.connection import Writer, joined
 from atoll.client.datagrams import Datagrams
+from atoll.client.environments import Desk, RemoteEnvironment
 from atoll.host.places import default_state
 from atoll.node.api import call, open_call
 from atoll.node.state import SOCKET_NAME
@@ -49,12 +50,14 @@ class Group:
     """
 
     def __init__(self, state: Path) -> None:
-        self._path: Final = state / SOCKET_NAME
+        self._state, self._path = state, state / SOCKET_NAME
         self.name = self.node = self.address = ""
         self._peers: dict[str, PeerView] = {}
         self._waiting: list[asyncio.Queue[EventView | None]] = []
         self._follower: asyncio.Task[None] | None = None
         self._news: asyncio.StreamWriter | None = None
+        self._desk: Desk | None = None
+        self._opening: Final = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Attach.
@@ -70,7 +73,9 @@ class Group:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Detach. Connections and endpoints that are still open stay open."""
+        """Detach. Connections and endpoints that are still open stay open; what environments were sent is delivered."""
+        if self._desk is not None:
+            await self._desk.__aexit__(kind, error, trace)
         if self._news is not None:
             self._news.close()
         if self._follower is not None:
@@ -109,6 +114,30 @@ class Group:
             UserError: A401, no node runs here.
         """
         return Datagrams(*await self._attached("datagrams", {"tag": tag}))
+
+    async def environment(self, name: str) -> RemoteEnvironment:
+        """Return the environment of a name, on whichever node it runs, now and later.
+
+        Args:
+            name: As ``atoll env list`` shows it; after a slash, one that is nested in it: ``lobby/side``.
+
+        Raises:
+            UserError: A609, there is none as far as this node knows; A401 or A611, no node runs environments here.
+        """
+        outer, _, path = name.partition("/")
+        async with self._opening:
+            if self._desk is None:
+                self._desk = await Desk(self._state).__aenter__()
+        found = await self._desk.environment(outer)
+        return found.nested(path) if path else found
+
+    async def move(self, name: str, node: str) -> None:
+        """Let another node run an environment; who uses it notices a pause.
+
+        Raises:
+            UserError: A608, it could not be moved; A609, A610, A611 or A401, as the error says.
+        """
+        await call(self._path, "env.move", {"name": name, "node": node})
 
     async def observe(self, *samples: tuple[str, float] | tuple[str, float, float]) -> None:
         """Report how quick components of this program are; a slow one shows in ``atoll status`` of all members.

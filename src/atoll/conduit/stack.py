@@ -68,7 +68,7 @@ class Stack:
         pump = Pump()
         self.kernel: Final = InnerTcp(group, own, clock)
         self.inner: Final = InnerService(group, allow, pump, self._served)
-        self._answer: Serve | None = None
+        self._answers: dict[Kind, Serve] = {}
         self.streams: Final = StreamHost(group=group, own=own, send=send, serve=self._serve, clock=clock)
         self.carriers: Final = Carriers(own, self.streams, self.kernel, pump)
         self.flows: Final = Flows(group=group, own=own, send=send, allow=allow, clock=clock)
@@ -126,17 +126,20 @@ class Stack:
     def _served(self, served: Served) -> None:
         self.timed(served)
 
-    def answer_questions(self, answer: Serve) -> None:
-        """Hand the questions of members to ``answer``; until then they are refused, as by a node that knows none."""
-        self._answer = answer
+    def answer(self, kind: Kind, answer: Serve) -> None:
+        """Hand the streams of a kind, QUESTION or ENVIRONMENTS, to ``answer``.
+
+        Until then they are refused, as by a node that does not know the kind.
+        """
+        self._answers[kind] = answer
 
     async def _serve(self, stream: Stream, service: Service) -> None:
-        if service.kind is not Kind.QUESTION:
+        if service.kind is Kind.TCP:
             await self._tcp.serve(stream, service)
-        elif self._answer is None:
+        elif (answer := self._answers.get(service.kind)) is None:
             stream.refuse(Reason.NO_SERVICE)
         else:
-            await self._answer(stream, service)
+            await answer(stream, service)
 
     def nudge(self, node: NodeId) -> None:
         """Say that the overlay has just left a bad path to this member; see ``StreamHost.nudge``."""

@@ -30,6 +30,7 @@ class Kind(IntEnum):
     TCP = 1  # A connection to a loopback port of the far machine.
     ECHO = 2  # The same bytes back.
     QUESTION = 3  # One question to the node itself, and its answer.
+    ENVIRONMENTS = 4  # Messages to the server of environments.
 
 
 class Reason(IntEnum):

@@ -155,13 +155,20 @@ class StreamHost:
         task.add_done_callback(self._tasks.discard)
 
     def established(self, connection: Connection) -> None:
-        """Drop the elders of a connection that a member opened."""
+        """Drop the elders of a connection that a member opened, and with them ours to it.
+
+        A member that opens anew while its elder stands was itself started anew: it knows nothing of what we opened
+        either, and whoever writes there would wait for IDLE_TIMEOUT_S.
+        """
         if connection.key.own_port != STREAM_PORT:
             return
         for key, elder in tuple(self._connections.items()):
             is_twin = (key.node, key.tag, key.own_port) == (connection.node, connection.tag, STREAM_PORT)
             if is_twin and elder is not connection and elder.is_established:
                 elder.close()
+                ours = self._outgoing.get((connection.node, connection.tag))
+                if ours is not None and ours.is_established:
+                    ours.close()
 
     def ended(self, connection: Connection) -> None:
         """Forget a connection."""

@@ -35,7 +35,7 @@ class Request(msgspec.Struct, frozen=True):
     params: dict[str, Any] = {}
 
 
-Answer = msgspec.Struct | Upgrade | tuple[msgspec.Struct, ...] | AsyncIterator[msgspec.Struct]
+Answer = msgspec.Struct | msgspec.Raw | Upgrade | tuple[msgspec.Struct, ...] | AsyncIterator[msgspec.Struct]
 Method = Callable[[dict[str, Any]], Awaitable[Answer]]
 _Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 # The local API.
-REQUEST_BYTES_MAX: Final = 64 * KIB  # Requests are below 1 KiB. Longer: an error, and the connection ends.
+REQUEST_BYTES_MAX: Final = 6 * MIB  # The code of an application in base64; others are below 1 KiB. Longer: the end.
 ANSWER_BYTES_MAX: Final = 4 * MIB  # A status of 50 members is below 40 KiB. For clients; longer: the call fails.
 CLIENTS_MAX: Final = 32  # Shells, dashboards and cron jobs of one person. One more: the longest idle one is closed.
 ANSWER_TAKEN_S_MAX: Final = 30  # A client that does not read its answers for so long is gone; it is closed.
@@ -76,3 +76,8 @@ STORE_S_MAX: Final = 8  # A person waits so long for the disk: less than the com
 
 # Open files besides what has a limit of its own: the journal, the log, the lock, libraries, and files being replaced.
 DESCRIPTORS_SPARE: Final = 256
+
+# Environments.
+CARRIED_BYTES_MAX: Final = 32 * MIB  # For one other node, while it cannot be reached. More is dropped, and sent again.
+ENVIRONMENTS_RETRY_S: Final = 1.0  # Before the server of environments is started again.
+LINK_IDLE_S: Final = 30.0  # A stream to another node's server is closed when nothing was said for so long.

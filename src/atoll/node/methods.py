@@ -22,6 +22,8 @@ from atoll.conduit.forward_udp import UdpForward
 from atoll.conduit.limits import TARGETS_MAX
 from atoll.conduit.names import Missing
 from atoll.conduit.proxy import Proxy
+from atoll.conduit.stream import Kind
+from atoll.domain.commands import VERBS as ENVIRONMENT_VERBS
 from atoll.group.events import InviteIssued, RemoveAsked
 from atoll.group.invite import (
     GROUP_PREFIX_BYTES,
@@ -156,12 +158,13 @@ class Methods:
         self._next_id = 1
         node.departed = self._departed
         self._diagnostics = Diagnostics(node)
-        node.stack.answer_questions(
+        node.stack.answer(
+            Kind.QUESTION,
             Answerer(
                 self._is_member,
                 Doors(self._explained, self._permitted, node.inner.offer, self._diagnostics.tell),
                 node.loop_time,
-            ).serve
+            ).serve,
         )
 
     def table(self) -> Mapping[str, Method]:
@@ -186,6 +189,7 @@ class Methods:
             "client.list": self._clients.list,
             "client.remove": self._clients.remove,
             "private": self.private,
+            **{f"env.{verb}": partial(self._environment, verb) for verb in ENVIRONMENT_VERBS},
             "down": self.down,
         }
 
@@ -500,6 +504,10 @@ class Methods:
         return DoorView(
             pid=door.pid, user=door.user, net=door.net, resolver=door.resolver, search=door.search, mark=mark
         )
+
+    async def _environment(self, verb: str, params: dict[str, Any]) -> msgspec.Raw:
+        """Have the server of environments do something; it checks the parameters."""
+        return msgspec.Raw(await self._node.environments.command(verb, msgspec.json.encode(params)))
 
     async def down(self, params: dict[str, Any]) -> Done:
         """End the node; the answer leaves first."""

@@ -25,6 +25,7 @@ from atoll.base.version import __version__
 from atoll.conduit.names import Book
 from atoll.conduit.nameserver import NameServer
 from atoll.conduit.stack import Stack
+from atoll.conduit.stream import Kind, Reason, Service, Stream
 from atoll.core.journal import Provenance, Recorder, Suspension
 from atoll.device.nic.client import NicClient
 from atoll.device.nic.messages import (
@@ -43,9 +44,12 @@ from atoll.device.nic.messages import (
     TunLost,
 )
 from atoll.device.nic.orphan import DOOR_NAME
+from atoll.domain.messages import MemberSeen
+from atoll.domain.recorder.launch import Owner
 from atoll.group.events import DuplicateIdentity, ProfileChanged, Removed, StoreRoster, WallClock
 from atoll.group.group import Group, GroupOptions
 from atoll.group.identity import Identity
+from atoll.health.members.bulletin import LINK
 from atoll.host.journal_files import JournalFiles
 from atoll.host.network import NetworkWatch
 from atoll.host.owners import Lived, Owners
@@ -55,6 +59,7 @@ from atoll.node.asking import ask_key
 from atoll.node.clockwatch import ClockWatch
 from atoll.node.control import KIND, Control, ControlEffect, ControlInput
 from atoll.node.device import Device
+from atoll.node.environments import Environments
 from atoll.node.inner import Inner
 from atoll.node.keeping import RosterKeeper
 from atoll.node.limits import STORE_S_MAX
@@ -161,6 +166,15 @@ class Node:
             listening=self._enforce,
         )
 
+        self.environments: Final = Environments(
+            plan.state.path,
+            plan.settings.name,
+            Owner(plan.identity.node, plan.identity.signing_key, plan.identity.sign),
+            self.stack.streams,
+            self._spawn,
+        )
+        self.stack.answer(Kind.ENVIRONMENTS, self._serve_environments)
+
     # Life.
 
     async def start(self) -> None:
@@ -209,6 +223,8 @@ class Node:
         self._senses = Senses(self._plan.state.path, self._clock, control.mesh, self._processes, self.feed)
         self._spawn(self._senses.run())
         self.stack.timed = self._senses.served
+        self.environments.members(*self._members_seen())
+        self.environments.begin()
         self._network = NetworkWatch(self._network_changed)
 
     def _recorded(self, control: Control, now_ns: int, wall_ns: int) -> Performer:
@@ -241,6 +257,7 @@ class Node:
 
     async def stop(self) -> None:
         """Let the disk finish, then end the conduits, the device and the journal, in this order. Twice is harmless."""
+        await self.environments.stop()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -415,7 +432,29 @@ class Node:
 
     def _processes(self) -> tuple[int, ...]:
         """Return the processes whose work is this node's, besides this one."""
-        return () if self._nic.pid is None else (self._nic.pid,)
+        return (*(() if self._nic.pid is None else (self._nic.pid,)), *self.environments.pids)
+
+    async def _serve_environments(self, stream: Stream, service: Service) -> None:
+        if self.control.group.roster.find(stream.node) is None:  # An invited machine has a session, too.
+            stream.refuse(Reason.FORBIDDEN)
+            return
+        await self.environments.serve(stream, service)
+
+    def _members_seen(self) -> tuple[tuple[MemberSeen, ...], str]:
+        """Return the other members as environments are to see them, and why this machine is slow."""
+        control, now_ns = self.control, self._clock.monotonic_ns()
+        own, seen = control.group.own.node, list[MemberSeen]()
+        for member in control.group.roster.members():
+            if member.node != own:
+                report = control.mesh.peer_report(member.node, now_ns)
+                lost = report is None or report.state == "away"
+                seen.append(MemberSeen(member.node, member.name, member.signing_key, lost, self._ailing(member.node)))
+        return tuple(seen), self._ailing(own)
+
+    def _ailing(self, node: NodeId) -> str:
+        """Return what of a machine is slow by its own word, such as ``disk``; paths and programs do not count."""
+        words = self.control.bulletin.health(node).words
+        return ", ".join(dict.fromkeys(word.what for word in words if ":" not in word.what and word.what != LINK))
 
     def _own_member(self) -> Member:
         return own_member(self._plan.identity, self._plan.settings, self._listen)
@@ -594,6 +633,8 @@ class Node:
             self._performer.keep()
             self._programs.keep(self._loop.time())
             self._enforce()  # A name may mean another machine now.
+            self.environments.members(*self._members_seen())
+            self.environments.look()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)

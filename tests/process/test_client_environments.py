@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environments as programs and people outside reach them: the Python interface and ``atoll env call`` and ``send``."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+import pytest
+
+import atoll
+from atoll.base.errors import LimitError, UserError
+from atoll.client import Group
+from atoll.client.environments import Desk
+from tests.process.node_world import WAIT_S, Box, nodes
+
+pytestmark = pytest.mark.process
+
+SOURCE = """
+import atoll
+
+
+class Add(atoll.Tuple):
+    amount: int
+    fans: int = 1
+
+
+class Sum(atoll.Tuple):
+    value: int
+
+
+class Note(atoll.Tuple):
+    text: str
+
+
+class Stop(atoll.Tuple):
+    pass
+
+
+class Wait(atoll.Tuple):
+    pass
+
+
+class Counter(atoll.App):
+    value: int = 0
+
+    @atoll.on(atoll.Started)
+    def started(self, _, ctx):
+        if not ctx.path:
+            ctx.spawn(Counter, "inner")
+
+    @atoll.on(Add)
+    def add(self, add, ctx):
+        if add.amount < 0:
+            raise ValueError("less than nothing")
+        self.value += add.amount
+        for _ in range(add.fans):
+            ctx.send(ctx.sender, Sum(self.value))
+        ctx.send(ctx.sender, Note("added"))
+        return Sum(self.value)
+
+    @atoll.on(Wait)
+    def wait(self, _, ctx):
+        ctx.defer()
+"""
+
+
+class Add(atoll.Tuple):
+    amount: int
+    fans: int = 1
+
+
+class Sum(atoll.Tuple):
+    value: int
+
+
+class Note(atoll.Tuple):
+    text: str
+
+
+class Wait(atoll.Tuple):
+    pass
+
+
+@pytest.fixture(scope="module")
+def box() -> Generator[Box]:
+    with nodes() as world:
+        box = world.box("one")
+        box.up()
+        (world.directory / "counter.py").write_text(SOURCE)
+        said = box.run("run", str(world.directory / "counter.py"))
+        assert said.status == 0, said.err
+        yield box
+
+
+def attached(box: Box, test: Callable[[Group], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(WAIT_S), atoll.join(box.state) as group:
+            await test(group)
+
+    asyncio.run(bounded())
+
+
+def test_calls_are_typed_or_plain(box: Box) -> None:
+    async def test(group: Group) -> None:
+        counter = await group.environment("counter")
+        before = (await counter.call(Add(0), Sum)).value
+        assert await counter.call({"is": "Add", "amount": 2}) == {"is": "Sum", "value": before + 2}
+        with pytest.raises(atoll.CallError, match="raised: ValueError: less than nothing"):
+            await counter.call(Add(-1), Sum)
+        with pytest.raises(atoll.CallError, match="unexpected: Sum"):
+            await counter.call(Add(1), Note)
+        with pytest.raises(atoll.CallError, match=r"timeout: no response within 0.1 s"):
+            await counter.call(Wait(), timeout_s=0.1)
+
+    attached(box, test)
+
+
+def test_what_comes_unasked_is_kept_until_it_is_read(box: Box) -> None:
+    async def test(group: Group) -> None:
+        counter = await group.environment("counter")
+        inner = await group.environment("counter/inner")
+        total = await counter.call(Add(1), Sum)
+        part = await inner.call(Add(5), Sum)
+        async for event in counter.events(Sum, Note):
+            assert event == total
+            break
+        async for plain in counter.events():
+            assert plain == {"is": "Note", "text": "added"}
+            break
+        async for note in inner.events(Note):
+            assert note == Note("added")
+            break
+        await inner.call(Add(1, fans=0), Sum)
+        waiting = asyncio.ensure_future(anext(inner.events(Sum)))
+        await asyncio.sleep(0)
+        assert (await inner.call(Add(1), Sum)).value == part.value + 2
+        assert await waiting == Sum(part.value + 2)
+
+    attached(box, test)
+
+
+def test_a_reader_that_is_too_slow_is_told_so(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.client.environments.TOLD_MAX", 3)
+
+    async def test(group: Group) -> None:
+        counter = await group.environment("counter")
+        total = await counter.call(Add(1, fans=5), Sum)
+        with pytest.raises(LimitError, match="told_max is 3"):
+            await anext(counter.events())
+        kept = [await anext(counter.events(Sum, Note)) for _ in range(3)]
+        assert kept == [total, total, Note("added")]
+
+    attached(box, test)
+
+
+def test_what_was_sent_is_delivered_before_a_program_leaves(box: Box) -> None:
+    async def value(group: Group) -> int:
+        return (await (await group.environment("counter")).call(Add(0), Sum)).value
+
+    async def test(group: Group) -> None:
+        before = await value(group)
+        async with atoll.join(box.state) as other:
+            counter = await other.environment("counter")
+            for _ in range(3):
+                await counter.send(Add(1))
+            await counter.flush()
+            await counter.send(Add(1))
+        assert await value(group) == before + 4
+
+    attached(box, test)
+
+
+def test_a_call_that_waits_when_a_program_leaves_fails(box: Box) -> None:
+    async def test(group: Group) -> None:
+        async with Desk(box.state) as desk:
+            assert desk.node == group.node == "one" or not desk.node
+            counter = await desk.environment("counter")
+            waiting = asyncio.ensure_future(counter.call(Wait()))
+            await counter.call(Add(0), Sum)
+        with pytest.raises(atoll.CallError, match="ended: this program has detached"):
+            await waiting
+
+    attached(box, test)
+
+
+def test_what_is_not_there_is_named(box: Box) -> None:
+    async def test(group: Group) -> None:
+        with pytest.raises(UserError, match="A609: there is no environment 'nothing'"):
+            await group.environment("nothing")
+        nested = await group.environment("counter/nothing")
+        with pytest.raises(atoll.CallError, match="unknown: no environment 'nothing' in counter"):
+            await nested.call(Add(1))
+        with pytest.raises(UserError, match=r"A2|A6"):
+            await group.move("counter", "nowhere")
+
+    async def nowhere() -> None:
+        async with Desk(box.state.parent / "nowhere"):
+            pass
+
+    attached(box, test)
+    with pytest.raises(UserError, match="A401"):
+        asyncio.run(nowhere())
+
+
+def test_people_try_it_from_the_shell(box: Box) -> None:
+    before = json.loads(box.run("env", "call", "counter", "Add", "amount=0", "--json").out)["value"]
+    said = box.run("env", "call", "counter", "Add", "amount=5")
+    assert (said.status, said.out, said.err) == (0, f"Sum value={before + 5}\n", "")
+    assert box.run("env", "send", "counter", "Add", "amount=1").status == 0
+    said = box.run("env", "call", "counter", "Add", "amount=-1")
+    assert (said.status, said.out) == (1, "")
+    assert said.err == 'Failure code="raised" text="ValueError: less than nothing"\n'
+    said = box.run("env", "call", "counter", "Add", "amount=-1", "--json")
+    assert (said.status, json.loads(said.out)["code"]) == (1, "raised")
+    assert box.run("env", "call", "counter/inner", "Add", "amount=0").status == 0
+    assert box.run("env", "call", "counter", "Wait", "--timeout", "0.1").status == 1
+    assert box.run("env", "call", "counter", "Add", "amount").code == "A501"
+    assert box.run("env", "call", "nothing", "Add").code == "A609"

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands about the past give what was asked for, refuse what does not go together, and exit as scripts expect."""
+
+import io
+import json
+import os
+import pty
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pdb import Pdb
+
+import pytest
+
+from atoll.base.errors import UserError
+from atoll.cli.app import run
+from atoll.cli.past import AGAIN_VARIABLE, when
+from atoll.cli.past_look import debug
+from atoll.domain import guard
+from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.recorder.messages import KeptHead
+from atoll.domain.shelves import DiskShelf, find_journal
+from atoll.env.stepping import DivergedError
+from tests.unit.past_world import ANN, AUCTION, BOB, START_NS, DiskWorld, arrived, bid
+from tests.unit.recorder_world import ENVIRONMENT
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> DiskWorld:
+    """Return a journal with 8 events, a checkpoint, and 2 more of which one failed."""
+    made = DiskWorld(tmp_path / "state")
+    made.bids(8)
+    made.checkpoint()
+    made.seal(arrived(ANN, 5, bid("ann", 50), bid("ann", -1)))
+    return made
+
+
+@pytest.fixture
+def command(world: DiskWorld, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Return what runs a command line about that state: exit status, output, errors."""
+    monkeypatch.setenv(AGAIN_VARIABLE, "1")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = run([*arguments, "--state", str(world.state)])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    yield call
+    guard.remove()
+
+
+def test_a_whole_replay_says_that_nothing_differs(command: Command) -> None:
+    status, out, _ = command("replay", "auction")
+    assert status == 0
+    assert out.startswith("auction: events 1 to 10 in 4 blocks gave the same effects (digest ")
+    assert "and 1 checkpoints the same state" in out
+    assert json.loads(command("replay", "auction", "--json")[1])["last"] == 10
+
+
+def test_an_event_is_shown_with_its_input_effects_and_state(command: Command) -> None:
+    status, out, _ = command("replay", "auction", "--event", "9")
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("event 9 of 10  2025-06-15 15:06:40.004000")
+    assert "  in       Bid(who='ann', amount=50)" in lines
+    assert "  log      best is 50" in lines
+    assert "  * best  50   was 7" in lines
+    assert "  * who  'ann'   was 'bob'" in lines
+    failed = command("replay", "auction", "--event", "10")[1]
+    assert "Bid(who='ann', amount=-1) failed: raised, ValueError: no" in failed
+    assert json.loads(command("replay", "auction", "--event", "9", "--json")[1])["changed"] == ["best", "who", "bids"]
+    assert "where the journal begins" in command("replay", "auction", "--event", "0")[1]
+
+
+def test_a_walk_prints_a_line_for_each_event(command: Command) -> None:
+    _, out, _ = command("replay", "auction", "--event", "3", "--until", "5")
+    assert [line.split("\t")[0] for line in out.splitlines()[:3]] == ["3", "4", "5"]
+    assert "log: best is 4" not in out.splitlines()[0]
+    assert out.splitlines()[3].startswith("event 5 of 10")
+    lines = command("replay", "auction", "--show", "--until", "2", "--json")[1].splitlines()
+    assert [json.loads(line)["event"] for line in lines] == [1, 2]
+
+
+def test_a_time_names_an_event(command: Command) -> None:
+    assert command("replay", "auction", "--at", "2025-06-15T15:06:40.002")[1].startswith("event 4 of 10")
+    assert command("replay", "auction", "--until", "2025-06-15T15:06:40.002+00:00")[1].startswith("event 4 of 10")
+    assert command("replay", "auction", "--at", "-1min")[1].startswith("event 10 of 10")
+
+
+def test_a_watch_shows_the_event(command: Command) -> None:
+    assert command("replay", "auction", "--break", "best > 4")[1].startswith("event 6 of 10")
+    status, out, err = command("replay", "auction", "--break", "best > 1000")
+    assert (status, out) == (1, "")
+    assert "no event from 1 to 10 makes it true" in err
+    out = command("replay", "auction", "--changed", "who")[1]
+    assert out.startswith("who  'bob' -> 'ann'\nevent 9 of 10")
+    assert "event 5 of 10" in command("replay", "auction", "--changed", "who", "--event", "8")[1]
+    assert json.loads(command("replay", "auction", "--changed", "best", "--json")[1])["event"] == 9
+    assert command("replay", "auction", "--changed", "bids.get('x')")[0] == 1
+
+
+def test_changed_code_is_compared_with_history(command: Command, tmp_path: Path) -> None:
+    new = tmp_path / "auction.py"
+    new.write_text(AUCTION)
+    status, out, _ = command("replay", "auction", "--with", str(new))
+    assert (status, out.splitlines()[0]) == (0, f"0 of 10 events differ with {new}")
+    new.write_text(AUCTION.replace("> self.best", ">= self.best + 2").replace('raise ValueError("no")', "return None"))
+    status, out, _ = command("replay", "auction", "--with", str(new))
+    assert status == 1
+    assert "first at event 5" in out
+    assert "handlers that failed: 1 then, 0 now" in out
+    assert json.loads(command("replay", "auction", "--with", str(new), "--json")[1])["first"]["event"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--at", "-1min", "--event", "3"), "--at and --event exclude each other"),
+        (("--break", "1", "--changed", "1"), "--break and --changed exclude each other"),
+        (("--with", "x.py", "--break", "1"), "--with and --break exclude each other"),
+        (("--event", "11"), "there is no event 11 here"),
+        (("--event", "5", "--until", "3"), "it ends with event 3, before it begins"),
+        (("--at", "yesterday"), "'yesterday' is no time"),
+        (("--break", "best >"), "'best >' is no Python expression"),
+        (("--changed", "never"), "there is no field never"),
+        (("--pdb",), "--pdb needs a terminal"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], sentence: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    status, _, err = command("replay", "auction", *arguments)
+    assert status == 2
+    assert sentence in err
+
+
+def test_a_journal_that_is_not_here_is_said_so(command: Command) -> None:
+    status, _, err = command("replay", "other")
+    assert (status, "A304" in err) == (1, True)
+
+
+def test_a_nodes_journal_is_replayed_as_before(command: Command, tmp_path: Path) -> None:
+    status, _, err = command("replay", str(tmp_path / "journal"))
+    assert (status, "A304" in err) == (1, True)
+    assert "given: event" in command("replay", str(tmp_path / "journal"), "--event", "1")[2]
+    assert "is no number of an input" in command("replay", str(tmp_path / "journal"), "--until", "x")[2]
+
+
+def test_damage_is_named(command: Command, world: DiskWorld) -> None:
+    data = bytearray(world.segment.read_bytes())
+    data[-100] ^= 1
+    world.segment.write_bytes(data)
+    status, _, err = command("replay", "auction")
+    assert (status, "A302" in err) == (1, True)
+    assert command("audit", "verify")[0] == 1
+
+
+def test_damage_that_is_found_later_is_named(command: Command, world: DiskWorld) -> None:
+    path = world.directory / "snapshots" / "3.ats"
+    path.write_bytes(path.read_bytes()[:-1])
+    status, _, err = command("replay", "auction", "--event", "10")
+    assert (status, "A302" in err) == (1, True)
+
+
+def test_a_replay_that_differs_says_where_and_why(command: Command, tmp_path: Path, world: DiskWorld) -> None:
+    source = AUCTION.replace('ctx.log(f"best is {self.best}")', "import time; ctx.log(str(time.time_ns()))")
+    other = DiskWorld(tmp_path / "other", source)
+    other.bids(8)
+    status, _, err = command("replay", str(other.directory))
+    assert status == 1
+    assert "A303: the replay differs at event 5" in err
+    assert "likely cause: clock (the handler calls time.time_ns())" in err
+    assert world.directory.exists()
+
+
+def test_a_replay_that_differs_in_the_order_of_sets_names_the_field(command: Command, tmp_path: Path) -> None:
+    text = "''.join(list({'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'}))"
+    other = DiskWorld(tmp_path / "other", AUCTION.replace('f"best is {self.best}"', text + " + str(id(self))"))
+    other.bids(8)
+    status, _, err = command("replay", str(other.directory))
+    assert status == 1
+    assert "likely cause: chance" in err
+    assert "field log[0]: expected " in err
+
+
+def test_an_audit_is_a_table_and_a_status(command: Command, world: DiskWorld) -> None:
+    status, out, _ = command("audit", "verify", "auction")
+    assert status == 0
+    assert f"auction  {ENVIRONMENT.hex()}: as it was sealed" in out
+    assert "to change event N, all blocks from its own to 4 would have to be sealed anew" in out
+    seal = world.journal.position
+    HeadFiles(world.state / "heads").keep(b"other-node", KeptHead(ENVIRONMENT, 4, seal.head, bytes(64)))
+    out = command("audit", "verify")[1]
+    assert "6f746865722d6e6f6465 to block 4" in out
+    assert "and the heads that are kept apart, up to block 4" in out
+    more = world.state.parent / "more"
+    HeadFiles(more).keep(b"third-node", KeptHead(ENVIRONMENT, 9, bytes(32), bytes(64)))
+    status, out, _ = command("audit", "verify", "--heads", str(more))
+    assert status == 1
+    assert "FAULT  blocks 5 to 9 are missing" in out
+    plain = json.loads(command("audit", "verify", "--heads", str(more), "--json")[1])
+    assert (plain["sound"], plain["counts"]["blocks"], plain["contradicting"]) == (
+        False,
+        4,
+        [["74686972642d6e6f6465", 9]],
+    )
+
+
+def test_an_audit_names_what_a_forger_would_have_had_to_change(command: Command, world: DiskWorld) -> None:
+    position = world.journal.position
+    HeadFiles(world.state / "heads").keep(b"other-node", KeptHead(ENVIRONMENT, 4, position.head, bytes(64)))
+    data = bytearray(world.segment.read_bytes())
+    data[-5] ^= 1
+    world.segment.write_bytes(data + b"x")
+    status, out, _ = command("audit", "verify")
+    assert status == 1
+    assert "for this to pass, blocks 4 to 4 (events 9 to 10) would have to be sealed anew" in out
+    world.segment.write_bytes(bytes(data[:-700]) + b"")
+    assert command("audit", "verify")[0] == 1
+
+
+def test_an_audit_of_nothing_says_so(command: Command, tmp_path: Path) -> None:
+    assert run(["audit", "verify", "--state", str(tmp_path / "none")]) == 0
+    assert "ends with 3 bytes of no whole block" not in command("audit", "verify")[1]
+
+
+def test_a_torn_tail_is_mentioned(command: Command, world: DiskWorld) -> None:
+    world.segment.write_bytes(world.segment.read_bytes() + b"abc")
+    status, out, _ = command("audit", "verify")
+    assert (status, "ends with 3 bytes of no whole block" in out) == (0, True)
+
+
+def test_a_trace_is_a_chain(command: Command) -> None:
+    status, out, _ = command("trace", "auction", "9")
+    assert status == 0
+    assert out.startswith("event 9  2025-06-15")
+    assert "    because of best: event 8" in out
+    assert out.splitlines()[-1].endswith("of 9 steps; 9 without the filter")
+    assert command("trace", "auction", "best")[1].startswith("event 9 ")
+    assert command("trace", "auction", f"{ANN.hex()[:6]}/5")[1].startswith("event 9 ")
+    assert command("trace", "auction", "best", "--until", "7", "--all")[1].startswith("event 7 ")
+    assert json.loads(command("trace", "auction", "2", "--json")[1])["all"] == 2
+    assert "Failed (raised)" in command("trace", "auction", "10")[1]
+
+
+@pytest.mark.parametrize("what", ["never", "xx/1", "99"])
+def test_a_trace_of_nothing_is_refused(command: Command, what: str) -> None:
+    status, _, err = command("trace", "auction", what)
+    assert (status, f"called {what}" in err or "there is no event" in err) == (2, True)
+
+
+def test_two_runs_are_compared(command: Command, tmp_path: Path) -> None:
+    other = DiskWorld(tmp_path / "other")
+    other.bids(6)
+    other.seal(arrived(BOB, 3, bid("bob", 70)))
+    assert "the same came into both, up to event 10" in command("diff", "auction", "auction")[1]
+    status, out, _ = command("diff", "auction", str(other.directory))
+    assert status == 0
+    assert out.splitlines()[0] == "auction  event 7: Bid(who='bob', amount=6)"
+    assert "  best         6        70" in out
+    plain = json.loads(command("diff", "auction", str(other.directory), "--json")[1])
+    assert plain["events"] == [7, 7]
+    out = command("diff", "auction", "--at", "5", "--at", "9")[1]
+    assert out.splitlines()[0].split() == ["field", "event", "5", "event", "9"]
+    assert "the states are equal" in command("diff", "auction", "--at", "9", "--at", "10")[1]
+    assert command("diff", "auction")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "now_ns", "expected"),
+    [
+        ("-10min", START_NS, START_NS - 600 * 10**9),
+        ("-1.5 h", START_NS, START_NS - 5_400 * 10**9),
+        ("1970-01-01", 0, 0),
+        ("1970-01-01T01:00:00.000001+01:00", 0, 1_000),
+    ],
+)
+def test_times(text: str, now_ns: int, expected: int) -> None:
+    assert when(text, now_ns) == expected
+
+
+def test_the_debugger_stops_in_the_handler_with_its_source(
+    world: DiskWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    said = io.StringIO()
+    debugger = Pdb(stdin=io.StringIO("p bid.amount\np self.best\nlist\nc\n"), stdout=said)
+    debug(shelf, 9, debugger)
+    assert "50" in said.getvalue()
+    assert "self.bids[bid.who] = bid.amount" in said.getvalue()
+    debug(shelf, 9, Pdb(stdin=io.StringIO("q\n"), stdout=said))
+    assert "did not end as it did then" in capsys.readouterr().err
+    debug(shelf, 10, Pdb(stdin=io.StringIO(""), stdout=said))
+    assert "no handler runs in event 10" in capsys.readouterr().err
+
+
+def test_the_debugger_stops_in_a_coroutine(tmp_path: Path) -> None:
+    source = AUCTION.replace("def bid(", "async def bid(").replace("ctx.log(", "await ctx.sleep(1); ctx.log(")
+    other = DiskWorld(tmp_path / "other", source)
+    other.seal(arrived(ANN, 1, bid("ann", 9)))
+    said = io.StringIO()
+    shelf = DiskShelf(find_journal(other.state, "auction"))
+    debug(shelf, 1, Pdb(stdin=io.StringIO("p bid.amount\nc\n"), stdout=said))
+    assert "9" in said.getvalue()
+
+
+def test_a_change_in_the_debugger_is_said_and_one_before_it_is_a_divergence(
+    world: DiskWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf = DiskShelf(find_journal(world.state, "auction"))
+    debug(shelf, 9, Pdb(stdin=io.StringIO("!self.best = 1000\nc\n"), stdout=io.StringIO()))
+    assert "did not end as it did then" in capsys.readouterr().err
+    other = DiskWorld(tmp_path / "other", AUCTION.replace('f"best is {self.best}"', "str(id(bid))"))
+    other.bids(16)
+    with pytest.raises(DivergedError):
+        debug(DiskShelf(find_journal(other.state, "auction")), 16, Pdb(stdin=io.StringIO(), stdout=io.StringIO()))
+
+
+def test_at_a_terminal_the_event_is_debugged(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    os.write(master, b"c\nc\nc\n")
+    with os.fdopen(slave, "r") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        assert command("replay", "auction", "--event", "9", "--pdb")[0] == 0
+        assert command("replay", "auction", "--pdb")[0] == 0
+    os.close(master)
+
+
+def test_an_error_of_the_catalogue_is_one() -> None:
+    with pytest.raises(UserError):
+        when("", 0)
