@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``atoll demo`` as the acceptance test: five real nodes on the emulator, a seeded script, a verdict.
 
-One run takes 55 s, that without faults at twice the speed 30 s.
+One run takes 70 s, that without faults at twice the speed 45 s.
 """
 
 import json
@@ -15,13 +15,14 @@ import msgspec
 import pytest
 
 from atoll.lab.demo import DemoReport
+from atoll.lab.kept import AGAIN_S_MAX, PAUSE_S_MAX, KeepReport
 from atoll.lab.scenario import Affliction, phases
 from atoll.lab.slowness import HEARTBEAT_S
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(200)]
 
 SEED = 7
-DEMO_S = 120
+DEMO_S = 170
 MARK = "ATOLL_TEST_MARK"
 PLAY = "import sys; from atoll.lab.twin import play; sys.stdout.write(play(int(sys.argv[1])).trace)"
 
@@ -45,6 +46,22 @@ def left_over(mark: str) -> list[str]:
         if f"{MARK}={mark}".encode() in environment:
             found.append(command)
     return found
+
+
+def check_kept(report: KeepReport | None, told: str) -> None:
+    """Check what holds of the program that was kept, whether its node was killed or not."""
+    assert report is not None, told
+    assert report.kept, told
+    moved, past, audited = report.moved, report.replayed, report.audited
+    assert (moved.kept, past.kept, audited.kept) == (True, True, True), told
+    assert (moved.failed, moved.lost, moved.doubled) == (0, 0, 0), told
+    assert 0 < moved.pause_s <= PAUSE_S_MAX, told
+    assert moved.source != moved.node == moved.target, told
+    assert not {moved.source, moved.target} & set(report.clients), "it is used from other nodes"
+    assert past.node != past.owner, told
+    assert past.digest == past.owner_digest != "", told
+    assert past.events >= moved.acknowledged > 0, told
+    assert audited.named == audited.block > 0, told
 
 
 def test_the_left_over_check_sees_what_a_demo_starts() -> None:
@@ -84,6 +101,19 @@ def test_the_demo_keeps_every_promise_and_its_trace_does_not_depend_on_hashing()
     assert cpu.silence_s < cpu.control_silence_s, told
     assert (disk.instead, disk.node != cpu.node) == (disk.target, True), told
     assert disk.answer_s < disk.control_answer_s, told
+    check_kept(report.keeping, told)
+    assert report.keeping is not None
+    moved, killed = report.keeping.moved, report.keeping.killed
+    assert killed is not None, told
+    assert killed.kept, told
+    assert (killed.failed, killed.lost, killed.doubled, killed.rivals) == (0, 0, 0, 0), told
+    assert killed.again_s is not None, told
+    assert killed.again_s <= AGAIN_S_MAX, told
+    assert killed.killed == moved.target != killed.node, told
+    assert killed.acknowledged > moved.acknowledged, told
+    assert all(len(names) == 1 for names in killed.owners), told
+    assert [names[0] for names in killed.owners[:2]] == [moved.source, moved.target], told
+    assert report.keeping.replayed.owner == killed.node, told
     assert report.alarms == (), told
     assert report.simulated.trace == run("-c", PLAY, str(SEED), hash_seed="2").stdout
     assert left_over(mark) == []
@@ -97,6 +127,9 @@ def test_without_faults_nobody_is_called_slow() -> None:
     assert (done.returncode, report.kept, report.faults) == (0, True, False), told
     assert report.alarms == (), told
     assert [(slow.node, slow.found_s) for slow in report.slow] == [("", None)] * 2, told
+    check_kept(report.keeping, told)
+    assert report.keeping is not None
+    assert report.keeping.killed is None, told
     assert left_over(mark) == []
 
 

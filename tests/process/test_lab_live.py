@@ -47,3 +47,24 @@ def test_nobody_can_be_held() -> None:
         pass
     with pytest.raises(ProcessLookupError):
         Process(child.pid)
+
+
+def test_a_family_is_a_process_with_its_children_and_theirs() -> None:
+    script = (
+        "import subprocess, sys; "
+        "inner = [sys.executable, '-c', 'import sys; print(1, flush=True); sys.stdin.read()']; "
+        "outer = 'import subprocess, sys; subprocess.run(sys.argv[1:])'; "
+        "subprocess.run([sys.executable, '-c', outer, *inner])"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"1\n", "the innermost one runs"
+        held = Process(child.pid)
+        family = held.family()
+        assert family[0] is held
+        assert len(family) == 3
+        for one in family:
+            one.kill()
+        assert all(one.has_ended() for one in family)
+        for one in family:
+            one.close()

@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from atoll.lab.bidders import Account
 from atoll.lab.clients import Waits
 from atoll.lab.demo import Alarm, DemoReport, Healing, PhaseReport, told, verdict_text
+from atoll.lab.histories import Replayed, Tampered
+from atoll.lab.kept import KeepReport, keep_lines, told_audit, told_move, told_replay
 from atoll.lab.scenario import Affliction, Phase, SlowPhase, Trouble
 from atoll.lab.slowness import Avoided, Found, SlowReport, told_slow
 from atoll.lab.twin import Twin
@@ -132,3 +135,23 @@ def test_without_faults_nobody_is_found_and_that_is_said() -> None:
     assert "a promise was MISSED" in text
     stuck = told_slow(CPU, Found(""), Avoided(STUCK, FINE), faults=False)
     assert "MISSED: promised no wait above 1.20 s" in slow_text(stuck, faults=False)
+
+
+def test_the_verdict_has_the_program_that_was_kept() -> None:
+    fair = Account(240, 0, 0, 0, 0)
+    moved = told_move(("fra", "ash", "ash"), (0.9, 0.73, 0.35), fair, "")
+    past = told_replay("ash", "fra", "5a" * 32, Replayed(123, 0, "5a" * 32))
+    audited = told_audit("fra", Tampered(40, 21, 21))
+    keeping = KeepReport(
+        name="lot",
+        clients=("home", "sin"),
+        holders=("fra", "ash", "gpu"),
+        moved=moved,
+        killed=None,
+        replayed=past,
+        audited=audited,
+        kept=True,
+    )
+    twin = Twin(seed=7, trace="", phases=())
+    report = DemoReport(seed=7, speed=1.0, faults=False, phases=(), simulated=twin, kept=True, keeping=keeping)
+    assert verdict_text(report).splitlines()[1:4] == keep_lines(keeping)

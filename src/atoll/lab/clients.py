@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, final
 
-__all__ = ["HttpClient", "Pacer", "Request", "Visit", "Visitor", "Waits", "http_server"]
+__all__ = ["HttpClient", "Pacer", "Request", "Visit", "Visitor", "Waits", "http_server", "waits_of"]
 
 TIMEOUT_S: Final = 5.0  # What a patient program waits before it calls a request failed.
 PACE_S: Final = 0.05  # From the end of one request to the start of the next.
@@ -167,7 +167,7 @@ class HttpClient:
 
     def waits(self, onset_s: float, end_s: float) -> Waits:
         """Return what the client saw between two instants; an unfinished request counts as silence until ``end_s``."""
-        return _waits(tuple(self.requests), onset_s, end_s)
+        return waits_of(tuple(self.requests), onset_s, end_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class Visitor:
 
     def waits(self, onset_s: float, end_s: float) -> Waits:
         """Return what the client saw between two instants, as ``HttpClient.waits``."""
-        return _waits(tuple(self.visits), onset_s, end_s)
+        return waits_of(tuple(self.visits), onset_s, end_s)
 
     def answer_s(self, from_s: float, until_s: float) -> float:
         """Return the median time of an answer to the visits that began in [from, until); 0.0: there was none."""
@@ -240,7 +240,8 @@ def _median(times_s: Iterable[float]) -> float:
     return ordered[len(ordered) // 2] if ordered else 0.0
 
 
-def _waits(known: Sequence[Request | Visit], onset_s: float, end_s: float) -> Waits:
+def waits_of(known: Sequence[Request | Visit], onset_s: float, end_s: float) -> Waits:
+    """Return what a client saw between two instants, of the clock of its requests."""
     usual_s = _median(r.ended_s - r.began_s for r in known if r.answered and r.ended_s <= onset_s)
     inside = [r for r in known if r.ended_s > onset_s and r.began_s < end_s]
     answers = [onset_s, *sorted(r.ended_s for r in inside if r.answered and r.ended_s < end_s), end_s]

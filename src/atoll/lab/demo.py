@@ -3,8 +3,9 @@
 
 First the script is played in simulation (``twin``), then live. For each trouble two unmodified HTTP clients work at
 once: *control* through a forward with the policy ``direct``, *atoll* through an ordinary one. The verdict compares
-their waits with what is promised. In the end two machines become slow (``slowness``). All the while every node is asked
-for its status: who calls a machine slow that is not breaks a promise.
+their waits with what is promised. Then two machines become slow (``slowness``), and in the end a program is kept
+running that is moved and whose node is killed (``keeping``). All the while every node is asked for its status: who
+calls a machine slow that is not breaks a promise.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from atoll.base.errors import LinkError, UserError
 from atoll.lab import DemoOptions
 from atoll.lab.clients import HttpClient, Waits, http_server
 from atoll.lab.display import Lines, Row, Screen, Shown
+from atoll.lab.keeping import KeepStage, keep_rows
+from atoll.lab.kept import KeepReport, keep_lines
 from atoll.lab.live import LiveGroup
 from atoll.lab.scenario import AFFLICTABLE, SITES, Phase, SlowPhase, Trouble, demo_topology, phases, slow_phases
 from atoll.lab.script import LEAD_S, Script
@@ -70,7 +73,10 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict. ``slow``: the machines that became slow; ``alarms``: who else was called so."""
+    """The verdict.
+
+    ``slow``: the machines that became slow; ``alarms``: who else was called so; ``keeping``: the program that was kept.
+    """
 
     schema: str = DEMO_SCHEMA
     seed: int
@@ -81,6 +87,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     kept: bool
     slow: tuple[SlowReport, ...] = ()
     alarms: tuple[Alarm, ...] = ()
+    keeping: KeepReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +135,11 @@ async def perform(options: DemoOptions, directory: Path, shown: Shown) -> DemoRe
         with http_server(group.served_by) as port:
             script, watchman = Script(options.speed), Watchman(group)
             slow_stage = SlowStage(group, watchman, shown, script, port)
+            keep_stage = KeepStage(group, shown, script, directory / "copies")
             pairs = [await _clients(group, phase, port) for phase in phases(options.seed)]
             async with watchman.watching():
-                stage = _Stage(group, shown, script)
-                reports, slow = await stage.play(pairs, slow_stage, slow_phases(options.seed), faults=faults)
+                stage = _Stage(group, shown, script, slow_stage, keep_stage)
+                reports, slow, keeping = await stage.play(pairs, slow_phases(options.seed), faults=faults)
             alarms = tuple(_alarm(one, script) for one in watchman.besides(slow_stage.afflicted))
     return DemoReport(
         seed=options.seed,
@@ -139,9 +147,10 @@ async def perform(options: DemoOptions, directory: Path, shown: Shown) -> DemoRe
         faults=faults,
         phases=reports,
         simulated=twin,
-        kept=not alarms and all(report.kept for report in reports) and all(report.kept for report in slow),
+        kept=not alarms and keeping.kept and all(one.kept for one in reports) and all(one.kept for one in slow),
         slow=slow,
         alarms=alarms,
+        keeping=keeping,
     )
 
 
@@ -159,21 +168,26 @@ async def _clients(group: LiveGroup, phase: Phase, port: int) -> _Pair:
 class _Stage:
     """Plays the script on a live group."""
 
-    def __init__(self, group: LiveGroup, shown: Shown, script: Script) -> None:
+    def __init__(
+        self, group: LiveGroup, shown: Shown, script: Script, slow_stage: SlowStage, keep_stage: KeepStage
+    ) -> None:
         self._group, self._shown, self._script = group, shown, script
+        self._slow_stage, self._keep_stage = slow_stage, keep_stage
 
     async def play(
-        self, pairs: list[_Pair], slow_stage: SlowStage, slow_phases: tuple[SlowPhase, ...], *, faults: bool
-    ) -> tuple[tuple[PhaseReport, ...], tuple[SlowReport, ...]]:
-        """Play all phases; return what each did, by onset: to paths, and to machines."""
+        self, pairs: list[_Pair], slow_phases: tuple[SlowPhase, ...], *, faults: bool
+    ) -> tuple[tuple[PhaseReport, ...], tuple[SlowReport, ...], KeepReport]:
+        """Play all phases; return what each did, by onset: to paths, to machines, and to a program that was kept."""
         rows = [Row(pair.phase.title, f"{pair.phase.source} to {pair.phase.target}") for pair in pairs]
         slow_rows = [Row(phase.title, f"{phase.source} to {phase.target}") for phase in slow_phases]
-        drawing = asyncio.create_task(self._shown.follow([*rows, *slow_rows]))
-        slowness = asyncio.create_task(slow_stage.play(slow_phases, slow_rows, faults=faults))
+        last_rows = keep_rows(faults=faults)
+        drawing = asyncio.create_task(self._shown.follow([*rows, *slow_rows, *last_rows]))
+        slowness = asyncio.create_task(self._slow_stage.play(slow_phases, slow_rows, faults=faults))
         try:
             work = (self._phase(pair, row, faults=faults) for pair, row in zip(pairs, rows, strict=True))
             reports = await asyncio.gather(*work)
             slow = await slowness
+            keeping = await self._keep_stage.play(last_rows, faults=faults)
         finally:
             slowness.cancel()  # Whoever is stopped must run again before anything else ends.
             await asyncio.wait({slowness})
@@ -183,7 +197,7 @@ class _Stage:
             for pair in pairs:
                 pair.atoll.pacer.ask_to_stop()
                 pair.control.pacer.ask_to_stop()
-        return tuple(reports), slow
+        return tuple(reports), slow, keeping
 
     async def _phase(self, pair: _Pair, row: Row, *, faults: bool) -> PhaseReport:
         phase = pair.phase
@@ -302,6 +316,7 @@ def verdict_text(report: DemoReport) -> str:
         lines.append(f"{'':<32}{'late or lost':<14}  {hurts}{kept}".rstrip())
     for slow in report.slow:
         lines += _slow_lines(slow)
+    lines += [] if report.keeping is None else keep_lines(report.keeping)
     for alarm in report.alarms:
         lines.append(f"FALSE ALARM: {alarm.by} called {alarm.node} slow at t={alarm.at_s:.1f} s: {alarm.words}")
     if not report.faults and not report.alarms:

@@ -15,12 +15,15 @@ FRAME_S: Final = 0.2
 
 @dataclass(slots=True)
 class Row:
-    """One trouble as it stands: ``waits`` returns the longest wait so far of (control, atoll), seconds."""
+    """One trouble as it stands.
+
+    ``waits`` returns the longest wait so far of (control, atoll), seconds; None for control: there is none.
+    """
 
     title: str
     pair: str
     state: str = "waiting"
-    waits: Callable[[], tuple[float, float]] = field(default=lambda: (0.0, 0.0))
+    waits: Callable[[], tuple[float | None, float]] = field(default=lambda: (0.0, 0.0))
     route: str = ""
 
 
@@ -83,7 +86,7 @@ class Screen:
                     row.title,
                     row.pair,
                     row.state,
-                    f"{control_s:.2f} s" if busy else "-",
+                    f"{control_s:.2f} s" if busy and control_s is not None else "-",
                     f"{atoll_s:.2f} s" if busy else "-",
                     row.route,
                 )

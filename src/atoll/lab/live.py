@@ -182,10 +182,18 @@ class LiveGroup:
         return ""
 
     def kill(self, name: str) -> None:
-        """Kill both processes of a node as a power cut would."""
-        if name in self._processes:
-            self._processes[name].kill()
-            end_orphaned(self.state(name))  # It would go on for a while.
+        """Kill all processes of a node at once, as a power cut would; nothing happens if it has ended."""
+        if name not in self._processes:
+            return
+        control = self._processes[name]
+        family = control.family()
+        for one in family:
+            one.suspend()  # Or one that is still there would see another one die, and say so.
+        for one in family:
+            one.kill()
+        for one in family[1:]:
+            one.close()
+        end_orphaned(self.state(name))  # One that was an orphan already is nobody's child; it would go on for a while.
 
     def _hold(self, name: str) -> None:
         """Take hold of the process of a node that has just started; it may be gone already."""
@@ -264,8 +272,7 @@ class LiveGroup:
         give_up_at = asyncio.get_running_loop().time() + DOWN_TIMEOUT_S
         while not process.has_ended():
             if asyncio.get_running_loop().time() > give_up_at:
-                process.kill()
-                end_orphaned(self.state(name))
+                self.kill(name)
                 break
             await asyncio.sleep(POLL_S)
         process.close()

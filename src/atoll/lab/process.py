@@ -52,6 +52,13 @@ class Process:
             one.close()
         return [one for one in held if one not in strangers]
 
+    def family(self) -> "list[Process]":
+        """Return this process and all that descend from it, itself first; the others are to be closed."""
+        family: list[Process] = [self]
+        for one in family:  # It grows meanwhile: by children first, then by theirs.
+            family += one.children()
+        return family
+
     def suspend(self) -> None:
         """Let it run no further until ``resume``; nothing happens if it has ended."""
         self._signal(signal.SIGSTOP)

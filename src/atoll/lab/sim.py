@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make sim``: whole groups under a swarm of faults, each from one seed; then everything heals and must work again.
 
-    python -m atoll.lab.sim --seed 1..200 [--nodes 5] [--trace]
+After them nodes that run environments, from the same seeds (``environments``).
+
+    python -m atoll.lab.sim --seed 1..200 [--only group|environments] [--nodes 5] [--trace]
 
 A failure prints its seed, when and what, the schedule of faults, and the command that repeats it.
 """
@@ -14,6 +16,7 @@ from typing import Final, final
 from atoll.base.errors import DivergenceError, ProjectError, UsageError
 from atoll.base.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 from atoll.core.replay import replay
+from atoll.lab import environments
 from atoll.lab.groups import blueprints, factory_of
 from atoll.lab.program import SimulatedNode
 from atoll.lab.scenario import packaged_regions
@@ -160,6 +163,7 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], object] = 
     )
     parser.add_argument("--seed", default="1..20", help="one seed, or a range such as 1..200")
     parser.add_argument("--nodes", type=int, default=NODES, help=f"members, 2 to {NODES_MAX}")
+    parser.add_argument("--only", choices=("group", "environments"), help="one kind of world; both if left out")
     parser.add_argument("--trace", action="store_true", help="print each run's digest and schedule")
     options = parser.parse_args(arguments)
     try:
@@ -170,7 +174,17 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], object] = 
     if not 2 <= options.nodes <= NODES_MAX:
         say(f"error A501: {options.nodes} nodes\n  fix     use 2 to {NODES_MAX}")
         return 2
-    scenario = group_scenario(options.nodes)
+    failed = 0
+    if options.only != "environments":
+        failed += _groups(seeds, options.nodes, say, is_traced=options.trace)
+    if options.only != "group":
+        failed += _environments(seeds, say, is_traced=options.trace)
+    return 1 if failed else 0
+
+
+def _groups(seeds: Sequence[int], nodes: int, say: Callable[[str], object], *, is_traced: bool) -> int:
+    """Run groups; return how many failed."""
+    scenario = group_scenario(nodes)
     failed = 0
     healed_ns: list[int] = []
     for seed in seeds:
@@ -178,12 +192,10 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], object] = 
             result: Result = run(scenario, seed)
         except SimulationFailure as failure:
             failed += 1
-            say(str(failure))
-            for note in getattr(failure, "__notes__", ()):
-                say(note)
+            _complain(failure, say)
             continue
         healed_ns.append(result.healed_ns)
-        if options.trace:
+        if is_traced:
             say(f"seed {seed} {result.trace_digest} healed in {result.healed_ns / SECOND_NS:.2f} s")
             say(str(result.schedule))
     healed_ns.sort()
@@ -193,7 +205,30 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], object] = 
             f"{healed_ns[-1] / SECOND_NS:.2f} s (worst)"
         )
     say(f"{len(seeds) - failed} seeds held, {failed} failed")
-    return 1 if failed else 0
+    return failed
+
+
+def _environments(seeds: Sequence[int], say: Callable[[str], object], *, is_traced: bool) -> int:
+    """Run nodes with environments; return how many failed."""
+    failed = 0
+    for seed in seeds:
+        try:
+            story = environments.tell(seed)
+        except SimulationFailure as failure:
+            failed += 1
+            _complain(failure, say)
+            continue
+        if is_traced:
+            say(f"seed {seed} {story.digest()}")
+            say("\n".join(story.world.schedule))
+    say(f"environments: {len(seeds) - failed} seeds held, {failed} failed")
+    return failed
+
+
+def _complain(failure: SimulationFailure, say: Callable[[str], object]) -> None:
+    say(str(failure))
+    for note in getattr(failure, "__notes__", ()):
+        say(note)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+# pyright: reportPrivateUsage=false
+"""Nodes that run environments, under faults: nothing is lost, doubled, or seen of a false owner; then all is well."""
+
+from collections.abc import Callable
+
+import pytest
+
+from atoll.domain.recorder.messages import Recorded
+from atoll.domain.reviving import Archive
+from atoll.env.changes import Failure
+from atoll.env.channel import Channel
+from atoll.env.correspondent import Correspondent, Lost, News
+from atoll.env.directory import Directory
+from atoll.env.environment import Environment
+from atoll.env.hosted import Hosted
+from atoll.env.messages import Carried, Notice, Receipt, Refusal
+from atoll.env.orders import Moment
+from atoll.env.records import Post
+from atoll.env.runner import OPEN, Runner, Walls
+from atoll.env.slew import SlewedClock
+from atoll.lab.environments import Story, tell
+from atoll.lab.sim import main
+from atoll.sim import SimulationFailure
+
+SEEDS = 20
+CHUNK = 5
+
+
+@pytest.mark.parametrize("first", range(1, SEEDS + 1, CHUNK))
+def test_all_holds_under_faults_and_is_well_afterwards(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        tell(seed)
+
+
+def test_a_seed_is_the_whole_cause() -> None:
+    one, two = tell(7), tell(7)
+    assert one.digest() == two.digest()
+    assert one.world.schedule == two.world.schedule
+
+
+def test_the_command_line_runs_these_worlds_alone() -> None:
+    said: list[object] = []
+    assert main(["--seed", "3", "--only", "environments", "--trace"], said.append) == 0
+    assert str(said[0]).startswith("seed 3 ")
+    assert said[-1] == "environments: 1 seeds held, 0 failed"
+
+
+# Would the simulation notice? Each of these breaks one rule.
+
+
+def found(seeds: range) -> SimulationFailure:
+    """Return what does not hold first in these seeds."""
+    for seed in seeds:
+        try:
+            Story(seed).tell()
+        except SimulationFailure as failure:
+            return failure
+    raise AssertionError("nobody noticed")
+
+
+def test_a_failure_says_what_happened_before_and_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    _forget_what_came(monkeypatch)
+    assert main(["--seed", "1", "--only", "environments"], said.append) == 1
+    assert "Repeat: make sim SEED=1 SIM_ARGS='--only environments'" in str(said[0])
+    assert str(said[1]).startswith("schedule:\n")
+
+
+def test_it_notices_effects_that_leave_before_they_are_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest: Callable[[Hosted, Moment], None] = Hosted._block
+
+    def early(self: Hosted, now: Moment) -> None:
+        honest(self, now)
+        for effect in () if self.runner is None else self.runner.release(self.runner.number):
+            if isinstance(effect, Post):
+                self._send(effect)
+
+    monkeypatch.setattr(Hosted, "_block", early)
+    assert found(range(1, 4)).invariant == "what leaves is committed"
+
+
+def test_it_notices_receipts_that_leave_before_their_block_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest: Callable[[Hosted, Runner, Moment], None] = Hosted._apply
+
+    def early(self: Hosted, runner: Runner, now: Moment) -> None:
+        honest(self, runner, now)
+        self._routed += [Receipt(self.facts.id, party, upto) for party, upto in self._receipts.items()]
+
+    monkeypatch.setattr(Hosted, "_apply", early)
+    assert found(range(1, 4)).invariant == "what is confirmed is committed"
+
+
+def _forget_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest: Callable[[Hosted, Carried, Moment], None] = Hosted.carried
+
+    def again(self: Hosted, message: Carried, now: Moment) -> None:
+        self._expected[message.source] = message.first
+        honest(self, message, now)
+
+    def news(_: Channel, __: int, ___: int) -> int:
+        return 0
+
+    monkeypatch.setattr(Channel, "news", news)
+    monkeypatch.setattr(Hosted, "carried", again)
+
+
+def test_it_notices_items_that_are_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    _forget_what_came(monkeypatch)
+    assert found(range(1, 4)).invariant in {
+        "what is confirmed is committed",
+        "each operation is applied once",
+        "what came was sent",
+    }
+
+
+def test_it_notices_an_owner_that_forgets_what_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest: Callable[[Hosted, int, Runner | None, str, Moment], None] = Hosted.restored
+
+    def forgetful(self: Hosted, epoch: int, runner: Runner | None, failed: str, now: Moment) -> None:
+        if runner is not None:
+            environment = runner.environment
+            assert isinstance(environment, Environment)
+            for channel in environment._channels.values():
+                channel.received = 0
+        honest(self, epoch, runner, failed, now)
+
+    monkeypatch.setattr(Hosted, "restored", forgetful)
+    found(range(1, 6))
+
+
+def test_it_notices_a_restore_that_leaves_the_last_blocks_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Archive.runner
+
+    async def lazy(self: Archive, recorded: Recorded, number: int, walls: Walls = OPEN) -> Runner:
+        runner = await honest(self, recorded, max(1, number - 2), walls)
+        environment = runner.environment
+        assert isinstance(environment, Environment)
+        environment.events = max(environment.events, recorded.at.events)
+        runner.number, runner._first_event = number, environment.events + 1
+        return runner
+
+    monkeypatch.setattr(Archive, "runner", lazy)
+    assert found(range(1, 6)).invariant in {"journals replay", "what leaves is committed", "after healing all is well"}
+
+
+def test_it_notices_a_directory_that_prefers_who_owned_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(self: Directory, notice: Notice) -> bool:
+        known = self._notices.get(notice.id)
+        if known is not None and (known.ended or (notice.epoch > known.epoch and not notice.ended) or notice == known):
+            return False
+        self._notices[notice.id] = notice
+        return True
+
+    monkeypatch.setattr(Directory, "note", note)
+    assert found(range(1, 13)).invariant == "after healing all is well"
+
+
+def test_it_notices_a_checkpoint_that_is_not_the_end_of_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checkpoint(self: Hosted, now: Moment) -> None:
+        assert self.runner is not None
+        self._check_rest()
+        self.runner.checkpoint(now.wall_ns)
+        self.pump(now)
+
+    monkeypatch.setattr(Hosted, "checkpoint", checkpoint)
+    found(range(1, 13))
+
+
+def test_it_notices_timers_that_stand_still_because_a_clock_was_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: SlewedClock, now: Moment) -> int:
+        return now.wall_ns
+
+    monkeypatch.setattr(SlewedClock, "read", read)
+    monkeypatch.setattr("atoll.lab.stewards.world.EVENTS_MAX", 40_000)
+    found(range(1, 13))
+
+
+def test_it_notices_an_owner_that_answers_before_its_epoch_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest: Callable[[Hosted, Runner, Moment], None] = Hosted._start
+
+    def eager(self: Hosted, runner: Runner, now: Moment) -> None:
+        honest(self, runner, now)
+        self._is_open = True
+
+    monkeypatch.setattr(Hosted, "_start", eager)
+    assert found(range(1, 6)).invariant == "what leaves is committed"
+
+
+def test_it_notices_frames_behind_a_gap_that_ask_for_ever_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(self: Hosted, party: bytes, _: Moment) -> None:
+        self._routed.append(Receipt(self.facts.id, party, self._done.get(party, 0), again=True))
+
+    monkeypatch.setattr(Hosted, "_ask_again", ask)
+    monkeypatch.setattr("atoll.lab.stewards.world.EVENTS_MAX", 40_000)
+    assert found(range(1, 13)).invariant == "what happens is bounded"
+
+
+def test_it_notices_numbers_that_are_given_anew_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Correspondent, message: Refusal) -> list[News]:
+        line = self._line(message.source)
+        line.channel.sent -= line.channel.unconfirmed
+        line.channel.outbox.clear()
+        line.copies.clear()
+        calls = [call for call, party in self._calls.items() if party == message.source]
+        for call in calls:
+            del self._calls[call]
+        return [Lost(call, Failure(message.code, message.text)) for call in calls]
+
+    monkeypatch.setattr(Correspondent, "_refused", refused)
+    assert found(range(1, 13)).invariant == "what was refused is not applied"
