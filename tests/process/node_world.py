@@ -26,7 +26,7 @@ from atoll.lab.live import free_port
 from atoll.node.start import LaunchOptions
 from atoll.node.views import PeerView, PingView, Ready, StatusView
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 POLL_S = 0.02
 COMMAND_S = 60.0
 

@@ -78,7 +78,7 @@ def directory() -> Generator[Path]:
 
 @asynccontextmanager
 async def connected(path: Path) -> AsyncGenerator[Client]:
-    reader, writer = await asyncio.open_unix_connection(str(path))
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=2 * REQUEST_BYTES_MAX)
     try:
         yield Client(reader, writer)
     finally:

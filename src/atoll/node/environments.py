@@ -83,6 +83,7 @@ class Environments:
         owner: The node, for the recorder's certificate.
         streams: To other nodes.
         spawn: Runs a task as long as the node lives.
+        reaches: Says whether there is a session with a member now.
     """
 
     def __init__(
@@ -92,9 +93,11 @@ class Environments:
         owner: Owner,
         streams: StreamHost,
         spawn: Callable[[Coroutine[None, None, None]], None],
+        *,
+        reaches: Callable[[NodeId], bool],
     ) -> None:
         self._state, self._name, self._owner = state, name, owner
-        self._streams, self._spawn = streams, spawn
+        self._streams, self._spawn, self._reaches = streams, spawn, reaches
         self._recorder: RecorderHandle | None = None
         self._handle: EnvironmentsHandle | None = None
         self._links: dict[NodeId, _Link] = {}
@@ -207,6 +210,8 @@ class Environments:
     def _tell(self, node: NodeId, payload: bytes) -> None:
         link = self._links.get(node)
         if link is None:
+            if not self._reaches(node):
+                return  # A handshake with who is not there yet would be tried again ever more rarely.
             link = self._links[node] = _Link(self._streams, node, self._unlink)
             self._spawn(link.run())
         link.put(payload)

@@ -172,6 +172,7 @@ class Node:
             Owner(plan.identity.node, plan.identity.signing_key, plan.identity.sign),
             self.stack.streams,
             self._spawn,
+            reaches=self._reaches,
         )
         self.stack.answer(Kind.ENVIRONMENTS, self._serve_environments)
 
@@ -450,6 +451,10 @@ class Node:
                 lost = report is None or report.state == "away"
                 seen.append(MemberSeen(member.node, member.name, member.signing_key, lost, self._ailing(member.node)))
         return tuple(seen), self._ailing(own)
+
+    def _reaches(self, node: NodeId) -> bool:
+        report = self.control.mesh.peer_report(node, self._clock.monotonic_ns())
+        return report is not None and report.session and report.state != "away"
 
     def _ailing(self, node: NodeId) -> str:
         """Return what of a machine is slow by its own word, such as ``disk``; paths and programs do not count."""
