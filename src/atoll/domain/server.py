@@ -8,7 +8,9 @@ nothing that was confirmed.
 
 import asyncio
 import logging
+import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -84,6 +86,9 @@ __all__ = ["Server", "now"]
 log: Final = logging.getLogger("atoll.envs")
 
 TIMER_SLACK_S: Final = 0.0005  # So much too late a timer may go off.
+ASK_AGAIN_S: Final = 2.0  # How often a command is said again to another node that does not answer.
+ANSWERS_MAX: Final = 256  # Limit. Answers to commands of other nodes that are kept, to be given again.
+ASKED_BITS: Final = 48
 IDLE_S: Final = 60.0  # Longest wait without a look at the clocks, which may have been set.
 
 
@@ -131,7 +136,8 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._asked: dict[int, tuple[NodeId, asyncio.Future[Answered]]] = {}
-        self._last_asked = 0
+        self._last_asked = secrets.randbits(ASKED_BITS)  # No number of the process before this one.
+        self._answers: OrderedDict[tuple[NodeId, int], Answered | None] = OrderedDict()
         self._is_due = self._is_stirring = False
         self._wanted: dict[bytes, list[asyncio.Future[None]]] = {}
         self.ended: Final[asyncio.Future[str]] = self._loop.create_future()
@@ -303,6 +309,14 @@ class Server:
 
     async def _answer_node(self, node: NodeId, asked: Asked) -> None:
         """Do what another node asks, if it keeps that environment or has begun it."""
+        key = (node, asked.number)
+        if key in self._answers:  # Asked again: it is being done, or its answer was lost.
+            if (known := self._answers[key]) is not None:
+                self.tell_node(node, encode_message(known))
+            return
+        self._answers[key] = None
+        if len(self._answers) > ANSWERS_MAX:
+            self._answers.popitem(last=False)
         try:
             self.commands.check_asker(node, asked.verb, asked.params)
             answered = Answered(asked.number, await self.commands.obey(asked.verb, asked.params))
@@ -310,6 +324,7 @@ class Server:
             answered = Answered(asked.number, b"", error.code, error.sentence, error.where, error.fix)
         except ProjectError as error:
             answered = Answered(asked.number, b"", "A499", str(error))
+        self._answers[key] = answered
         self.tell_node(node, encode_message(answered))
         self.stir()
 
@@ -324,9 +339,11 @@ class Server:
         waiting: asyncio.Future[Answered] = self._loop.create_future()
         self._asked[number] = (node, waiting)
         try:
-            self.tell_node(node, encode_message(Asked(number, verb, params)))
             async with asyncio.timeout(COMMAND_S_MAX):
-                answered = await waiting
+                while not waiting.done():  # Either message may be lost; the other node does it once.
+                    self.tell_node(node, encode_message(Asked(number, verb, params)))
+                    await asyncio.wait([waiting], timeout=ASK_AGAIN_S)
+                answered = waiting.result()
         except TimeoutError as error:
             raise UserError("A406", f"{self.name_of(node)} did not answer", fix="see: atoll status") from error
         finally:
