@@ -12,7 +12,17 @@ import pytest
 from atoll.base.errors import CorruptError, UserError
 from atoll.domain import loading
 from atoll.domain.limits import BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX
-from atoll.domain.loading import PREFIX, Bundle, bundle_of, decode_bundle, imports_of, level_of, load
+from atoll.domain.loading import (
+    FINDINGS_MAX,
+    PREFIX,
+    Bundle,
+    bundle_of,
+    check_bundle,
+    decode_bundle,
+    imports_of,
+    level_of,
+    load,
+)
 from atoll.env.limits import CLASS_CHARS_MAX
 
 APP = """
@@ -44,6 +54,33 @@ def code_of(call: Callable[[], object]) -> str:
 
 def bundle(source: str, app: str = "Shop", **others: str) -> Bundle:
     return Bundle(1, "shop", app, {"shop": source, **others})
+
+
+# Judging.
+
+CLOCK = "import time\ndef now():\n    return time.time()"
+
+
+def test_code_that_a_replay_repeats_is_let_through() -> None:
+    check_bundle(bundle(APP, prices="import time\nAT = time.time()"))
+    check_bundle(bundle(APP + f"{CLOCK}  # atoll: allow clock, for the log of its client"))
+
+
+def test_what_a_replay_cannot_repeat_is_named_in_every_file_with_what_to_use_instead() -> None:
+    with pytest.raises(UserError) as caught:
+        check_bundle(bundle(APP + CLOCK, prices=CLOCK))
+    lines = caught.value.where.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["shop.py:8:12", "prices.py:3:12"]
+    assert "use ctx.now_ns or ctx.now() [clock]" in lines[0]
+    assert caught.value.code == "A614"
+    assert "# atoll: allow clock, " in caught.value.fix
+
+
+def test_no_more_is_said_than_can_be_read() -> None:
+    with pytest.raises(UserError) as caught:
+        check_bundle(bundle(APP + CLOCK + "\n    return time.time()" * FINDINGS_MAX))
+    lines = caught.value.where.splitlines()
+    assert (len(lines), lines[-1]) == (FINDINGS_MAX + 1, "and 1 more")
 
 
 # Reading.

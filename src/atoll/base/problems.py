@@ -455,6 +455,15 @@ _APPLICATIONS: Final[dict[str, Explanation]] = {
         "The process level needs Linux on x86_64 or aarch64, and memory and descriptors for one more process.",
         "`atoll run --level inline` runs handlers in the process that all environments share.",
     ),
+    "A614": Explanation(
+        _S.REJECTED,
+        "handlers do what a replay cannot repeat",
+        "A program survives its process and moves because its journal can be applied again. What a handler reads from "
+        "a clock, a file, chance or the order of a set is not in the journal, so it would go on differently. Nothing "
+        "was run.",
+        "Use what the finding names, such as `ctx.now()` or `ctx.random`. A place that is right as it is, such as one "
+        "that no handler calls, is allowed on its line: `# atoll: allow RULE, reason`.",
+    ),
 }
 PROBLEMS.update(_APPLICATIONS)
 

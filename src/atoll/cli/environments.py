@@ -44,10 +44,11 @@ def run(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     """Run the application in FILE and keep it running: it survives its process and its machine, and can be moved."""
     import msgspec  # noqa: PLC0415 -- with the rest of it.
 
-    from atoll.domain.loading import bundle_of  # noqa: PLC0415 -- reading code needs what other commands do not.
+    from atoll.domain.loading import bundle_of, check_bundle  # noqa: PLC0415 -- what other commands do without.
     from atoll.domain.views import RunView  # noqa: PLC0415
 
     bundle = bundle_of(target)
+    check_bundle(bundle)
     params: dict[str, Any] = {
         "name": name or bundle.entry.replace("_", "-").lower(),
         "bundle": base64.b64encode(bundle.encode()).decode(),
@@ -209,10 +210,12 @@ def checkpoint(*, name: str, as_json: bool, state: str | None, config: Path | No
 @node_options
 def upgrade(*, name: str, target: str, as_json: bool, state: str | None, config: Path | None) -> None:
     """Run other code from now on, with the state that it has. If the state does not fit, it runs as before."""
-    from atoll.domain.loading import bundle_of  # noqa: PLC0415
+    from atoll.domain.loading import bundle_of, check_bundle  # noqa: PLC0415
 
-    bundle = base64.b64encode(bundle_of(target).encode()).decode()
-    _print(_call(state_of(state, config), "upgrade", {"name": name, "bundle": bundle}), as_json=as_json)
+    bundle = bundle_of(target)
+    check_bundle(bundle)
+    params = {"name": name, "bundle": base64.b64encode(bundle.encode()).decode()}
+    _print(_call(state_of(state, config), "upgrade", params), as_json=as_json)
 
 
 def _call(directory: Path, verb: str, params: dict[str, Any]) -> bytes:

@@ -24,14 +24,16 @@ from atoll.base.errors import CorruptError, UserError
 from atoll.domain.limits import BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX
 from atoll.env.app import App, Program, program_of
 from atoll.env.limits import CLASS_CHARS_MAX
+from atoll.env.lint import lint
 from atoll.env.tuples import Tuple
 
-__all__ = ["Bundle", "Loaded", "bundle_of", "decode_bundle", "imports_of", "level_of", "load"]
+__all__ = ["Bundle", "Loaded", "bundle_of", "check_bundle", "decode_bundle", "imports_of", "level_of", "load"]
 
 FORMAT: Final = 1
 _OURS: Final = frozenset({"atoll", "atoll-fast"})  # Every node has them.
 PREFIX: Final = "atoll_app_"  # Module names of bundles; the hash follows, so that two versions can be loaded at once.
 
+FINDINGS_MAX: Final = 20  # Limit. Of the lint, shown at once.
 _LATER: Final = re.compile(r"^[ \t]+(?:from[ \t]+(\w[\w.]*)[ \t]+import|import[ \t]+(\w[\w., \t]*))", re.MULTILINE)
 _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -122,6 +124,24 @@ def bundle_of(target: str) -> Bundle:
     if len(bundle.encode()) > BUNDLE_BYTES_MAX:
         raise UserError("A603", f"the code of {target} is larger than {BUNDLE_BYTES_MAX} bytes", where=str(path.parent))
     return bundle
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Return if a handler of this code does nothing that a replay would not do again, as far as reading it shows.
+
+    Raises:
+        UserError: A614, it does; each place, and what to use instead.
+    """
+    found = [finding for name, source in bundle.files.items() for finding in lint(source, f"{name}.py")]
+    if found:
+        shown = [str(finding) for finding in found[:FINDINGS_MAX]]
+        more = [f"and {len(found) - FINDINGS_MAX} more"] if len(found) > FINDINGS_MAX else []
+        raise UserError(
+            "A614",
+            f"handlers of {bundle.entry}.py do what a replay cannot repeat",
+            where="\n".join(shown + more),
+            fix=f"change it; or say on that line why it may stay: # atoll: allow {found[0].rule}, it is for ...",
+        )
 
 
 def imports_of(bundle: Bundle) -> list[str]:
