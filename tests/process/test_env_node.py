@@ -76,13 +76,14 @@ class Shop(atoll.App):
         self.heard.append(type(change).__name__)
 """
 NEXT = SHOP.replace("self.n += 1\n        match", "self.n += 1_000\n        match")
+HASTY = "import time\n" + SHOP.replace("self.n += 1\n        match", "self.n += time.time_ns()\n        match")
 UNFIT = SHOP.replace("n: int = 0", "n: list[str] = []")
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("apps")
-    for name, source in (("shop", SHOP), ("following", NEXT), ("unfit", UNFIT)):
+    for name, source in (("shop", SHOP), ("following", NEXT), ("unfit", UNFIT), ("hasty", HASTY)):
         (directory / f"{name}.py").write_text(source)
     return directory / "shop.py"
 
@@ -173,6 +174,10 @@ def test_it_is_run_looked_at_and_ended_by_the_command_line(box: Box, shop: Path)
     assert "n  7" in box.run("env", "show", "store").out
     assert "it was said" in box.run("env", "logs", "store").out
     assert refused(partial(begin, box, shop, "store")) == "A606"
+    hasty = str(shop.with_name("hasty.py"))
+    for said in (box.run("run", hasty), box.run("env", "upgrade", "store", hasty)):
+        assert said.code == "A614"
+        assert "ctx.now_ns" in said.field("where")
     command(box, "checkpoint", name="store")
     assert until(lambda: list(box.state.glob("envs/*/snapshots/*")), "a snapshot")
     assert box.run("env", "stop", "store").status == 0
@@ -595,6 +600,24 @@ def test_another_node_takes_over_when_all_of_the_owners_processes_are_killed(thr
 
     until(lambda: listed(one), "what is there")
     client(one, later)
+
+
+def test_what_was_stopped_does_not_come_back_with_a_holder_that_was_away(three: Nodes, shop: Path) -> None:
+    one, two, third = three.boxes
+    identity = begin(one, shop, "brief")["id"]
+    until(lambda: len(shown(one, "brief")["holders"]) == 3, "three holders")
+    until((third.state / "envs" / identity).is_dir, "that the third one keeps it")
+    third.kill()
+    command(one, "stop", name="brief")
+    for box in (one, two):
+        until((box.state / "ended" / f"{identity}-1").is_dir, f"that {box.name} has put it aside")
+        assert box.down().status == 0
+    for box in (one, two, third):
+        box.again()
+    until((third.state / "ended" / f"{identity}-1").is_dir, "that it was told")
+    for box in three.boxes:
+        assert not (box.state / "envs" / identity).exists()
+        assert "brief" not in {view["name"] for view in listed(box)}
 
 
 def test_all_of_it_is_there_again_after_every_node_was_restarted(three: Nodes) -> None:

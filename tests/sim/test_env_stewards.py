@@ -14,6 +14,7 @@ from atoll.env.correspondent import Correspondent, Lost, News
 from atoll.env.directory import Directory
 from atoll.env.environment import Environment
 from atoll.env.hosted import Hosted
+from atoll.env.inbox import Inbox
 from atoll.env.messages import Carried, Notice, Receipt, Refusal
 from atoll.env.orders import Moment
 from atoll.env.records import Post
@@ -95,7 +96,7 @@ def _forget_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
     honest: Callable[[Hosted, Carried, Moment], None] = Hosted.carried
 
     def again(self: Hosted, message: Carried, now: Moment) -> None:
-        self._expected[message.source] = message.first
+        self._inbox._expected[message.source] = message.first
         honest(self, message, now)
 
     def news(_: Channel, __: int, ___: int) -> int:
@@ -188,10 +189,10 @@ def test_it_notices_an_owner_that_answers_before_its_epoch_is_open(monkeypatch: 
 
 
 def test_it_notices_frames_behind_a_gap_that_ask_for_ever_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(self: Hosted, party: bytes, _: Moment) -> None:
-        self._routed.append(Receipt(self.facts.id, party, self._done.get(party, 0), again=True))
+    def ask(self: Inbox, party: bytes, _: int) -> Receipt:
+        return Receipt(self._identity, party, self.done.get(party, 0), again=True)
 
-    monkeypatch.setattr(Hosted, "_ask_again", ask)
+    monkeypatch.setattr(Inbox, "_ask_again", ask)
     monkeypatch.setattr("atoll.lab.stewards.world.EVENTS_MAX", 40_000)
     assert found(range(1, 13)).invariant == "what happens is bounded"
 

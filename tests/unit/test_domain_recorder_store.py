@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each request gets one answer; blocks share a write; what was asked before is done before; a failure is an answer."""
 
+import os
 import resource
 from hashlib import sha256
 from pathlib import Path
@@ -112,10 +113,37 @@ def test_an_environment_lives_through_all_requests(store: Store[str], tmp_path: 
     assert only(store, Read(10, ENVIRONMENT, 2)) == Blocks(10, ())
     assert only(store, Retain(11, ENVIRONMENT, 2)) == Retained(11, 1)
     assert only(store, Forget(12, ENVIRONMENT)) == Done(12)
-    assert only(store, List(13)) == Listed(13, ())
-    assert only(store, Create(14, ENVIRONMENT, "shop")) == Done(14)
-    assert only(store, Forget(15, ENVIRONMENT)) == Done(15)
-    assert len(list((tmp_path / "ended").iterdir())) == 2
+    assert only(store, List(13)) == Listed(13, (), (ENVIRONMENT,))
+    assert only(store_in(tmp_path), List(14)) == Listed(14, (), (ENVIRONMENT,))
+    assert code_of(only(store, Create(15, ENVIRONMENT, "shop"))) is Code.EXISTS
+    assert [one.name for one in (tmp_path / "ended").iterdir()] == [f"{ENVIRONMENT.hex()}-1"]
+
+
+def test_what_was_never_written_to_leaves_nothing_and_may_begin_again(store: Store[str], tmp_path: Path) -> None:
+    assert only(store, Promise(2, ENVIRONMENT, 2, NODE)) == Done(2)
+    assert only(store, Forget(3, ENVIRONMENT, ended=False)) == Done(3)
+    assert only(store, List(4)) == Listed(4, ())
+    assert not list((tmp_path / "ended").iterdir())
+    assert not list((tmp_path / "envs").iterdir())
+    assert only(store, Create(5, ENVIRONMENT, "shop")) == Done(5)
+
+
+def test_what_was_written_to_is_not_deleted_nor_what_was_put_aside_of_it(store: Store[str]) -> None:
+    ask(store, Append(2, ENVIRONMENT, plain(1)))
+    assert code_of(only(store, Forget(3, ENVIRONMENT, ended=False))) is Code.EXISTS
+    assert only(store, Cut(4, ENVIRONMENT, 1)) == Done(4)
+    assert code_of(only(store, Forget(5, ENVIRONMENT, ended=False))) is Code.EXISTS
+
+
+def test_of_what_has_ended_the_newest_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "ENDED_MAX", 2)
+    store = store_in(tmp_path)
+    names = [bytes([number]) * 16 for number in (3, 1, 2)]
+    for number, name in enumerate(names):
+        ask(store, Create(10 + number, name, "shop"), Forget(20 + number, name))
+        os.utime(tmp_path / "ended" / f"{name.hex()}-1", ns=(number, number))
+    assert only(store, List(30)) == Listed(30, (), tuple(names[1:]))
+    assert only(store_in(tmp_path), List(31)) == Listed(31, (), tuple(names[1:]))
 
 
 def test_blocks_share_a_write_and_what_is_asked_after_them_sees_them(store: Store[str], tmp_path: Path) -> None:

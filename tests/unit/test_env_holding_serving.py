@@ -453,3 +453,27 @@ def test_a_new_holder_is_known_as_soon_as_it_is_proposed_and_a_move_holds_the_ru
     bench.stored(D, 2)
     assert bench.got(Hold) == [Hold(1, "move")]
     assert bench.propose() == [Refused(1, 1, "move")]
+
+
+def test_who_was_a_holder_and_asks_is_told_that_it_is_none() -> None:
+    bench = owner(blocks=((1, 1, ()), (2, 1, (A, B))))
+    bench.canvass(C, 9, (1, 1), trial=True)
+    (store,) = [message for message in bench.told(C) if isinstance(message, Store)]
+    assert (store.counted, store.blocks) == (False, ())
+    bench.canvass(C, 9, (1, 1), trial=True)
+    assert of(bench, C) == (), "it is being told"
+    for _ in range(LEAVE_NS // HEARTBEAT_NS + 1):
+        bench.tick()
+        bench.stored(B, 2)
+    bench.canvass(C, 9, (1, 1), trial=True)
+    assert len(of(bench, C)) == 1, "it has not heard it"
+
+
+def test_who_never_was_a_holder_is_told_that_and_no_more() -> None:
+    bench = owner(blocks=rows(1, 1))
+    bench.canvass(E, 9, trial=True)
+    assert of(bench, E) == ((2, 1, ()),)
+    bench.tick()
+    assert of(bench, E) == ()
+    bench.canvass(B, 9, trial=True)
+    assert of(bench, B) == (), "a holder is told in time"

@@ -16,7 +16,7 @@ from atoll.env.holding.events import (
     Tell,
 )
 from atoll.env.holding.messages import Canvass, HandOver, Promised
-from atoll.env.limits import ELECTION_NS_MAX, ELECTION_NS_MIN, HEARTBEAT_NS, SUSPECT_NS, UNFIT_NS
+from atoll.env.limits import ELECTION_NS_MAX, ELECTION_NS_MIN, HEARTBEAT_NS, LEAVE_NS, SUSPECT_NS, UNFIT_NS
 from tests.unit.holding_bench import THREE, A, B, Bench, C, D, block, rows
 
 
@@ -253,3 +253,30 @@ def test_a_tick_before_its_time_does_nothing() -> None:
     bench = Bench()
     bench.now_ns += MILLISECOND_NS
     assert bench.do(Tick()) == []
+
+
+def test_who_was_told_a_part_and_never_made_a_holder_asks_who_told_it() -> None:
+    bench = Bench(())
+    bench.store(block(1, 1))
+    bench.tick()
+    assert [(told.node, type(told.message)) for told in bench.got(Tell)] == [(B, Canvass)]
+    bench.store(before=(1, 1), counted=0)
+    assert bench.machine.last == 0
+    bench.tick()
+    assert bench.got(Tell) == []
+    assert bench.machine.deadline_ns is None
+
+
+def test_who_is_no_holder_any_more_asks_those_who_are_to_be_let_go() -> None:
+    bench = Bench(THREE, blocks=((1, 1, ()), (2, 1, (B, C))), promise=(1, B))
+    bench.tick()
+    asked = Canvass(2, 2, 1, trial=True, transfer=False)
+    assert [(told.node, told.message) for told in bench.got(Tell)] == [(B, asked), (C, asked)]
+    assert bench.role() == "holder"
+    assert bench.machine.deadline_ns == bench.now_ns + LEAVE_NS
+    bench.effects.clear()
+    bench.tick()
+    assert len(bench.got(Tell)) == 2, "as often as it takes"
+    bench.hear(B, Promised(1, 2, trial=True, granted=True))
+    assert bench.role() == "holder"
+    assert bench.machine.epoch == 1

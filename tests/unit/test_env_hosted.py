@@ -8,7 +8,7 @@ import pytest
 
 from atoll.base.errors import UsageError
 from atoll.base.units import SECOND_NS
-from atoll.env import hosted as hosted_module
+from atoll.env import inbox as inbox_module
 from atoll.env import runner as runner_module
 from atoll.env.app import App, on, program_of
 from atoll.env.context import Context
@@ -167,7 +167,7 @@ def test_the_queue_is_bounded_and_its_sender_is_told() -> None:
 
 
 def test_a_party_that_asks_and_does_not_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosted_module, "OWED_MAX", 5)
+    monkeypatch.setattr(inbox_module, "OWED_MAX", 5)
     place, identity = started()
     for number in range(1, 8):
         place.send(identity, number, Add(1), ask=number)

@@ -8,7 +8,7 @@ import pytest
 
 from atoll.base.errors import CorruptError, UsageError
 from atoll.base.units import SECOND_NS
-from atoll.env import hosted as hosted_module
+from atoll.env import inbox as inbox_module
 from atoll.env import runner as runner_module
 from atoll.env.app import App, on, program_of
 from atoll.env.context import Context
@@ -311,7 +311,9 @@ def test_who_should_keep_the_journal_is_looked_after_but_not_during_anything_els
     assert hosted.taken() == ([], [])
     held = [record for record in one.records(identity) if isinstance(record, Held)]
     assert [len(record.nodes) for record in held] == [1, 2, 3]
-    hosted.is_ended = True
+    group.cut |= {node_id("two"), node_id("three")}
+    hosted.stop(one.now)
+    hosted.taken()
     hosted.maintain({}, {node_id("two")}, one.now)
     assert hosted.taken() == ([], [])
 
@@ -475,7 +477,7 @@ def test_nothing_is_sent_again_before_the_opening_is_durable() -> None:
 
 
 def test_a_party_is_asked_for_what_is_missing_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosted_module, "PARTIES_MAX", 1)
+    monkeypatch.setattr(inbox_module, "PARTIES_MAX", 1)
     place, identity = started()
     place.attach(BOB, 2)
     for _ in range(3):

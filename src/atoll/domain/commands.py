@@ -177,7 +177,10 @@ class Commands:
         """
         if verb not in NAMED_VERBS:
             raise UserError("A501", f"no verb {verb!r} for other nodes", fix="run it there")
-        _, hosted = self._running(_decoded(params, _AnyNamed).name)
+        name = _decoded(params, _AnyNamed).name
+        notice = self._named(name)
+        is_stopped = verb == "stop" and self._is_failed(notice)
+        hosted = self._server.steward.hosted[notice.id] if is_stopped else self._running(name)[1]
         if node not in hosted.holding.holders and node != hosted.facts.origin:
             raise UserError(
                 "A612",
@@ -314,12 +317,21 @@ class Commands:
         return LogView(tuple(self._logs_kept.get(notice.id, ())))
 
     async def _stop(self, params: bytes) -> EnvironmentView:
-        notice, _ = self._running(_decoded(params, _Named).name)
+        name = _decoded(params, _Named).name
+        notice = self._named(name)
+        steward = self._server.steward
+        if not self._is_failed(notice):
+            self._running(name)
         view = self._view(notice)
-        self._server.steward.stop(notice.id, self._now())
+        steward.stop(notice.id, self._now())
         self._server.stir()
-        await asyncio.sleep(0)  # Now that is asked of the recorder, which does one thing after the other:
-        await self._server.recorder.environments()
+        give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
+        while notice.id in steward.hosted:
+            await asyncio.sleep(GUEST_TURN_S)
+            if asyncio.get_running_loop().time() > give_up_s:
+                where = "too few of the nodes that keep it answer, or it changes hands"
+                raise UserError("A611", f"{name} has not ended yet", where=where, fix="see: atoll env list; try again")
+        await self._server.recorder.listed()  # Which does one thing after the other: the files are put aside now.
         return view
 
     async def _checkpoint(self, params: bytes) -> EnvironmentView:
@@ -392,6 +404,11 @@ class Commands:
                 raise UserError("A611", f"{name} does not run now", where=reason, fix=f"see: atoll env logs {name}")
             raise UserError("A610", f"{name} runs on {where}", fix="run the command there")
         return notice, hosted
+
+    def _is_failed(self, notice: Notice) -> bool:
+        """Return whether an environment should run here and cannot."""
+        hosted = self._server.steward.hosted.get(notice.id)
+        return hosted is not None and hosted.runner is None and bool(hosted.failed)
 
     def _view(self, notice: Notice) -> EnvironmentView:
         return EnvironmentView(

@@ -5,6 +5,9 @@ from typing import Final
 
 from atoll.base.units import GIB, KIB, MIB
 
+ENDED_MAX: Final = 8_192
+"""Environments that have ended of which the recorder tells, 16 bytes each: as many as a node remembers."""
+
 RECORDED_MAX: Final = 1_024
 """Environments that one recorder keeps, some 2 KiB of memory each. At it another one is refused with ``limit``."""
 

@@ -153,15 +153,13 @@ class Server:
         Raises:
             LinkError: The recorder is lost.
         """
-        for recorded in await self.recorder.environments():
-            is_empty = not recorded.at.number and not recorded.snapshots and recorded.floor == (0, 0)
-            if (
-                is_empty
-                and recorded.promised_to in {b"", bytes(NODE_ID_BYTES), self.sealer.node}
-                and not recorded.damage
-            ):
+        listed = await self.recorder.listed()
+        for identity in listed.ended:
+            self.steward.bury(identity)
+        for recorded in listed.environments:
+            if recorded.is_blank and recorded.promised_to in {b"", bytes(NODE_ID_BYTES), self.sealer.node}:
                 # It was begun, and nobody was told that it runs; or it was to be learnt, and is learnt anew.
-                self._have(partial(self.recorder.forget, recorded.environment), "files cannot be put aside")
+                self._have(partial(self.recorder.forget, recorded.environment, ended=False), "files are not deleted")
                 continue
             if recorded.damage:
                 name = recorded.name or recorded.environment.hex()

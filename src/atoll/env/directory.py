@@ -25,15 +25,24 @@ class Directory:
     def note(self, notice: Notice) -> bool:
         """Take a notice; return whether it is news.
 
-        At DIRECTORY_MAX environments another one is not taken: programs that know its id still reach it where it runs.
+        At DIRECTORY_MAX environments one that has ended makes room; if none has, another one is not taken: programs
+        that know its id still reach it where it runs.
         """
         known = self._notices.get(notice.id)
         if known is None:
-            if len(self._notices) >= DIRECTORY_MAX:
+            if len(self._notices) >= DIRECTORY_MAX and not self._make_room():
                 return False
         elif known.ended or (notice.epoch < known.epoch and not notice.ended) or notice == known:
             return False
         self._notices[notice.id] = notice
+        return True
+
+    def _make_room(self) -> bool:
+        """Forget one that has ended; return whether there was one. Who keeps it still knows."""
+        gone = next((identity for identity, notice in self._notices.items() if notice.ended), None)
+        if gone is None:
+            return False
+        del self._notices[gone]
         return True
 
     def find(self, party: bytes) -> Notice | None:

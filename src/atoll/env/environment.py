@@ -50,6 +50,7 @@ from atoll.env.records import (
     Post,
     Record,
     Resolve,
+    Stopped,
     Told,
 )
 from atoll.env.shelf import HOLDERS, REQUESTS, Shelf, typed_inside
@@ -231,6 +232,8 @@ class Environment(Asked):
                 self._effects += [Resolve(number, wanted.name) for number, wanted in self._wanted.items()]
                 if not silent:
                     self._announce(Moved(before, name) if before else Restored(name))
+            case Stopped():
+                self.end("")
             case _:  # Held, and Upgraded: whoever drives the machine makes a new one from its snapshot.
                 pass
         return self._done()

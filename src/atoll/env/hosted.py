@@ -21,19 +21,15 @@ from atoll.env.holding import Holding
 from atoll.env.holding import events as on
 from atoll.env.holding.messages import SnapshotPart, Store
 from atoll.env.holding.messages import encode as encode_letter
+from atoll.env.inbox import Inbox
 from atoll.env.keepers import Kept, Peer, wanted_holders
 from atoll.env.limits import (
-    AGAIN_NS,
     BLOCK_BYTES,
     BLOCKS_AHEAD_MAX,
     CONFIRM_ITEMS,
     CONFIRM_NS,
     COPIES,
     FLEE_NS,
-    INBOX_ITEMS_MAX,
-    OWED_MAX,
-    PARCEL_BYTES,
-    PARTIES_MAX,
     RESEND_NS,
     RESEND_PARCELS_MAX,
     RESTORE_RETRY_NS,
@@ -44,9 +40,7 @@ from atoll.env.messages import (
     Carried,
     Letter,
     Receipt,
-    Refusal,
     Routed,
-    count_items,
     join_items,
     parcels_of,
     split_items,
@@ -77,6 +71,7 @@ from atoll.env.records import (
     Post,
     Record,
     Resolve,
+    Stopped,
 )
 from atoll.env.runner import Runner
 from atoll.env.slew import SlewedClock
@@ -85,7 +80,6 @@ __all__ = ["Hosted"]
 
 NOBODY: Final = -1  # Instead of a command: nobody waits for the answer.
 _DEADLY: Final = "the process that ran it did not survive it"
-_PARCEL_MAX: Final = PARCEL_BYTES + 5  # With the head of its list; a longer one holds one item that is too large.
 
 
 @final
@@ -105,7 +99,7 @@ class Hosted:
         runner: What runs; None: not here.
         epoch: In which it runs here; 0: it does not.
         failed: Why it cannot run here; empty: nothing.
-        is_ended: It has ended itself, or was stopped.
+        is_ended: It has ended itself, or was stopped, and that is committed; or another holder says so.
         suspect: What its process did not survive; None: nothing, as far as is known.
     """
 
@@ -130,9 +124,7 @@ class Hosted:
         self._routed: list[Routed] = []
         self._searches: list[Resolve] = []
         self._hold = ""
-        self._inbox: deque[Waiting] = deque()
-        self._inbox_items = 0
-        self._expected: dict[bytes, int] = {}  # Number of the next item of a party, those in the inbox counted.
+        self._inbox = Inbox(facts.id, own[1])
         self._told: deque[Record] = deque()
         self._confirms: dict[bytes, int] = {}
         self._confirm_at_ns: int | None = None
@@ -141,7 +133,6 @@ class Hosted:
         self._events: deque[on.HoldingInput] = deque()  # Came while another one was being obeyed.
         self._is_feeding = self._is_pumping = self._is_pump_due = False
         self._refused = 0  # This many of ``_ahead``, from the end, were refused and are proposed again.
-        self._done: dict[bytes, int] = {}  # Number of the last item of a party that is committed.
         self._inherited: dict[bytes, int] = {}  # The same, of what was restored; it counts when the opening does.
         self._is_open = False
         self._opening = 0  # The block with which it opens; what it inherited counts when that is committed.
@@ -156,7 +147,6 @@ class Hosted:
         self._is_changing = False
         self._before = ("", 0)
         self._is_awaited = False
-        self._asked: dict[bytes, int] = {}  # When a party was asked for what is missing, monotonic.
         self._clock = SlewedClock()
 
     @property
@@ -191,7 +181,7 @@ class Hosted:
     def wall_deadline_ns(self) -> int | None:
         """When the next timer of the environment is due, ns since 1970; None: none is, or it cannot be applied now."""
         runner = self.runner
-        if runner is None or runner.is_busy or self._hold or len(self._ahead) >= BLOCKS_AHEAD_MAX:
+        if runner is None or runner.is_busy or runner.is_over or self._hold or len(self._ahead) >= BLOCKS_AHEAD_MAX:
             return None
         return runner.environment.deadline_ns
 
@@ -292,8 +282,8 @@ class Hosted:
         before = self._before[0] if epoch == self._before[1] + 1 else ""
         if before:  # It was sent here, perhaps by somebody who knows that this node is slow.
             self._flee_at_ns = now.ns + STAY_NS
-        is_silent = self.suspect == OPENING
-        if is_silent:
+        is_silent = runner.is_over or self.suspect == OPENING
+        if self.suspect == OPENING:
             self.suspect = None
         self.failed, self._restore_at_ns, self._inherited = "", None, runner.environment.taken()
         self._clock.set(runner.environment.now_ns, now)
@@ -328,6 +318,17 @@ class Hosted:
             self._fail(str(error), now)
         self.pump(now)
 
+    def stop(self, now: Moment) -> None:
+        """Come to an end: by a record, so that whoever runs it next knows. It has ended when that is committed.
+
+        One that cannot run here, and so cannot have a record, or that never began, has ended at once.
+        """
+        if self.runner is None or (not self._is_open and self._opening <= 1):
+            self.is_ended = True
+        else:
+            self._told.append(Stopped())
+            self.pump(now)
+
     def end(self) -> None:
         """Be over, for good."""
         self.is_ended = True
@@ -338,6 +339,9 @@ class Hosted:
         """Let another node run it."""
         if self._mover:
             self._orders.append(Told(command, "another move is under way"))
+            return
+        if self.runner is not None and self.runner.is_over:
+            self._orders.append(Told(command, "it has ended"))
             return
         self._mover, self._target = command, target
         self._move_now(now)
@@ -350,10 +354,11 @@ class Hosted:
 
     def maintain(self, peers: Mapping[NodeId, Peer], gone: set[NodeId], now: Moment) -> None:
         """See that as many nodes keep the journal as should."""
-        if self.runner is None or not self._is_open or self._mover or self._is_changing or self.is_ended:
+        runner = self.runner
+        if runner is None or not self._is_open or self._mover or self._is_changing or runner.is_over:
             return
         holders = self.holding.holders
-        kept = Kept(self.facts.id, self._own, holders, self.runner.copies)
+        kept = Kept(self.facts.id, self._own, holders, runner.copies)
         wanted = wanted_holders(kept, peers, gone)
         if set(wanted) != set(holders):
             self._is_changing = True
@@ -380,41 +385,14 @@ class Hosted:
         Raises:
             WireError: They are no items.
         """
-        runner, party, first = self.runner, message.source, message.first
-        parcels = parcels_of(first, count := count_items(message.items), message.items)
-        if runner is None:
+        if self.runner is None:
             return  # The sender sends again, and by then it is known who runs it.
-        expected = self._expected.get(party) or runner.environment.received(party) + 1
-        if first > expected:
-            self._ask_again(party, now)
-        elif first + count <= expected:  # All of it has come before; if it is committed, the receipt was lost.
-            if (done := self._done.get(party, 0)) >= first + count - 1:
-                self._routed.append(Receipt(self.facts.id, party, done))
-        elif self._hold == "disk":
-            self._refuse(message, "disk-full", f"the disk of {self._own_name} refuses")
-        elif self._inbox_items + count > INBOX_ITEMS_MAX:
-            self._refuse(message, "queue-full", f"{INBOX_ITEMS_MAX} items wait already")
-        elif runner.environment.owes(party) > OWED_MAX:
-            self._refuse(message, "queue-full", f"it has not read {OWED_MAX} responses")
-        elif max(len(one[2]) for one in parcels) > _PARCEL_MAX:
-            self._refuse(message, "too-large", f"a tuple of more than {PARCEL_BYTES} bytes")
-        else:
-            self._inbox += (Waiting(party, *parcel) for parcel in parcels)
-            self._inbox_items += count
-            self._expected[party] = first + count
+        is_disk_full = self._hold == "disk"
+        answer = self._inbox.put(message, self.runner.environment, now.ns, is_disk_full=is_disk_full)
+        if answer is None:
             self.pump(now)
-
-    def _ask_again(self, party: bytes, now: Moment) -> None:
-        """Ask a party for what is missing; not for each frame that comes too soon, or they would come ever more often.
-
-        While the disk refuses, what is missing was refused, and comes by itself later.
-        """
-        if self._hold == "disk" or now.ns < self._asked.get(party, 0) + AGAIN_NS:
-            return
-        if len(self._asked) >= PARTIES_MAX:
-            self._asked.clear()
-        self._asked[party] = now.ns
-        self._routed.append(Receipt(self.facts.id, party, self._done.get(party, 0), again=True))
+        else:
+            self._routed.append(answer)
 
     def receipt(self, message: Receipt, now: Moment) -> None:
         """Note that a party has our items up to a number, and send again what it says is missing."""
@@ -463,6 +441,8 @@ class Hosted:
     def _check_rest(self) -> None:
         if self.runner is not None and self.runner.is_busy:
             raise UsageError("a handler runs; try again when it is done")
+        if self.runner is not None and self.runner.is_over:
+            raise UsageError("it has ended")
 
     def upgrade(self, program: Program | Place, code: bytes, now: Moment) -> None:
         """Run other code from now on.
@@ -545,17 +525,19 @@ class Hosted:
             self._is_change_due = False
             self._told.append(Held(self._change, runner.copies))
         while self._told and not runner.is_busy:
+            record = self._told.popleft()
+            if runner.is_over and not isinstance(record, Held):
+                continue
             runner.walls.about(self.facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
-            runner.take(self._told.popleft(), self._clock.read(now))
-        while not runner.is_busy and not self._is_full(runner):
+            runner.take(record, self._clock.read(now))
+        while not runner.is_busy and not runner.is_over and not self._is_full(runner):
             if self._inbox:
-                frame = self._inbox.popleft()
-                self._inbox_items -= frame.count
+                frame = self._inbox.pop()
                 self._bytes += len(frame.items)
                 self._frame(runner, frame, now)
                 self._receipts[frame.party] = frame.first + frame.count - 1
-                if not self._inbox and not runner.is_busy:  # What is being handled is not taken yet.
-                    self._expected.clear()
+                if not runner.is_busy:  # What is being handled is not taken yet.
+                    self._inbox.applied()
                 continue
             due_ns = runner.environment.deadline_ns
             if due_ns is None or due_ns > self._clock.read(now):
@@ -615,13 +597,13 @@ class Hosted:
             return
         if not self._is_open and number >= self._opening:
             self._is_open = True
-            self._done = self._inherited
-            for party, upto in self._done.items():  # What was on its way to the owner before is sent again at once.
+            self._inbox.committed(self._inherited)
+            for party, upto in self._inherited.items():  # What was on its way to the owner before is wanted now.
                 self._routed.append(Receipt(self.facts.id, party, upto, again=True))
         while self._ahead and self._ahead[0].made.number <= number:
             ahead = self._ahead.popleft()
             made = ahead.made
-            self._done.update(ahead.receipts)
+            self._inbox.committed(ahead.receipts)
             for party, upto in ahead.receipts.items():
                 self._routed.append(Receipt(self.facts.id, party, upto))
             if made.snapshot is not None:
@@ -633,9 +615,11 @@ class Hosted:
                 case Note(text):
                     self._orders.append(Say(self.facts.id, text))
                 case Ended():
-                    self.is_ended = True  # What else left with it is on its way first.
+                    pass  # See below; what else left with it is on its way first.
                 case _:  # A ``Resolve``.
                     self._searches.append(effect)
+        if runner.is_over and self._is_open and not self._ahead and not runner.has_news:
+            self.is_ended = True
         if self._resend_at_ns is None:
             self._resend_at_ns = now.ns + RESEND_NS
 
@@ -659,9 +643,6 @@ class Hosted:
         for first, _, items in parcels_of(post.first, post.count, post.items):
             self._routed.append(Carried(self.facts.id, post.party, first, items))
 
-    def _refuse(self, message: Carried, code: str, text: str) -> None:
-        self._routed.append(Refusal(self.facts.id, message.source, code, text, message.first))
-
     def _answer(self, failure: str | None) -> None:
         if self._mover:
             self._orders.append(Told(self._mover, failure))
@@ -672,14 +653,12 @@ class Hosted:
         if self.runner is not None:
             self.runner.close()
         self.runner, self.epoch, self._hold = None, 0, ""
-        for frame in self._inbox:  # To whoever runs it next.
-            self._routed.append(Carried(frame.party, self.facts.id, frame.first, frame.items))
-        self._inbox.clear()
+        self._routed += self._inbox.clear()  # To whoever runs it next.
         self._ahead.clear()
         self._told.clear()
         self._searches.clear()
-        self._inbox_items = self._refused = self._bytes = 0
-        self._expected, self._receipts, self._confirms, self._done, self._asked = {}, {}, {}, {}, {}
+        self._refused = self._bytes = 0
+        self._receipts, self._confirms = {}, {}
         self._confirm_at_ns = self._resend_at_ns = self._restore_at_ns = None
         self._change, self._is_open, self.failed = (), False, ""
         self._is_change_due = self._is_awaited = False

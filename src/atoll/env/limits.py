@@ -189,7 +189,8 @@ LEARNED_BLOCKS: Final = 8
 """A node that lacks no more committed blocks than these may be made a holder: it will have them in a moment."""
 
 LEAVE_NS: Final = 10 * SECOND_NS
-"""A node that was a holder is told everything for so long, so that it learns that it is none, and stands no more."""
+"""A node that was a holder is told everything for so long, so that it learns that it is none, and stands no more. One
+that was away meanwhile asks as often as this, until somebody says so."""
 
 HAND_OVER_NS: Final = 3 * SECOND_NS
 """A move that is not done so long after proposals stopped is given up: two times of an election, and proposals wait."""

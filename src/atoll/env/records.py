@@ -37,6 +37,7 @@ __all__ = [
     "Post",
     "Record",
     "Resolve",
+    "Stopped",
     "Told",
     "Upgraded",
 ]
@@ -217,7 +218,11 @@ class Found(Tuple, frozen=True, tag=11):
     parties: Annotated[tuple[Party, ...], msgspec.Meta(max_length=FOUND_MAX)] = ()
 
 
-Record = Began | Arrived | Confirmed | Fired | Told | Failed | Checkpointed | Upgraded | Opened | Held | Found
+class Stopped(Tuple, frozen=True, tag=12):
+    """Somebody ended the environment. Nothing but what a change of hands needs comes after it."""
+
+
+Record = Began | Arrived | Confirmed | Fired | Told | Failed | Checkpointed | Upgraded | Opened | Held | Found | Stopped
 
 
 # Effects.
@@ -246,7 +251,7 @@ class Note(Tuple, frozen=True, tag=2):
 
 
 class Ended(Tuple, frozen=True, tag=3):
-    """The environment ended itself."""
+    """The environment is over: it ended itself, or was ``Stopped``."""
 
 
 class Resolve(Tuple, frozen=True, tag=4):

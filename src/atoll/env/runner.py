@@ -43,6 +43,7 @@ from atoll.env.records import (
     Began,
     Checkpointed,
     Effect,
+    Ended,
     Failed,
     Fired,
     Found,
@@ -152,6 +153,7 @@ class Runner:
         copies: How many holders there should be, by the same.
         origin: Node that began it.
         level: Where its handlers are to run, by the ``Began``.
+        is_over: Whether it has come to its end; no checkpoint is taken after that, so a replay knows it, too.
         failures: Handlers that failed since the start.
 
     Raises:
@@ -169,6 +171,7 @@ class Runner:
         self.copies, self.origin = (COPIES, b"") if kept is None else (kept.copies, kept.origin)
         self.level: Level = INLINE if kept is None else kept.level
         self.environment = self._restored()
+        self.is_over = False
         self._work: Generator[None] | None = None
         self._is_let_go = False
         self._gone = 0  # How often in a row whoever ran it was gone before a record.
@@ -286,9 +289,13 @@ class Runner:
             self.digest = digest_after(self.digest, effects)
             mark = mark_of(self.digest)
             self._effects += effects
+            self._look(effects)
         entry = Entry(now_ns, mark, record)
         self._unsealed.append(entry)
         self._keep(entry)
+
+    def _look(self, effects: Sequence[Effect]) -> None:
+        self.is_over = self.is_over or any(isinstance(effect, Ended) for effect in effects)
 
     def _keep(self, entry: Entry) -> None:
         self._since.append(entry)
@@ -400,9 +407,10 @@ class Runner:
     @property
     def wants_checkpoint(self) -> bool:
         """Whether a restore would take long by now, and a checkpoint is possible."""
-        return (
+        is_due = (
             self.environment.events - self._stored_events >= CHECKPOINT_EVENTS or self._stored_bytes >= CHECKPOINT_BYTES
-        ) and self.environment.is_quiescent
+        )
+        return is_due and self.environment.is_quiescent and not self.is_over
 
     def checkpoint(self, now_ns: int) -> None:
         """Go on from what would be restored; call ``block`` next.
@@ -537,6 +545,7 @@ class Runner:
                 if mark_of(self.digest) != entry.mark:
                     got = f"mark {mark_of(self.digest):08x}"
                     raise DivergenceError(self.environment.events, f"mark {entry.mark:08x}", got)
+                self._look(effects)
             self._keep(entry)
         if body.digest != self.digest:
             raise DivergenceError(self.environment.events, body.digest.hex(), self.digest.hex())

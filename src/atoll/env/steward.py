@@ -313,10 +313,18 @@ class Steward:
         self._after(hosted, now)
 
     def stop(self, identity: bytes, now: Moment) -> None:
-        """End an environment that runs here, for good; its journal is put aside on every holder."""
-        hosted = self._running(identity)
-        hosted.is_ended = True
-        self._after(hosted, now)  # Ends it, and says so.
+        """End an environment for good; when that is committed its journal is put aside on every holder.
+
+        One that cannot run here is put aside at once: its journal cannot say so, and those who keep it are told.
+
+        Raises:
+            UsageError: It is not this node that should run it.
+        """
+        hosted = self.hosted.get(identity)
+        if hosted is None or (hosted.runner is None and not hosted.failed):
+            raise UsageError("it does not run here")
+        hosted.stop(now)
+        self._after(hosted, now)
 
     def tell(self, record: Record, now: Moment) -> None:
         """Let every environment here hear of a change."""
@@ -449,11 +457,11 @@ class Steward:
             self._after(hosted, now)
 
     def _keepers(self, hosted: Hosted) -> tuple[bytes, ...]:
-        """Return who keeps an environment; of one that was given up here, as the directory has it."""
-        known = self.directory.find(hosted.facts.id)
-        if hosted.is_blank and known is not None:
+        """Return who keeps an environment; if what is here does not say, as the directory has it, or who wrote it."""
+        known, holding = self.directory.find(hosted.facts.id), hosted.holding
+        if not holding.holders and known is not None:
             return (known.owner, *known.holders)
-        return hosted.holding.holders
+        return holding.holders or (holding.owner,)
 
     def _route(self, message: Routed, now: Moment) -> None:
         target = message.target

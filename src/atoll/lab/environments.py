@@ -338,11 +338,14 @@ class Story:
         for name, identity in self.ids.items():
             if not self._is_there(name):
                 continue
-            if name in self.stopped and not self._is_forgotten(name):
-                return f"{name} was stopped, and who calls it is not told"
-            if name in self.stopped:
-                continue
             truth = world.checks.truths[identity]
+            if name in self.stopped:
+                if truth.runner is None or not truth.runner.is_over:
+                    self._stop(name)  # It changed hands before it was recorded; a person would see that, and try again.
+                    return f"{name} was stopped, and has not ended"
+                if not self._is_forgotten(name):
+                    return f"{name} has ended, and is kept, or who calls it is not told"
+                continue
             owners = [one for one in world.computers if (found := one.process) and _runs(found.steward, identity)]
             if len(owners) != 1:
                 return f"{name} runs on {[one.name for one in owners]}"
@@ -374,19 +377,16 @@ class Story:
         return ""
 
     def _is_forgotten(self, name: str) -> bool:
-        """Return whether who calls an environment that was stopped is told so.
-
-        An end is not in the journal: holders that were away when it was told, and whom nobody can tell again because
-        all others were started anew, keep the environment, and may run it again.
-        """
+        """Return whether nobody keeps an environment that was stopped, and who calls it is told so."""
         identity = self.ids[name]
-        kept = [one for one in self.world.computers if identity in one.recorder.journals]
-        if kept and not self.world.counts.get("kept after its end"):
-            self.world.tally("kept after its end")
+        journals = [journal for one in self.world.computers if (journal := one.recorder.journals.get(identity))]
+        if any(journal.position.number for journal in journals):  # A blank one is let go of when its process begins.
+            return False
         probe = self._probes.get(name)
-        if kept or (probe is not None and probe.outcome in {"unknown", "ended"}):
+        if probe is not None and probe.outcome in {"unknown", "ended"}:
             return True
-        return self._answers(name)
+        self._answers(name)
+        return False
 
     def _answers(self, name: str) -> bool:
         world = self.world

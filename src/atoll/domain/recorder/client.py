@@ -154,9 +154,13 @@ class RecorderClient:
         self.ask(make, told)
         return future
 
+    async def listed(self) -> Listed:
+        """Return what is kept of all environments, and which have ended; see ``messages.Listed``."""
+        return await self.request(List, Listed)
+
     async def environments(self) -> tuple[Recorded, ...]:
         """Return what is kept of all environments."""
-        return (await self.request(List, Listed)).environments
+        return (await self.listed()).environments
 
     def create(self, environment: bytes, name: str, at: Position = GENESIS) -> "asyncio.Future[Done]":
         """Begin a journal; see ``messages.Create``."""
@@ -210,9 +214,9 @@ class RecorderClient:
         """Return what is kept of one node's heads; see ``messages.ReadHeads``."""
         return (await self.request(lambda number: ReadHeads(number, node), Heads)).heads
 
-    def forget(self, environment: bytes) -> "asyncio.Future[Done]":
-        """Have an environment's files put aside; see ``messages.Forget``."""
-        return self.request(lambda number: Forget(number, environment), Done)
+    def forget(self, environment: bytes, *, ended: bool = True) -> "asyncio.Future[Done]":
+        """Have an environment's files put aside, or deleted if there is nothing in them; see ``messages.Forget``."""
+        return self.request(lambda number: Forget(number, environment, ended), Done)
 
     def retain(self, environment: bytes, number: int, bytes_min: int = 0) -> "asyncio.Future[Retained]":
         """Let go of what is not needed from a block on; see ``messages.Retain``."""

@@ -155,6 +155,11 @@ class BlockJournal:
         return tuple(self._snapshots)
 
     @property
+    def is_blank(self) -> bool:
+        """Whether nothing of it was ever kept, but perhaps a promise; blocks that were put aside count."""
+        return self.recorded().is_blank and not any((self._directory / ORPHANS_NAME).iterdir())
+
+    @property
     def is_open(self) -> bool:
         """Whether a descriptor is held; ``release`` gives it back."""
         return self._descriptor >= 0

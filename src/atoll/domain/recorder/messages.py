@@ -311,9 +311,16 @@ class ReadHeads(Ask, frozen=True):
 
 
 class Forget(Ask, frozen=True):
-    """Put an environment's files aside under ``ended``: it is not listed any more; ``Done`` answers."""
+    """Let go of an environment: it is not listed any more; ``Done`` answers.
+
+    Attributes:
+        environment: Its id.
+        ended: It has come to its end: its files are put aside under ``ended``, and ``List`` says so from now on. Else
+            it must be one of which nothing was ever kept, and its files are deleted.
+    """
 
     environment: Id
+    ended: bool = True
 
 
 class Retain(Ask, frozen=True):
@@ -397,12 +404,24 @@ class Recorded(msgspec.Struct, frozen=True, array_like=True):
     damage: str = ""
     floor: tuple[From0, From0] = (0, 0)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing of it was ever kept, but perhaps a promise."""
+        return not (self.damage or self.at.number or self.snapshots or any(self.floor))
+
 
 class Listed(Tuple, frozen=True):
-    """All environments, by id."""
+    """All environments, by id.
+
+    Attributes:
+        id: Of the request.
+        environments: Those that are kept.
+        ended: Ids of those that have come to their end, the newest ENDED_MAX, oldest first.
+    """
 
     id: RequestId
     environments: tuple[Recorded, ...]
+    ended: tuple[Id, ...] = ()
 
 
 class Appended(Tuple, frozen=True):

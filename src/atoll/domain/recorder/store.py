@@ -6,7 +6,7 @@ sync for each journal that got any; whatever else is asked for sees what was ask
 one answer, and a failure is an answer too.
 
     <state>/envs/<id>/      ``journal.py``          <state>/code/<SHA-256>.atc      archives of code
-    <state>/heads/          ``heads.py``            <state>/ended/<id>-K            what was forgotten
+    <state>/heads/          ``heads.py``            <state>/ended/<id>-K            what has ended
 """
 
 from collections.abc import Callable, Iterable
@@ -19,6 +19,7 @@ from atoll.base.errors import StorageError
 from atoll.domain.limits import (
     BATCH_BYTES_MAX,
     CODE_FILES_MAX,
+    ENDED_MAX,
     RECORDED_MAX,
     SEGMENT_BYTES_MAX,
     SEGMENTS_OPEN_MAX,
@@ -91,6 +92,7 @@ class Store(Generic[Asker]):
             make_private_directory(directory)
         self._heads: Final = HeadFiles(state / "heads")
         self._journals: Final = self._load()
+        self._over: Final = self._load_ended()
         self._open: Final[dict[bytes, BlockJournal]] = {}  # Those that hold a descriptor, the one used last at the end.
         self._staged: Final[dict[bytes, list[tuple[Asker, Appended | Kept | Refused]]]] = {}
         self._answers: list[tuple[Asker, Answer]] = []
@@ -196,6 +198,14 @@ class Store(Generic[Asker]):
             raise StorageError(f"{self._envs}: {error.strerror or error}") from error
         return journals
 
+    def _load_ended(self) -> dict[bytes, None]:
+        try:
+            found = [one for one in self._ended.iterdir() if _is_id(one.name.partition("-")[0])]
+            found.sort(key=lambda one: one.stat().st_mtime_ns)
+        except OSError as error:
+            raise StorageError(f"{self._ended}: {error.strerror or error}") from error
+        return dict.fromkeys(bytes.fromhex(one.name.partition("-")[0]) for one in found[-ENDED_MAX:])
+
     def _opened(self, directory: Path) -> BlockJournal:
         return BlockJournal(directory, self._key, segment_bytes_max=self._segment_bytes_max)
 
@@ -208,12 +218,14 @@ class Store(Generic[Asker]):
         return Done(request.id)
 
     def _list(self, request: List) -> Answer:
-        return Listed(request.id, tuple(journal.recorded() for journal in self._journals.values()))
+        return Listed(request.id, tuple(journal.recorded() for journal in self._journals.values()), tuple(self._over))
 
     def _create(self, request: Create) -> Answer:
         environment = request.environment
         if environment in self._journals:
             raise RefusedError(Code.EXISTS, f"there is an environment {environment.hex()}")
+        if environment in self._over:
+            raise RefusedError(Code.EXISTS, f"the environment {environment.hex()} has ended")
         if len(self._journals) >= RECORDED_MAX:
             raise RefusedError(Code.LIMIT, f"RECORDED_MAX is {RECORDED_MAX}")
         directory = self._envs / environment.hex()
@@ -288,6 +300,8 @@ class Store(Generic[Asker]):
         if environment not in self._journals:
             raise RefusedError(Code.UNKNOWN, f"there is no environment {environment.hex()}")
         directory = self._envs / environment.hex()
+        if not request.ended:
+            return self._delete(request, directory)
         try:
             serial = 1 + sum(1 for one in self._ended.iterdir() if one.name.startswith(environment.hex()))
             directory.rename(self._ended / f"{environment.hex()}-{serial}")
@@ -295,9 +309,29 @@ class Store(Generic[Asker]):
             sync_directory(self._envs)
         except OSError as error:
             raise refusal_of(error, directory) from error
+        self._let_go(environment)
+        self._over[environment] = None
+        if len(self._over) > ENDED_MAX:
+            del self._over[next(iter(self._over))]
+        return Done(request.id)
+
+    def _delete(self, request: Forget, directory: Path) -> Answer:
+        """Delete a journal of which nothing was ever kept."""
+        if not self._journals[request.environment].is_blank:
+            raise RefusedError(Code.EXISTS, f"something of the environment {request.environment.hex()} is kept")
+        gone = directory.with_name(f".{directory.name}.gone")
+        try:
+            directory.rename(gone)  # Whole or not at all.
+            sync_directory(self._envs)
+            rmtree(gone)
+        except OSError as error:
+            raise refusal_of(error, directory) from error
+        self._let_go(request.environment)
+        return Done(request.id)
+
+    def _let_go(self, environment: bytes) -> None:
         self._journals.pop(environment).release()
         self._open.pop(environment, None)
-        return Done(request.id)
 
     def _retain(self, request: Retain) -> Answer:
         journal = self._journal(request.environment)

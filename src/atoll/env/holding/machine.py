@@ -219,6 +219,8 @@ class Holding:
                 self._keeping.part(node, message)
             case Canvass():
                 self._voting.canvassed(node, message)
+                if state.role == OWNER:
+                    self._serving.dismiss(node)
             case Promised():
                 self._voting.promised(node, message)
             case HandOver():

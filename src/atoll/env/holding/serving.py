@@ -81,6 +81,21 @@ class Serving:
         for node in leaving[: -LEARNERS_MAX + 1]:
             del reign.peers[node]
 
+    def dismiss(self, node: bytes) -> None:
+        """Tell a node that is no holder so: it asks, so it was away when that was told.
+
+        One that was a holder may not know what it needs to believe it, and is told everything for a while. Another one
+        believes it as it is, and sees nothing of the journal.
+        """
+        state, peers = self._desk.state, self._reign.peers
+        if node in state.ledger.holders or node in peers:
+            return
+        peer = Peer(state.ledger.durable + 1, state.now_ns, state.now_ns, leave_ns=state.now_ns + LEAVE_NS)
+        if any(node in one.holders for one in state.ledger.configs):  # As far as the journal goes back.
+            peers[node] = peer
+            self.meet()
+        self._desk.tell(node, self._store(peer, ()))
+
     def learn(self, node: bytes) -> Peer:
         """Return a peer, which is told everything and counted on from now on."""
         state, peers = self._desk.state, self._reign.peers

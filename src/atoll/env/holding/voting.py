@@ -12,7 +12,7 @@ from atoll.env.holding.desk import Desk
 from atoll.env.holding.events import Run
 from atoll.env.holding.messages import Canvass, HandOver, Promised
 from atoll.env.holding.state import CANDIDATE, HOLDER, OWNER, TRIAL, Reign
-from atoll.env.limits import ELECTION_NS_MIN, HEARTBEAT_NS, SUSPECT_NS
+from atoll.env.limits import ELECTION_NS_MIN, HEARTBEAT_NS, LEAVE_NS, SUSPECT_NS
 
 __all__ = ["Voting"]
 
@@ -67,13 +67,22 @@ class Voting:
         desk, state = self._desk, self._desk.state
         desk.yield_role()
         if state.own not in state.ledger.holders:
-            state.election_ns = None  # Until an owner is heard again.
+            self._take_leave()
         elif not self._may_stand():
             state.election_ns = max(state.now_ns + HEARTBEAT_NS, state.unfit_ns)
         else:
             state.role, state.votes = TRIAL, {state.own: True}
             self._elect()
             self._canvass()
+
+    def _take_leave(self) -> None:
+        """Ask those who keep the journal to say that it is not needed here: it was said while this node was away."""
+        state, ledger = self._desk.state, self._desk.state.ledger
+        keepers = [node for node in ledger.holders or (state.owner,) if node and ledger.last]
+        state.election_ns = state.now_ns + LEAVE_NS if keepers else None
+        for node in keepers:
+            epoch = state.promise.epoch + 1
+            self._desk.tell(node, Canvass(epoch, ledger.last, ledger.last_epoch, trial=True, transfer=False))
 
     def _stand(self, *, transfer: bool, wish: tuple[bytes, ...]) -> None:
         desk, state = self._desk, self._desk.state

@@ -16,7 +16,7 @@ from atoll.env.app import Program
 from atoll.env.chain import Block, ChainError, Sealer, Verifier, unpack_body
 from atoll.env.history import decode_body, decode_snapshot
 from atoll.env.messages import Carried, Message, Receipt, split_items
-from atoll.env.records import Arrived, Began, Confirmed, Failed, Held, Upgraded
+from atoll.env.records import Arrived, Began, Confirmed, Failed, Held, Opened, Upgraded
 from atoll.env.runner import Runner
 from atoll.lab.stewards.clients import Client
 from atoll.lab.stewards.node import Computer, Process
@@ -44,7 +44,6 @@ class Truth:
         self.digests: list[bytes] = []
         self.posts: dict[bytes, list[bytes]] = {}
         self.runner: Runner | None = None
-        self.ended = False
 
     def received(self, party: bytes) -> int:
         """Return the number of the last item that it has taken."""
@@ -112,6 +111,20 @@ class Checks:
             for at in range(seen + 1, number + 1):
                 self._commit(truth, journal, at, (process.computer, hosted.holding.holders))
 
+    def forgets(self, computer: Computer, identity: bytes) -> None:
+        """Look at a journal that is about to be put aside: its end is committed, perhaps in this very moment."""
+        truth = self.truths.get(identity)
+        if truth is None:
+            return  # Nothing of it was ever committed.
+        journal = computer.recorder.journals.get(identity)  # None: it is only about to be begun there.
+        for number in range(len(truth.heads) + 1, 1 + (0 if journal is None else journal.position.number)):
+            assert journal is not None
+            if truth.runner is not None and truth.runner.is_over:
+                return
+            self._commit(truth, journal, number, (computer, self.holders_of(journal, number)))
+        if truth.runner is None or not truth.runner.is_over:
+            raise self._fail("an end is committed first", f"{truth.name} on {computer.name}")
+
     def _commit(self, truth: Truth, journal: Journal, number: int, by: tuple[Computer, tuple[bytes, ...]]) -> None:
         head, (computer, holders) = journal.head(number), by
         where = f"{truth.name}, block {number}, on {computer.name}"
@@ -141,7 +154,10 @@ class Checks:
     def _apply(self, truth: Truth, block: Block) -> None:
         body = decode_body(unpack_body(block.body))
         upgraded: Program | None = None
+        is_over = truth.runner is not None and truth.runner.is_over
         for entry in body.entries:
+            if is_over and not isinstance(entry.record, Opened | Held):
+                raise self._fail("nothing happens after an end", f"{truth.name}, block {block.number}: {entry.record}")
             match entry.record:
                 case Began(code=code):
                     truth.runner = Runner(self.program(code), code)

@@ -101,6 +101,10 @@ class Surroundings(Protocol):
         """Look at a steward after each input."""
         ...
 
+    def forgets(self, computer: "Computer", identity: bytes) -> None:
+        """Look at a journal that is about to be put aside."""
+        ...
+
     def asked(self, computer: "Computer", order: RecorderOrder) -> None:
         """Take note of what a recorder is asked for."""
         ...
@@ -376,7 +380,10 @@ class Process:
         while self._is_stirring:
             self._is_answered = False
             self._world.looked(self)
-            for order in self.steward.orders():
+            orders = self.steward.orders()
+            for forget in [order for order in orders if isinstance(order, Forget)]:
+                self._world.forgets(self.computer, forget.id)
+            for order in orders:
                 self._obey(order)
             self._is_stirring = self._is_answered
         self._arm()

@@ -174,6 +174,10 @@ class StewardWorld:
         """Look at a steward after each input."""
         self.checks.looked(process)
 
+    def forgets(self, computer: Computer, identity: bytes) -> None:
+        """Look at a journal that is about to be put aside."""
+        self.checks.forgets(computer, identity)
+
     def asked(self, computer: Computer, order: RecorderOrder) -> None:
         """Crash a node in the moment in which it hurts most."""
         if self.faulty and self.below(1000) < self.hasty_permille * (5 if isinstance(order, KeepPromise) else 1):

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What parties have sent to one environment and what is not applied yet: in order, each item once, and bounded."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, final
+
+from atoll.env.facts import Waiting
+from atoll.env.limits import AGAIN_NS, INBOX_ITEMS_MAX, OWED_MAX, PARCEL_BYTES, PARTIES_MAX
+from atoll.env.messages import Carried, Receipt, Refusal, count_items, parcels_of
+from atoll.env.places import Running
+
+__all__ = ["Inbox"]
+
+_PARCEL_MAX: Final = PARCEL_BYTES + 5  # With the head of its list; a longer one holds one item that is too large.
+
+
+@final
+class Inbox:
+    """The queue, and how far each party has come.
+
+    Args:
+        identity: Of the environment.
+        name: Of this node, for people.
+
+    Attributes:
+        done: Number of the last item of a party that is committed.
+    """
+
+    def __init__(self, identity: bytes, name: str) -> None:
+        self._identity, self._name = identity, name
+        self._frames: deque[Waiting] = deque()
+        self._items = 0
+        self._expected: dict[bytes, int] = {}  # Number of the next item of a party, those that wait counted.
+        self._asked: dict[bytes, int] = {}  # When a party was asked for what is missing, monotonic.
+        self.done: dict[bytes, int] = {}
+
+    def __bool__(self) -> bool:
+        """Tell whether something waits."""
+        return bool(self._frames)
+
+    def put(
+        self, message: Carried, environment: Running, now_ns: int, *, is_disk_full: bool
+    ) -> Receipt | Refusal | None:
+        """Take items of a party, if they are the next ones; return what is to be said to it at once, if anything.
+
+        Args:
+            message: The items.
+            environment: What they are for, in the state that everything before what waits has made.
+            now_ns: Monotonic.
+            is_disk_full: Nothing can be recorded now.
+
+        Raises:
+            WireError: They are no items.
+        """
+        party, first = message.source, message.first
+        parcels = parcels_of(first, count := count_items(message.items), message.items)
+        expected = self._expected.get(party) or environment.received(party) + 1
+        if first > expected:
+            # While the disk refuses, what is missing was refused, and comes by itself later.
+            return None if is_disk_full else self._ask_again(party, now_ns)
+        if first + count <= expected:  # All of it has come before; if it is committed, the receipt was lost.
+            done = self.done.get(party, 0)
+            return Receipt(self._identity, party, done) if done >= first + count - 1 else None
+        if is_disk_full:
+            return self._refusal(message, "disk-full", f"the disk of {self._name} refuses")
+        if self._items + count > INBOX_ITEMS_MAX:
+            return self._refusal(message, "queue-full", f"{INBOX_ITEMS_MAX} items wait already")
+        if environment.owes(party) > OWED_MAX:
+            return self._refusal(message, "queue-full", f"it has not read {OWED_MAX} responses")
+        if max(len(one[2]) for one in parcels) > _PARCEL_MAX:
+            return self._refusal(message, "too-large", f"a tuple of more than {PARCEL_BYTES} bytes")
+        self._frames += (Waiting(party, *parcel) for parcel in parcels)
+        self._items += count
+        self._expected[party] = first + count
+        return None
+
+    def _ask_again(self, party: bytes, now_ns: int) -> Receipt | None:
+        """Ask a party for what is missing; not for each frame that comes too soon, or ever more would come."""
+        if now_ns < self._asked.get(party, 0) + AGAIN_NS:
+            return None
+        if len(self._asked) >= PARTIES_MAX:
+            self._asked.clear()
+        self._asked[party] = now_ns
+        return Receipt(self._identity, party, self.done.get(party, 0), again=True)
+
+    def _refusal(self, message: Carried, code: str, text: str) -> Refusal:
+        return Refusal(self._identity, message.source, code, text, message.first)
+
+    def pop(self) -> Waiting:
+        """Take what has waited longest; call ``applied`` when it is applied."""
+        frame = self._frames.popleft()
+        self._items -= frame.count
+        return frame
+
+    def applied(self) -> None:
+        """Note that all that was popped is applied, so that the environment itself knows what comes next."""
+        if not self._frames:
+            self._expected.clear()
+
+    def committed(self, done: Mapping[bytes, int]) -> None:
+        """Note up to which number items of some parties are committed."""
+        self.done.update(done)
+
+    def clear(self) -> list[Carried]:
+        """Forget everything; return what waits, so that it can go to whoever runs the environment next."""
+        waiting = [Carried(frame.party, self._identity, frame.first, frame.items) for frame in self._frames]
+        self._frames.clear()
+        self._items = 0
+        self._expected, self._asked, self.done = {}, {}, {}
+        return waiting
