@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --constraint constraints.txt
-# Two test workers by default. Tests that start processes or network namespaces share one worker and come last.
+# Two test workers by default. A file is one worker's, as its tests may share nodes; those that start processes come last.
 JOBS ?= 2
 SEED ?= 1..20
 
@@ -57,7 +57,7 @@ fast: $(VENV)/.fast
 setup: $(VENV)/.check $(VENV)/.fast
 
 test: $(VENV)/.test $(VENV)/.fast
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	@if $(BIN)/python -c "import atoll_device" 2>/dev/null; then $(MAKE) --no-print-directory test-compiled; \
 	else echo "without the compiled part, which has the device's tests once more"; test "$(CI)" != true; fi
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole suite: how property tests run, which tests have the machine for themselves, and what is needed for some."""
+"""The whole suite: how property tests run, which tests come last, and what is needed for some."""
 
 import os
 
@@ -13,16 +13,14 @@ from atoll.base.compiled import is_compiled
 settings.register_profile("atoll", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("atoll")
 
-_ALONE = ("process", "netns")
+_LATE = ("process", "netns")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that own sockets, processes or namespaces last and on one worker, so that none collide or starve."""
-    alone = [item for item in items if any(item.get_closest_marker(name) is not None for name in _ALONE)]
-    for item in alone:
-        item.add_marker(pytest.mark.xdist_group("alone"))
-    chosen = set(map(id, alone))
-    items[:] = [item for item in items if id(item) not in chosen] + alone
+    """Put tests that own sockets, processes or namespaces last: what a wrong line breaks is seen before they begin."""
+    late = [item for item in items if any(item.get_closest_marker(name) is not None for name in _LATE)]
+    chosen = set(map(id, late))
+    items[:] = [item for item in items if id(item) not in chosen] + late
 
 
 @pytest.fixture
