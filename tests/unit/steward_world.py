@@ -15,7 +15,9 @@ from atoll.env.environment import Environment
 from atoll.env.facts import Facts
 from atoll.env.history import decode_body
 from atoll.env.holding import Block, HoldingOptions
+from atoll.env.holding import encode as encode_letter
 from atoll.env.holding import events as on_holding
+from atoll.env.holding.messages import HoldingMessage
 from atoll.env.hosted import Hosted
 from atoll.env.keepers import Peer
 from atoll.env.messages import (
@@ -24,6 +26,7 @@ from atoll.env.messages import (
     Carried,
     Letter,
     Message,
+    Notice,
     Receipt,
     Refusal,
     decode_message,
@@ -131,6 +134,10 @@ PROGRAM = program_of(Counter, known=[Sum])
 
 def node_id(name: str) -> NodeId:
     return NodeId(name.encode().ljust(10, b"."))
+
+
+ONE, TWO, THREE = (node_id(name) for name in ("one", "two", "three"))
+OTHER = b"o" * 16
 
 
 def items(*events: Tuple, ask: int = 0) -> bytes:
@@ -415,6 +422,26 @@ def refusals(place: Place, session: int = 1) -> list[str]:
     return [one.code for one in place.said(session) if isinstance(one, Refusal)]
 
 
+def notice(
+    identity: bytes = OTHER,
+    owner: bytes = TWO,
+    *,
+    epoch: int = 1,
+    name: str = "other",
+    holders: tuple[bytes, ...] = (),
+    ended: bool = False,
+) -> Notice:
+    return Notice(identity, epoch, owner, name, "Other", CODE, holders or (owner,), ended)
+
+
+def letter(message: HoldingMessage, identity: bytes = OTHER) -> Letter:
+    return Letter(encode_letter(identity, message))
+
+
+def told_nodes(place: Place) -> list[tuple[bytes, Any]]:
+    return [(order.node, order.message) for order in place.got(TellNode)]
+
+
 class Group:
     """Some nodes that hear each other, unless they are cut off."""
 
@@ -486,8 +513,12 @@ __all__ = [
     "ANN",
     "BOB",
     "CODE",
+    "ONE",
+    "OTHER",
     "OTHER_CODE",
     "PROGRAM",
+    "THREE",
+    "TWO",
     "WALL_NS",
     "Add",
     "Answered",
@@ -509,8 +540,11 @@ __all__ = [
     "Sum",
     "encode",
     "items",
+    "letter",
     "node_id",
+    "notice",
     "receipts",
     "refusals",
     "started",
+    "told_nodes",
 ]

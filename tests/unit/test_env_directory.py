@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who runs what, as far as is known here: the higher epoch counts, and an end counts above all."""
+"""Who runs what, as far as is known here: the higher epoch counts, an end above all, and not everybody is believed."""
 
+import msgspec
 import pytest
 
 from atoll.env import directory as directory_module
 from atoll.env.directory import Directory
+from atoll.env.limits import SILENT_NS
 from atoll.env.messages import Notice
 
-A, B = b"a" * 16, b"b" * 16
-ONE, TWO = b"1" * 10, b"2" * 10
+A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
+ONE, TWO, THREE = b"1" * 10, b"2" * 10, b"3" * 10
 
 
-def notice(party: bytes = A, epoch: int = 1, owner: bytes = ONE, name: str = "shop", *, ended: bool = False) -> Notice:
-    return Notice(party, epoch, owner, name, "Shop", b"c" * 32, (owner,), ended)
+def notice(
+    party: bytes = A,
+    epoch: int = 1,
+    owner: bytes = ONE,
+    name: str = "shop",
+    *,
+    holders: tuple[bytes, ...] = (),
+    ended: bool = False,
+) -> Notice:
+    return Notice(party, epoch, owner, name, "Shop", b"c" * 32, holders or (owner,), ended)
 
 
 def test_what_is_told_is_found_by_id_and_by_name() -> None:
@@ -20,41 +30,41 @@ def test_what_is_told_is_found_by_id_and_by_name() -> None:
     assert directory.find(A) is None
     assert directory.named("shop") is None
     assert not directory.ended(A)
-    assert directory.note(notice())
+    assert directory.note(notice(), 0)
     assert directory.find(A) == directory.named("shop") == notice()
 
 
 def test_the_same_again_is_no_news() -> None:
     directory = Directory()
-    directory.note(notice())
-    assert not directory.note(notice())
+    directory.note(notice(), 0)
+    assert not directory.note(notice(), 0)
 
 
 def test_a_higher_epoch_counts_and_a_lower_one_does_not() -> None:
     directory = Directory()
-    directory.note(notice(epoch=2, owner=TWO))
-    assert not directory.note(notice(epoch=1))
+    directory.note(notice(epoch=2, owner=TWO), 0)
+    assert not directory.note(notice(epoch=1), 0)
     assert directory.find(A) == notice(epoch=2, owner=TWO)
-    assert directory.note(notice(epoch=3))
+    assert directory.note(notice(epoch=3), 0)
     assert directory.find(A) == notice(epoch=3)
 
 
 def test_of_one_epoch_what_was_said_last_counts() -> None:
     directory = Directory()
-    directory.note(notice())
-    assert directory.note(notice(name="store"))
+    directory.note(notice(), 0)
+    assert directory.note(notice(name="store"), 0)
     assert directory.named("shop") is None
     assert directory.named("store") is not None
 
 
 def test_an_end_counts_above_all_and_is_never_taken_back() -> None:
     directory = Directory()
-    directory.note(notice(epoch=5))
-    assert directory.note(notice(epoch=4, ended=True))
+    directory.note(notice(epoch=5), 0)
+    assert directory.note(notice(epoch=4, ended=True), 0)
     assert directory.ended(A)
     assert directory.find(A) is None
     assert directory.named("shop") is None
-    assert not directory.note(notice(epoch=9))
+    assert not directory.note(notice(epoch=9), 0)
     assert not list(directory.all())
 
 
@@ -62,22 +72,106 @@ def test_of_two_of_one_name_all_nodes_mean_the_same() -> None:
     for order in ((A, B), (B, A)):
         directory = Directory()
         for party in order:
-            directory.note(notice(party))
+            directory.note(notice(party), 0)
         assert directory.named("shop") == notice(A)
 
 
 def test_all_are_listed_by_name() -> None:
     directory = Directory()
     for party, name in ((B, "ann"), (A, "zoe"), (b"c" * 16, "ann")):
-        directory.note(notice(party, name=name))
-    directory.note(notice(b"d" * 16, name="bob", ended=True))
+        directory.note(notice(party, name=name), 0)
+    directory.note(notice(b"d" * 16, name="bob", ended=True), 0)
     assert [(one.name, one.id) for one in directory.all()] == [("ann", B), ("ann", b"c" * 16), ("zoe", A)]
 
 
 def test_more_than_the_limit_are_not_taken_but_those_that_are_known_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory_module, "DIRECTORY_MAX", 1)
     directory = Directory()
-    assert directory.note(notice(A))
-    assert not directory.note(notice(B))
+    assert directory.note(notice(A), 0)
+    assert not directory.note(notice(B), 0)
     assert directory.find(B) is None
-    assert directory.note(notice(A, epoch=2))
+    assert directory.note(notice(A, epoch=2), 0)
+
+
+def test_what_has_ended_makes_room_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_module, "DIRECTORY_MAX", 2)
+    directory = Directory()
+    directory.note(notice(A), 0)
+    directory.note(notice(B), 0)
+    directory.note(msgspec.structs.replace(notice(B), ended=True), 0)
+    assert directory.note(notice(C), 0)
+    assert [one.id for one in directory.all()] == [A, C]
+
+
+# Who is believed.
+
+
+def kept(directory: Directory, *holders: bytes) -> None:
+    """Let ONE run A, kept by these."""
+    assert directory.hear(notice(A, holders=(ONE, *holders)), ONE, 0)
+
+
+def owner_of(directory: Directory) -> bytes:
+    found = directory.find(A)
+    assert found is not None
+    return found.owner
+
+
+def test_a_node_speaks_for_itself() -> None:
+    directory = Directory()
+    assert not directory.hear(notice(A, owner=ONE), TWO, 0)
+    assert not directory.hear(msgspec.structs.replace(notice(A), ended=True), ONE, 0), "of what was never there"
+    assert directory.find(A) is None
+    assert not directory.ended(A)
+    assert directory.doubted == 2
+
+
+def test_ownership_passes_to_a_holder() -> None:
+    directory = Directory()
+    kept(directory, TWO)
+    assert not directory.hear(notice(A, owner=THREE, epoch=9), THREE, 0)
+    assert owner_of(directory) == ONE
+    assert directory.hear(notice(A, owner=TWO, epoch=2), TWO, 0)
+    assert owner_of(directory) == TWO
+
+
+def test_a_holder_may_say_who_owns_it_and_that_it_has_ended() -> None:
+    directory = Directory()
+    kept(directory, TWO)
+    assert directory.hear(notice(A, owner=THREE, epoch=2), TWO, 0)
+    assert owner_of(directory) == THREE
+    ended = msgspec.structs.replace(notice(A, owner=THREE, epoch=2), ended=True)
+    assert not directory.hear(ended, TWO, 0), "it keeps it no more"
+    assert directory.hear(ended, THREE, 0)
+    assert directory.ended(A)
+    assert not directory.hear(notice(A, owner=THREE, epoch=3), THREE, 0)
+
+
+def test_an_epoch_has_one_owner() -> None:
+    directory = Directory()
+    kept(directory, TWO)
+    assert not directory.hear(notice(A, owner=TWO), TWO, 0)
+    assert owner_of(directory) == ONE
+
+
+def test_a_claim_that_came_before_its_sender_was_known_as_a_holder_counts_then() -> None:
+    directory = Directory()
+    kept(directory)
+    claim = notice(A, owner=THREE, epoch=2, holders=(THREE,))
+    assert not directory.hear(claim, THREE, 0)
+    assert directory.hear(notice(A, holders=(ONE, TWO)), ONE, 0)
+    assert owner_of(directory) == ONE
+    assert not directory.hear(claim, THREE, 0)
+    assert directory.hear(notice(A, holders=(ONE, THREE)), ONE, 0)
+    assert directory.find(A) == claim
+
+
+def test_a_stranger_is_believed_when_the_owner_was_silent_for_long() -> None:
+    directory = Directory()
+    kept(directory, TWO)
+    assert not directory.hear(notice(A, holders=(ONE, TWO)), ONE, 7), "no news, but a sign of life"
+    claim = notice(A, owner=THREE, epoch=2)
+    assert not directory.hear(claim, THREE, 6 + SILENT_NS)
+    assert not directory.hear(msgspec.structs.replace(claim, ended=True), THREE, 7 + SILENT_NS), "not that it has ended"
+    assert directory.hear(claim, THREE, 7 + SILENT_NS)
+    assert owner_of(directory) == THREE

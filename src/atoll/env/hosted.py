@@ -100,6 +100,8 @@ class Hosted:
         epoch: In which it runs here; 0: it does not.
         failed: Why it cannot run here; empty: nothing.
         is_ended: It has ended itself, or was stopped, and that is committed; or another holder says so.
+        ran: It ran here, and nobody was told yet who runs it now.
+        since_ns: When it was opened, monotonic.
         suspect: What its process did not survive; None: nothing, as far as is known.
     """
 
@@ -118,8 +120,9 @@ class Hosted:
         self.runner: Runner | None = None
         self.epoch = 0
         self.failed = ""
-        self.is_ended = False
+        self.is_ended = self.ran = False
         self.suspect: Suspect | None = None
+        self.since_ns = 0
         self._orders: list[Order] = []
         self._routed: list[Routed] = []
         self._searches: list[Resolve] = []
@@ -194,6 +197,7 @@ class Hosted:
 
     def open(self, now: Moment) -> None:
         """Begin: a holder that is alone owns the environment at once."""
+        self.since_ns = now.ns
         self._perform_all(self.holding.start(now.ns), now)
 
     def feed(self, event: on.HoldingInput, now: Moment) -> None:
@@ -298,7 +302,7 @@ class Hosted:
             self._start(runner, now)
 
     def _start(self, runner: Runner, now: Moment) -> None:
-        self.runner, self._opening = runner, runner.number + 1
+        self.runner, self._opening, self.ran = runner, runner.number + 1, True
         self.pump(now)
 
     def _fail(self, failed: str, now: Moment) -> None:

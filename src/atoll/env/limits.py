@@ -260,6 +260,14 @@ DIRECTORY_MAX: Final = 8_192
 NOTICE_NS: Final = 5 * SECOND_NS
 """How often a node tells all others what it runs, beside telling it at each change: a lost notice is made good so."""
 
+SILENT_NS: Final = 3 * NOTICE_NS
+"""When the owner of an environment has said nothing for so long, a node that was no holder may say that it
+owns it: the notices that made it one were lost."""
+
+HOPS_MAX: Final = 3
+"""How often a message is passed on from node to node: from one that has given an environment away to the next one, or
+to where a client is. At it a message is dropped, and sent again by who sent it: nodes may believe it of each other."""
+
 ROUTES_MAX: Final = 16_384
 """Clients of other nodes, and behind which node they are; at it the one not heard for longest is forgotten."""
 

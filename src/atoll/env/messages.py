@@ -19,6 +19,7 @@ from atoll.env.limits import (
     CLASS_CHARS_MAX,
     CODE_CHUNK_BYTES_MAX,
     HOLDERS_MAX,
+    HOPS_MAX,
     ITEMS_MAX,
     NAME_CHARS_MAX,
     NOTICES_MAX,
@@ -59,6 +60,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 Node = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
 Code = Annotated[bytes, msgspec.Meta(min_length=CODE_BYTES, max_length=CODE_BYTES)]
+Hops = Annotated[int, msgspec.Meta(ge=0, le=HOPS_MAX)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 ClassName = Annotated[str, msgspec.Meta(max_length=CLASS_CHARS_MAX)]
 
@@ -71,12 +73,14 @@ class Carried(Tuple, frozen=True, tag=64):
         target: Who is to take them.
         first: Number of the first one in their channel.
         items: Encoded list of at most ITEMS_MAX ``Item``.
+        hops: Nodes that have passed it on, which they do while the target changes hands.
     """
 
     source: Party
     target: Party
     first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
     items: Annotated[bytes, msgspec.Meta(max_length=CARRIED_BYTES_MAX)]
+    hops: Hops = 0
 
 
 class Receipt(Tuple, frozen=True, tag=65):
@@ -87,12 +91,14 @@ class Receipt(Tuple, frozen=True, tag=65):
         target: Who sent them.
         upto: Number of the last one.
         again: What follows is missing here: send it again now.
+        hops: As of ``Carried``.
     """
 
     source: Party
     target: Party
     upto: Count
     again: bool = False
+    hops: Hops = 0
 
 
 class Refusal(Tuple, frozen=True, tag=66):
@@ -105,6 +111,7 @@ class Refusal(Tuple, frozen=True, tag=66):
         text: For people.
         first: Number of the first one: the frame that begins with it was thrown away. Another copy of it may yet be
             taken; of what came before it nothing is said.
+        hops: As of ``Carried``.
     """
 
     source: Party
@@ -112,6 +119,7 @@ class Refusal(Tuple, frozen=True, tag=66):
     code: str
     text: str
     first: Count = 0
+    hops: Hops = 0
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):

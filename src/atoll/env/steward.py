@@ -17,23 +17,25 @@ from atoll.base.ids import NodeId
 from atoll.core.entropy import Draws
 from atoll.env.app import Program
 from atoll.env.changes import PeerSlow
-from atoll.env.directory import Directory
+from atoll.env.directory import Directory, keepers_of
 from atoll.env.facts import Facts
 from atoll.env.holding import Holding, HoldingOptions
 from atoll.env.holding.events import Cleared, Heard, HoldersAsked, HoldingInput, Suspected
-from atoll.env.holding.messages import HandOver, Store
+from atoll.env.holding.messages import Canvass, HandOver, HoldingMessage, Store
 from atoll.env.holding.messages import decode as decode_letter
 from atoll.env.hosted import Hosted
 from atoll.env.keepers import Peer
 from atoll.env.limits import (
     COPIES,
     DIRECTORY_MAX,
+    HOPS_MAX,
     LOST_NS,
     MAINTAIN_NS,
     NOTICE_NS,
     NOTICES_MAX,
     OVER_MAX,
     ROUTES_MAX,
+    SILENT_NS,
     STRANDED_MAX,
 )
 from atoll.env.messages import (
@@ -393,15 +395,34 @@ class Steward:
 
     def _passed(self, origin: Origin, message: Routed, now: Moment) -> None:
         if isinstance(origin, bytes):
-            self._learn(message.source, origin)
-        elif self._sessions.get(message.source) != origin:
+            if not self._may_say(message, origin):
+                self.strange += 1
+                return
+            self._learn(message, origin)
+            self._route(message, now, is_passed=True)
+            return
+        if self._sessions.get(message.source) != origin:
             self.strange += 1  # A client speaks for itself only.
             return
         self._route(message, now)
 
-    def _learn(self, party: bytes, node: NodeId) -> None:
-        """Remember behind which node a client of another node is."""
-        if party in self.hosted or self.directory.find(party) is not None:
+    def _may_say(self, message: Routed, node: NodeId) -> bool:
+        """Return whether a node may bring this: its client's, an environment's that it keeps, or for one that it keeps.
+
+        The last is what came for an environment that is changing hands. Who keeps a journal is believed, as far as that
+        environment goes; another node cannot speak in its name.
+        """
+        own = self.hosted.get(message.target)
+        if self._is_keeper(message.source, node) or self._is_keeper(message.target, node):
+            return True
+        if own is not None and node in own.holding.holders:
+            return True
+        return message.source not in self.hosted and self.directory.find(message.source) is None
+
+    def _learn(self, message: Routed, node: NodeId) -> None:
+        """Remember behind which node a client of another node is; who passes something on is better than nobody."""
+        party = message.source
+        if party in self.hosted or self.directory.knows(party) or (message.hops and party in self._routes):
             return
         self._routes[party] = node
         self._routes.move_to_end(party)
@@ -424,16 +445,23 @@ class Steward:
                 return  # A journal is here that cannot be read: as if there were none, it would vote against it.
             if isinstance(message, Store) and not message.counted:
                 return  # It says only that this node is no holder, and it keeps nothing.
-            if notice is None or node not in {notice.owner, *notice.holders}:
+            if notice is None or node not in keepers_of(notice):
                 return  # It is told again, and by then there is a notice that says what it is.
             hosted = hosted or self._learn_of(notice, now)
             if hosted.facts.code != notice.code:
                 hosted.facts.code, hosted.facts.app = notice.code, notice.app
                 self._orders.append(FetchCode(notice.code, node))
+        elif not (hosted.holding.knows(node) or self._is_keeper(identity, node) or _is_question(message)):
+            self.strange += 1  # Nobody is an owner, or has a vote, because it says so.
+            return
         if isinstance(message, HandOver) and node in self._members:
             hosted.comes_from(self._members[node].name, message.epoch)
         hosted.feed(Heard(node, message), now)
         self._after(hosted, now)
+
+    def _is_keeper(self, identity: bytes, node: NodeId) -> bool:
+        notice = self.directory.find(identity)
+        return notice is not None and node in keepers_of(notice)
 
     def _learn_of(self, notice: Notice, now: Moment) -> Hosted:
         """Take up an environment that was never here."""
@@ -443,10 +471,7 @@ class Steward:
 
     def _noticed(self, notice: Notice, node: NodeId, now: Moment) -> None:
         hosted = self.hosted.get(notice.id)
-        if hosted is not None and notice.ended and node not in self._keepers(hosted):
-            self.strange += 1  # Who does not keep it cannot know.
-            return
-        if not self.directory.note(notice):
+        if not self._believes(hosted, notice, node, now):
             return
         if hosted is not None and not notice.ended and hosted.runner is None and notice.code != hosted.facts.code:
             hosted.facts.code, hosted.facts.app = notice.code, notice.app  # It was upgraded.
@@ -456,6 +481,17 @@ class Steward:
             hosted.is_ended = True
             self._after(hosted, now)
 
+    def _believes(self, hosted: Hosted | None, notice: Notice, node: NodeId, now: Moment) -> bool:
+        """Note what a node says, if it can know; return whether it is news."""
+        if hosted is None or self.directory.knows(notice.id):
+            return self.directory.hear(notice, node, now.ns)
+        if node in self._keepers(hosted):
+            return self.directory.note(notice, now.ns)
+        if notice.ended or now.ns < hosted.since_ns + SILENT_NS:
+            self.strange += 1
+            return False
+        return self.directory.hear(notice, node, now.ns)  # All who kept it when we did may have been replaced.
+
     def _keepers(self, hosted: Hosted) -> tuple[bytes, ...]:
         """Return who keeps an environment; if what is here does not say, as the directory has it, or who wrote it."""
         known, holding = self.directory.find(hosted.facts.id), hosted.holding
@@ -463,7 +499,7 @@ class Steward:
             return (known.owner, *known.holders)
         return holding.holders or (holding.owner,)
 
-    def _route(self, message: Routed, now: Moment) -> None:
+    def _route(self, message: Routed, now: Moment, *, is_passed: bool = False) -> None:
         target = message.target
         hosted = self.hosted.get(target)
         if hosted is not None and hosted.runner is not None:
@@ -477,7 +513,10 @@ class Steward:
         node = self._routes.get(target) if notice is None else NodeId(notice.owner)
         if node is not None:
             if node != self._own:
-                self._orders.append(TellNode(node, message))
+                if is_passed and message.hops < HOPS_MAX:
+                    self._orders.append(TellNode(node, msgspec.structs.replace(message, hops=message.hops + 1)))
+                elif not is_passed:
+                    self._orders.append(TellNode(node, message))
             elif len(self._stranded) < STRANDED_MAX:
                 self._stranded.append(message)  # Ours, and not running now: it goes on when somebody runs it.
             return
@@ -543,12 +582,15 @@ class Steward:
             self._after(hosted, now)
         if hosted.is_ended and self.hosted.get(hosted.facts.id) is hosted:
             self._end(hosted, now)
+        if hosted.ran and hosted.runner is None and hosted.holding.owner not in {b"", self._own}:
+            hosted.ran = False
+            self._vouch(hosted, now)
         notices = self._notices()
         if notices != self._told:
             news = tuple(notice for notice in notices if notice not in self._told)
             self._told = notices
             for notice in news:
-                self.directory.note(notice)
+                self.directory.note(notice, now.ns)
             self._announce(news)
             for notice in news:
                 self._free(notice.id, now)
@@ -568,11 +610,21 @@ class Steward:
             del self._over[next(iter(self._over))]
         self._over[notice.id] = notice
         self.bury(notice.id)
-        self.directory.note(notice)
+        self.directory.note(notice, now.ns)
         self._announce((notice,))
         self._free(notice.id, now)
         hosted.end()
         self._deliver(hosted, now)
+
+    def _vouch(self, hosted: Hosted, now: Moment) -> None:
+        """Say who runs what ran here: others believe a keeper, and perhaps not a node that they do not know."""
+        facts, holding = hosted.facts, hosted.holding
+        notice = Notice(
+            facts.id, holding.epoch, holding.owner, facts.name, facts.app, facts.code, tuple(holding.holders)
+        )
+        self.directory.note(notice, now.ns)
+        self._announce((notice,))
+        self._free(facts.id, now)
 
     def _parties(self, name: str) -> tuple[bytes, ...]:
         """Return who is meant by a name, as far as is known here."""
@@ -592,3 +644,8 @@ class Steward:
     def _announce(self, notices: tuple[Notice, ...]) -> None:
         if notices:
             self._orders += [TellNode(node, Notices(notices)) for node in self._members]
+
+
+def _is_question(message: HoldingMessage) -> bool:
+    """Return whether a message asks for something that changes nothing here, and so may come of any member."""
+    return isinstance(message, Canvass) and message.trial

@@ -125,6 +125,13 @@ class Holding:
         """Return who holds from exactly this block on; empty: it changes nothing, or is not in the journal."""
         return next((one.holders for one in self._state.ledger.configs if one.number == number), ())
 
+    def knows(self, node: bytes) -> bool:
+        """Return whether a node has to do with this environment: it holds it, held it, learns it, or owns it."""
+        state = self._state
+        if node == state.owner or (state.reign is not None and node in state.reign.peers):
+            return True
+        return any(node in one.holders for one in state.ledger.configs)
+
     @property
     def committed(self) -> int:
         """Blocks up to this number are kept by a majority."""
