@@ -23,6 +23,7 @@ from atoll.env.holding.events import (
     Cleared,
     Committed,
     CutFrom,
+    GetReady,
     Heard,
     Hold,
     HoldersAsked,
@@ -44,6 +45,7 @@ from atoll.env.holding.events import (
     Proposed,
     ReadBlocks,
     ReadSnapshot,
+    Ready,
     Refused,
     Resume,
     Run,
@@ -319,6 +321,9 @@ class HoldingWorld:
                 self._commit(node, number)
             case Run(epoch, number):
                 self._run(node, epoch, number)
+            case GetReady():
+                failed = "it cannot be" if self._is_hasty() and self.chance(5) else ""
+                self._later(node, self.span_ns(0, 400), lambda: self.put(node, Ready(failed)))
             case Stop(epoch):
                 if node.running != epoch:
                     raise self.fail("what stops was running", f"node {node.index}: {epoch}, ran {node.running}")

@@ -22,7 +22,7 @@ from atoll.env.holding.events import (
     SnapshotKept,
     Tell,
 )
-from atoll.env.holding.messages import Canvass, HoldingMessage, Promised, Store, Stored
+from atoll.env.holding.messages import Canvass, HoldingMessage, Prepared, Promised, Store, Stored
 from atoll.env.holding.state import HoldingState
 
 A, B, C, D, E, F = (bytes([letter]) * 10 for letter in b"ABCDEF")
@@ -147,6 +147,10 @@ class Bench:
 
     def stored(self, node: bytes, number: int, *, accepted: bool = True) -> list[HoldingEffect]:
         return self.hear(node, Stored(self.machine.epoch, accepted, number, self.now_ns))
+
+    def prepared(self, node: bytes, failed: str = "") -> list[HoldingEffect]:
+        """Be told by the target of a move that it is ready, or why it is not."""
+        return self.hear(node, Prepared(self.machine.epoch, failed))
 
     def canvass(self, node: bytes, epoch: int, last: tuple[int, int] = (0, 0), *, trial: bool = False) -> list[object]:
         """Be asked for a vote by a node whose last block has this (epoch, number)."""

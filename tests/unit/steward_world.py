@@ -40,6 +40,7 @@ from atoll.env.orders import (
     Forget,
     Moment,
     Order,
+    Prepare,
     Restore,
     Say,
     StoreSnapshot,
@@ -210,6 +211,7 @@ class Place:
         self.restoring: list[Restore] = []
         self.is_full = False  # The disk is.
         self.is_slow = False  # The recorder does not answer now.
+        self.unready = ""  # Why nothing can be restored beforehand.
         self.is_restoring = True  # What is to be restored is, at once.
 
     @property
@@ -249,6 +251,8 @@ class Place:
                     self.record(order)
             case Create(identity):
                 self.kept.setdefault(identity, [])
+            case Prepare(identity):
+                self.steward.prepared(identity, self.unready, self.now)
             case Restore():
                 if self.is_restoring:
                     self.restore(order)

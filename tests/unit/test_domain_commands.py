@@ -118,7 +118,7 @@ class Around:
     def elsewhere(self, name: str = "store", owner: NodeId = TWO) -> None:
         """Let an environment run on another node."""
         notice = Notice(b"e" * 16, 1, owner, name, "Store", b"c" * 32, (owner,))
-        self.steward.heard(TWO, Notices((notice,)), self.place.now)
+        self.steward.heard(owner, Notices((notice,)), self.place.now)
 
 
 def run(state: Path, test: Callable[[Around], Coroutine[None, None, None]]) -> None:

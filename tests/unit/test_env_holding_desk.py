@@ -162,7 +162,8 @@ def test_the_outcome_of_a_hand_over_is_awaited() -> None:
     bench.propose()
     bench.stored(B, 1)
     bench.do(MoveAsked(B))
-    assert bench.told(B) == [HandOver(1, ())]
+    bench.prepared(B)
+    assert bench.told(B) == [HandOver(1, (), 1)]
     one = desk(bench)
     one.yield_role()
     assert one.effects == [Stop(1)]

@@ -8,6 +8,8 @@ from atoll.env.holding.events import (
     Change,
     Cleared,
     Committed,
+    GetReady,
+    Hold,
     HoldersAsked,
     HoldersChanged,
     HoldersFailed,
@@ -15,14 +17,17 @@ from atoll.env.holding.events import (
     MoveAsked,
     Moved,
     MoveFailed,
+    Ready,
     Resume,
     Run,
+    Seal,
+    Sealed,
     Suspected,
 )
-from atoll.env.holding.messages import HandOver, SnapshotPart, Store
+from atoll.env.holding.messages import HandOver, Prepare, Prepared, SnapshotPart, Store
 from atoll.env.holding.state import Awaited, Plan
-from atoll.env.limits import HAND_OVER_NS, PROGRESS_NS
-from tests.unit.holding_bench import A, B, Bench, C, D, E, F
+from atoll.env.limits import HAND_OVER_NS, HEARTBEAT_NS, LEARNED_BLOCKS, PREPARE_NS, PROGRESS_NS
+from tests.unit.holding_bench import A, B, Bench, C, D, E, F, block
 
 HOLDERS = (A, B, C, D, E)
 
@@ -167,16 +172,14 @@ def test_a_move_to_a_holder_that_has_everything() -> None:
     bench = owner(B, C)
     bench.propose()
     bench.do(MoveAsked(C))
-    assert bench.told(C) == []
-    bench.stored(B, 2)
-    assert bench.told(C) == []
-    bench.stored(C, 2)
-    assert bench.told(C) == [HandOver(1, ())]
+    assert bench.told(C) == [Prepare(1)]
+    bench.prepared(C)
+    assert bench.told(C) == [HandOver(1, (), 2)], "it was told block 2, and stands when that is on its disk"
     bench.stored(B, 2)
     assert bench.told(C) == []
     bench.tick()
     bench.tick()
-    assert bench.told(C)[-1] == HandOver(1, ())
+    assert bench.told(C)[-1] == HandOver(1, (), 2)
     bench.hear(C, Store(2, 2, 1, (), 2, 0, counted=True))
     assert bench.got(Moved) == [Moved(C, 2)]
 
@@ -198,7 +201,8 @@ def test_a_move_to_another_node_replaces_the_holder_that_is_worth_least() -> Non
     assert bench.got(Change) == [Change(1, (A, B, D))]
     bench.propose((A, B, D))
     follow(bench)
-    assert bench.told(D)[-1] == HandOver(1, ())
+    bench.prepared(D)
+    assert bench.told(D)[-1] == HandOver(1, (), 3)
 
 
 def test_an_owner_alone_moves_and_is_removed_by_the_next() -> None:
@@ -207,7 +211,8 @@ def test_an_owner_alone_moves_and_is_removed_by_the_next() -> None:
     bench.stored(B, 1)
     bench.propose((A, B))
     bench.stored(B, 2)
-    assert bench.told(B)[-1] == HandOver(1, (B,))
+    bench.prepared(B)
+    assert bench.told(B)[-1] == HandOver(1, (B,), 2)
     heir = Bench((A, B), own=B, blocks=((1, 1, ()), (2, 1, (A, B))), promise=(1, b""))
     heir.hear(A, Store(1, 2, 1, (), 2, 0, counted=True))
     heir.hear(A, HandOver(1, (B,)))
@@ -218,6 +223,72 @@ def test_an_owner_alone_moves_and_is_removed_by_the_next() -> None:
     heir.propose((B,))
     assert heir.got(Committed) == [Committed(4)]
     assert not heir.got(HoldersChanged)
+
+
+def test_nothing_is_handed_over_before_the_own_disk_has_it_and_the_target_was_told() -> None:
+    bench = owner(B, C)
+    bench.answers = False
+    bench.propose()
+    bench.do(MoveAsked(C))
+    bench.prepared(C)
+    assert bench.told(C) == [], "block 2 is not sealed"
+    bench.do(Sealed(2, 1, b"sealed"))
+    assert bench.told(C)[-1] == HandOver(1, (), 2)
+    behind = owner(B, C)
+    for _ in range(LEARNED_BLOCKS + 1):
+        behind.propose()
+    behind.do(MoveAsked(C))
+    behind.prepared(C)
+    assert behind.told(C) == [], "it lacks too many"
+    behind.stored(C, 2)
+    assert behind.told(C) == [HandOver(1, (), behind.machine.last)]
+
+
+def test_proposals_go_on_until_the_target_is_ready() -> None:
+    bench = owner(B, C)
+    bench.do(MoveAsked(C))
+    assert bench.got(Hold) == []
+    bench.propose()
+    assert [seal.number for seal in bench.got(Seal)] == [2]
+    wait(bench, HEARTBEAT_NS)
+    assert Prepare(1) in bench.told(C), "it may have been lost"
+    follow(bench)
+    for stranger in (Prepared(1), Prepared(9)):
+        bench.hear(B, stranger)
+    assert bench.got(Hold) == []
+    assert bench.machine.counts["prepared for nothing"] == 2
+    bench.prepared(C)
+    assert bench.got(Hold) == [Hold(1, "move")]
+
+
+def test_a_target_that_cannot_run_it_or_never_gets_ready_costs_no_pause() -> None:
+    bench = owner(B, C)
+    bench.do(MoveAsked(C))
+    bench.prepared(C, "it needs a package")
+    assert bench.got(MoveFailed) == [MoveFailed("it cannot run there: it needs a package")]
+    bench.do(MoveAsked(C))
+    wait(bench, PREPARE_NS)
+    assert bench.got(MoveFailed) == [MoveFailed("the other holder does not get ready to run it")]
+    bench.do(MoveAsked(C))
+    bench.do(Suspected(C))
+    assert bench.got(MoveFailed) == [MoveFailed("the other holder does not get ready to run it")]
+    assert bench.got(Hold) == []
+
+
+def test_a_holder_gets_ready_for_its_owner_only_and_says_so() -> None:
+    bench = Bench()
+    bench.store(block(1, 1), committed=1)
+    for node, epoch in ((C, 1), (B, 2)):
+        bench.hear(node, Prepare(epoch))
+        assert bench.got(GetReady) == []
+    bench.hear(B, Prepare(1))
+    assert bench.got(GetReady) == [GetReady(1)]
+    bench.do(Ready())
+    assert bench.told(B) == [Prepared(1)]
+    bench.do(Ready("no" * 1000))
+    assert bench.told(B) == [Prepared(1, "no" * 250)]
+    alone = Bench((A,))
+    assert alone.do(Ready()) == []
 
 
 def test_a_wish_that_makes_no_sense_is_forgotten() -> None:
@@ -241,6 +312,7 @@ def test_who_takes_over_again_tells_that_the_move_failed() -> None:
 def test_a_hand_over_that_nobody_takes_is_given_up() -> None:
     bench = owner(B, C)
     bench.do(MoveAsked(C))
+    bench.prepared(C)
     wait(bench, HAND_OVER_NS)
     assert bench.got(MoveFailed) == [MoveFailed("the other holder did not take over")]
     assert bench.got(Resume) == [Resume(1)]
@@ -253,6 +325,7 @@ def test_an_owner_alone_removes_again_who_did_not_take_over() -> None:
     bench.stored(B, 1)
     bench.propose((A, B))
     bench.stored(B, 2)
+    bench.prepared(B)
     wait(bench, HAND_OVER_NS)
     assert bench.got(MoveFailed) == [MoveFailed("the other holder did not take over")]
     bench.tick()
@@ -273,7 +346,8 @@ def test_an_owner_that_shall_be_no_holder_hands_over_to_the_one_that_has_most() 
     bench.stored(C, 2)
     reign.plan = Plan((B, C), count=3)
     bench.do(Cleared(B))
-    assert bench.told(C)[-1] == HandOver(1, (B, C))
+    bench.prepared(C)
+    assert bench.told(C)[-1] == HandOver(1, (B, C), 2)
     assert not any(isinstance(message, HandOver) for message in bench.told(B))
 
 

@@ -451,6 +451,7 @@ def test_a_new_holder_is_known_as_soon_as_it_is_proposed_and_a_move_holds_the_ru
     assert bench.state.reign.peers[D].leave_ns is None
     bench.do(Tick())  # Before its time.
     bench.stored(D, 2)
+    bench.prepared(D)
     assert bench.got(Hold) == [Hold(1, "move")]
     assert bench.propose() == [Refused(1, 1, "move")]
 

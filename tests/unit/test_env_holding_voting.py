@@ -5,7 +5,7 @@ from atoll.base.units import MILLISECOND_NS
 from atoll.core.machine import Tick
 from atoll.env.holding.events import (
     Cleared,
-    KeepFailed,
+    GetReady,
     KeepPromise,
     Kept,
     PromiseFailed,
@@ -222,19 +222,37 @@ def test_a_holder_that_is_told_to_take_over_stands_without_a_trial() -> None:
     assert bench.machine.counts == {"hand-over out of place": 1}
 
 
-def test_a_hand_over_of_another_or_too_early_is_nothing() -> None:
+def test_a_hand_over_of_another_is_nothing() -> None:
     bench = Bench()
     bench.store()
     bench.hear(C, HandOver(1, ()))
     bench.hear(B, HandOver(2, ()))
+    assert bench.role() == "holder"
+    assert bench.machine.counts == {"hand-over out of place": 2}
+
+
+def test_a_hand_over_waits_for_what_was_told_before_it() -> None:
+    bench = Bench()
+    bench.store()
     bench.answers = False
     bench.store(block(1, 1))
-    bench.hear(B, HandOver(1, ()))
+    bench.hear(B, HandOver(1, (), 2))
+    bench.do(Kept(1, 1))
+    assert bench.role() == "holder", "block 2 is still on its way"
+    bench.store(block(2, 1), before=(1, 1))
     assert bench.role() == "holder"
-    assert bench.machine.counts == {"hand-over out of place": 2, "hand-over too early": 1}
-    bench.do(KeepFailed(1, 1, "full"))
-    bench.hear(B, HandOver(1, ()))
+    bench.do(Kept(2, 1))
     assert bench.role() == "candidate"
+    assert bench.got(GetReady) == [GetReady(2)], "what is restored follows"
+
+
+def test_a_hand_over_that_waits_is_void_in_the_next_epoch() -> None:
+    bench = Bench()
+    bench.store()
+    bench.hear(B, HandOver(1, (), 1))
+    bench.store(block(1, 2), epoch=2)
+    assert bench.role() == "holder"
+    assert bench.state.summons is None
 
 
 def test_a_promise_that_nobody_waits_for_is_only_kept() -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of an environment on a node: it opens, fails, changes hands, or runs in a process of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from atoll.env.context import Context
 from atoll.env.facts import Facts, Suspect
 from atoll.env.holding import Block, HoldingOptions
 from atoll.env.holding import events as on_holding
+from atoll.env.holding.messages import Prepare as PrepareLetter
 from atoll.env.keepers import Peer
 from atoll.env.limits import (
     AGAIN_NS,
@@ -22,7 +23,7 @@ from atoll.env.limits import (
     RESTORE_RETRY_NS,
 )
 from atoll.env.messages import Carried, Receipt
-from atoll.env.orders import AskRecorder, Await, Forget, Restore, Say, Told
+from atoll.env.orders import AskRecorder, Await, Forget, Prepare, Restore, Say, Told
 from atoll.env.places import HandlerFailedError
 from atoll.env.records import Began, Failed, Found, Held, Opened
 from atoll.env.runner import Runner
@@ -565,3 +566,36 @@ def test_what_was_on_its_way_when_it_failed_counts_only_when_the_new_opening_is_
     place.feed(identity, second)
     place.answer()
     assert receipts(place)[-1] == (2, True)
+
+
+def test_what_is_restored_beforehand_is_asked_for_once_and_waited_for() -> None:
+    group = Group("one", "two", "three")
+    one, two = group["one"], group["two"]
+    identity = one.run(copies=3)
+    group.until(lambda: len(one.hosted(identity).holding.holders) == 3)
+    hosted = two.hosted(identity)
+    for _ in range(2):
+        hosted.feed(on_holding.Heard(one.own, PrepareLetter(one.hosted(identity).epoch)), two.now)
+    assert [order for order in hosted.taken()[0] if isinstance(order, Prepare)] == [Prepare(identity)]
+    again = on_holding.GetReady(5), on_holding.Run(6, 3), on_holding.Stop(6)
+    cases: list[tuple[Sequence[on_holding.HoldingEffect], list[Restore]]] = [
+        ([on_holding.Run(5, 3)], [Restore(identity, 5, 3)]),
+        (again, []),
+    ]
+    for effects, due in cases:
+        hosted._perform(effects, two.now)  # pyright: ignore[reportPrivateUsage]
+        assert not [order for order in hosted.taken()[0] if isinstance(order, Restore)]
+        hosted.prepared("", two.now)
+        assert [order for order in hosted.taken()[0] if isinstance(order, Restore)] == due
+
+
+def test_a_target_that_cannot_run_it_leaves_it_where_it_is() -> None:
+    group = Group("one", "two", "three")
+    one = group["one"]
+    identity = one.run(copies=3)
+    group.until(lambda: len(one.hosted(identity).holding.holders) == 3)
+    group["two"].unready = "it needs a package"
+    one.steward.move(identity, group["two"].own, 9, one.now)
+    group.until(lambda: one.got(Told))
+    assert one.got(Told) == [Told(9, "it cannot run there: it needs a package")]
+    assert group.owner(identity) is one

@@ -15,6 +15,7 @@ from atoll.env.orders import (
     Forget,
     Moment,
     Order,
+    Prepare,
     RecorderOrder,
     Restore,
     Say,
@@ -26,7 +27,8 @@ from atoll.env.orders import (
 
 
 def test_every_order_is_of_the_union_and_exported() -> None:
-    kinds = {Create, AskRecorder, Await, Restore, StoreSnapshot, Forget, FetchCode, TellNode, TellSession, Say, Told}
+    kinds = {Create, AskRecorder, Await, Prepare, Restore, StoreSnapshot, Forget, FetchCode}
+    kinds |= {TellNode, TellSession, Say, Told}
     assert set(get_args(Order)) == kinds
     assert {kind.__name__ for kind in kinds} | {"Moment", "Order", "RecorderOrder"} == set(orders.__all__)
     assert {kind.__name__ for kind in get_args(RecorderOrder)} >= {"Seal", "Keep", "CutFrom", "KeepPromise", "Left"}

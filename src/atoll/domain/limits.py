@@ -139,6 +139,12 @@ COMMAND_S_MAX: Final = 60.0
 DURABLE_S_MAX: Final = 20.0
 """How long a new environment may wait for the disk before it is given up, and whoever began it is told so."""
 
+WARM_ROUNDS_MAX: Final = 8
+"""How often a runner that waits catches up before it counts as ready: where more comes than it applies, it never is."""
+
+WARM_S: Final = 40.0
+"""How long it waits: longer than whoever hands over waits for it."""
+
 LOG_LINES_MAX: Final = 1_000
 """Lines of one environment's log in memory; the oldest goes."""
 

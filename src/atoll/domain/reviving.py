@@ -151,7 +151,6 @@ class Archive:
         """
         at, snapshot = await self._newest(recorded, number)
         runner: Runner | None = None
-        upgraded: Place | None = None
         try:
             if snapshot is not None:
                 runner = await self._at(snapshot.code, snapshot.level, (at, snapshot), walls)
@@ -161,18 +160,34 @@ class Archive:
                     if not isinstance(first, Began):
                         raise CorruptError(f"block {block.number} does not begin the environment")
                     runner = await self._at(first.code, first.level, None, walls)
-                changed = next((entry.record for entry in body.entries if isinstance(entry.record, Upgraded)), None)
-                upgraded = None if changed is None else await self.place(changed.code, runner.level)
-                for _ in runner.redoing(block.number, body, upgraded):
-                    await asyncio.sleep(GUEST_TURN_S)  # A handler in a process of its own takes as long as it took.
+                await self._redo(runner, block.number, body)
         except BaseException:
-            for one in (runner, upgraded):
-                if one is not None:
-                    one.close()
+            if runner is not None:
+                runner.close()
             raise
         if runner is None:
             raise CorruptError("a journal without a block")
         return runner
+
+    async def follow(self, runner: Runner, environment: bytes, number: int) -> None:
+        """Bring a runner that this has made up to a later block.
+
+        Raises:
+            Exception: As ``runner``. It is worth nothing then.
+        """
+        async for block, body in self._blocks(environment, runner.number + 1, number):
+            await self._redo(runner, block.number, body)
+
+    async def _redo(self, runner: Runner, number: int, body: Body) -> None:
+        changed = next((entry.record for entry in body.entries if isinstance(entry.record, Upgraded)), None)
+        upgraded = None if changed is None else await self.place(changed.code, runner.level)
+        try:
+            for _ in runner.redoing(number, body, upgraded):
+                await asyncio.sleep(GUEST_TURN_S)  # A handler in a process of its own takes as long as it took.
+        except BaseException:
+            if upgraded is not None:
+                upgraded.close()
+            raise
 
     async def _at(self, code: bytes, level: Level, snapshot: tuple[int, Snapshot] | None, walls: Walls) -> Runner:
         place = await self.place(code, level)

@@ -25,7 +25,7 @@ from atoll.domain.frames import FrameConnection
 from atoll.domain.guest.guests import Guests
 from atoll.domain.guest.machine import GuestPlace
 from atoll.domain.heads import Heads
-from atoll.domain.limits import COMMAND_S_MAX, RETAINED_BYTES, SESSIONS_MAX
+from atoll.domain.limits import COMMAND_S_MAX, RETAINED_BYTES, SESSIONS_MAX, WARM_S
 from atoll.domain.messages import (
     Alive,
     Command,
@@ -47,8 +47,10 @@ from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Done, RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
 from atoll.domain.shipping import Shipper
+from atoll.domain.warming import Warming
 from atoll.env.chain import Sealer
 from atoll.env.facts import Suspect
+from atoll.env.holding import Holding
 from atoll.env.holding.events import Checkpointed, HoldingInput
 from atoll.env.keepers import Peer
 from atoll.env.messages import (
@@ -71,6 +73,7 @@ from atoll.env.orders import (
     Forget,
     Moment,
     Order,
+    Prepare,
     Restore,
     Say,
     StoreSnapshot,
@@ -122,6 +125,7 @@ class Server:
         self.steward: Final = Steward(NodeId(sealer.node), name, seed, walls)
         self.guests: Final = Guests()
         self.archive: Final = Archive(recorder, self.guests.place)
+        self.warming: Final = Warming(self.archive, recorder.environments, self._holding, walls)
         self._seed: Final = seed
         self._clerk: Final = Clerk(recorder, sealer, self.knows, self._recorded, self._changed)
         self._shipper: Final = Shipper(self, self._clerk.parcels)
@@ -208,6 +212,7 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in tuple(self._sessions.values()):
             connection.close()
+        self.warming.close()
         self.guests.close()
 
     # Clients.
@@ -457,6 +462,8 @@ class Server:
                 self._have(lambda: self.recorder.create(identity, name), "a journal cannot be begun")
             case Await(identity):
                 self._await(identity)
+            case Prepare(identity):
+                self.spawn(self._prepare(identity))
             case Restore():
                 self.spawn(self._restore(order))
             case StoreSnapshot():
@@ -466,6 +473,7 @@ class Server:
             case Forget(identity):
                 self._have(lambda: self.recorder.forget(identity), "files cannot be put aside")
                 self.steward.forget(identity)
+                self.warming.drop(identity)
             case Say(identity, text):
                 self.commands.note(identity, text)
             case Told():
@@ -497,17 +505,41 @@ class Server:
             names = ", ".join(map(self.name_of, nodes))
             log.warning("the code of an environment did not come from %s: %s", names, error)
 
+    async def _prepare(self, identity: bytes) -> None:
+        """Restore an environment that will be this node's in a moment."""
+        failed = ""
+        try:
+            try:
+                await self.warming.make(identity)
+            except MissingCodeError as error:
+                await self._fetched(error.code, self._other_holders(identity))
+                await self.warming.make(identity)
+        except (ProjectError, ValueError) as error:
+            failed = str(error)
+        else:
+            self._loop.call_later(WARM_S, self.warming.drop, identity)
+        self.steward.prepared(identity, failed, now())
+        self.stir()
+
+    def _other_holders(self, identity: bytes) -> tuple[NodeId, ...]:
+        return tuple(NodeId(node) for node in self.keepers(identity)[1] if node != self.sealer.node)
+
+    def _holding(self, identity: bytes) -> Holding | None:
+        hosted = self.steward.hosted.get(identity)
+        return None if hosted is None else hosted.holding
+
     async def _restore(self, order: Restore) -> None:
         failed, runner = "", None
         try:
-            recorded = next(one for one in await self.recorder.environments() if one.environment == order.id)
-            runner = await self.archive.runner(recorded, order.number, self._walls)
+            runner = await self.warming.take(order.id, order.number)
+            if runner is None:
+                recorded = next(one for one in await self.recorder.environments() if one.environment == order.id)
+                runner = await self.archive.runner(recorded, order.number, self._walls)
         except (ProjectError, StopIteration, ValueError) as error:
             failed = str(error)
             log.error("an environment cannot go on here: %s", failed)  # noqa: TRY400 - the sentence is the message.
             if isinstance(error, MissingCodeError):  # It is restored again in some seconds, and by then it may be here.
-                holders = tuple(NodeId(node) for node in self.keepers(order.id)[1] if node != self.sealer.node)
-                self.spawn(self._fetched(error.code, holders))
+                self.spawn(self._fetched(error.code, self._other_holders(order.id)))
         self.steward.restored(order.id, order.epoch, runner, failed, now())
         self.stir()
 

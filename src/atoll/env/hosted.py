@@ -50,6 +50,7 @@ from atoll.env.orders import (
     Await,
     Moment,
     Order,
+    Prepare,
     Restore,
     Say,
     StoreSnapshot,
@@ -147,7 +148,8 @@ class Hosted:
         self._mover = 0
         self._flee_at_ns = 0
         self._target: NodeId | None = None
-        self._is_changing = False
+        self._is_changing = self._is_preparing = False
+        self._prepared: Restore | None = None  # To be ordered when that is done.
         self._before = ("", 0)
         self._is_awaited = False
         self._clock = SlewedClock()
@@ -239,8 +241,14 @@ class Hosted:
                     self.epoch = epoch
                     if self._first is not None and number == 0:
                         self._begin(*self._first, now)
+                    elif self._is_preparing:
+                        self._prepared = Restore(self.facts.id, epoch, number)
                     else:
                         self._orders.append(Restore(self.facts.id, epoch, number))
+                case on.GetReady():
+                    if not self._is_preparing:
+                        self._is_preparing = True
+                        self._orders.append(Prepare(self.facts.id))
                 case on.Stop():
                     self._drop()
                 case on.Committed(number):
@@ -273,6 +281,14 @@ class Hosted:
         self._told.append(Held((self._own,), self._copies))
         runner.epoch = self.epoch
         self._start(runner, now)
+
+    def prepared(self, failed: str, now: Moment) -> None:
+        """Take the answer to ``Prepare``: say so, and go on with what was waiting for it."""
+        self._is_preparing = False
+        if self._prepared is not None:
+            self._orders.append(self._prepared)
+            self._prepared = None
+        self.feed(on.Ready(failed), now)
 
     def restored(self, epoch: int, runner: Runner | None, failed: str, now: Moment) -> None:
         """Go on with what was restored for ``Restore``, unless that is long over."""
@@ -604,6 +620,7 @@ class Hosted:
             self._inbox.committed(self._inherited)
             for party, upto in self._inherited.items():  # What was on its way to the owner before is wanted now.
                 self._routed.append(Receipt(self.facts.id, party, upto, again=True))
+            self._resend(b"")  # What the owner before did not send any more, somebody waits for.
         while self._ahead and self._ahead[0].made.number <= number:
             ahead = self._ahead.popleft()
             made = ahead.made
@@ -666,6 +683,7 @@ class Hosted:
         self._confirm_at_ns = self._resend_at_ns = self._restore_at_ns = None
         self._change, self._is_open, self.failed = (), False, ""
         self._is_change_due = self._is_awaited = False
+        self._prepared = None
         if self._target is not None:  # The holding was not asked yet, and will not answer.
             self._answer("it does not run here any more")
         self._is_changing, self._target = False, None

@@ -192,6 +192,9 @@ LEAVE_NS: Final = 10 * SECOND_NS
 """A node that was a holder is told everything for so long, so that it learns that it is none, and stands no more. One
 that was away meanwhile asks as often as this, until somebody says so."""
 
+PREPARE_NS: Final = 30 * SECOND_NS
+"""How long a holder may take to restore what it is about to own. It runs on meanwhile where it is: nobody waits."""
+
 HAND_OVER_NS: Final = 3 * SECOND_NS
 """A move that is not done so long after proposals stopped is given up: two times of an election, and proposals wait."""
 

@@ -24,6 +24,7 @@ __all__ = [
     "Forget",
     "Moment",
     "Order",
+    "Prepare",
     "RecorderOrder",
     "Restore",
     "Say",
@@ -72,6 +73,13 @@ class Restore:
     id: bytes
     epoch: int
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Make a runner of what is committed, and keep it for a ``Restore`` that may follow; say ``Steward.prepared``."""
+
+    id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +153,16 @@ class Told:
 
 
 Order = (
-    Create | AskRecorder | Await | Restore | StoreSnapshot | Forget | FetchCode | TellNode | TellSession | Say | Told
+    Create
+    | AskRecorder
+    | Await
+    | Prepare
+    | Restore
+    | StoreSnapshot
+    | Forget
+    | FetchCode
+    | TellNode
+    | TellSession
+    | Say
+    | Told
 )

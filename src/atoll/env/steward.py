@@ -247,6 +247,19 @@ class Steward:
             hosted.restored(epoch, runner, failed, now)
             self._after(hosted, now)
 
+    def prepared(self, identity: bytes, failed: str, now: Moment) -> None:
+        """Take the answer to ``Prepare``.
+
+        Args:
+            identity: Of the environment.
+            failed: Why it cannot be; empty: it is ready.
+            now: The time.
+        """
+        hosted = self.hosted.get(identity)
+        if hosted is not None:
+            hosted.prepared(failed, now)
+            self._after(hosted, now)
+
     def recorded(self, identity: bytes, event: HoldingInput, now: Moment) -> None:
         """Take the recorder's answer to ``AskRecorder``, as an input of the holding."""
         hosted = self.hosted.get(identity)

@@ -202,6 +202,16 @@ class MoveAsked(Tuple, frozen=True):
     target: bytes
 
 
+class Ready(Tuple, frozen=True):
+    """Input: what ``GetReady`` asked for is done.
+
+    Attributes:
+        failed: Why it cannot be; empty: it is.
+    """
+
+    failed: str = ""
+
+
 class HoldersAsked(Tuple, frozen=True):
     """Input: somebody wants these to be the holders. Answered by ``HoldersChanged`` or ``HoldersFailed``."""
 
@@ -329,6 +339,15 @@ class Run(Tuple, frozen=True):
     number: int
 
 
+class GetReady(Tuple, frozen=True):
+    """Effect: restore the environment from committed blocks, and keep it for a ``Run`` that may come; say ``Ready``.
+
+    It may come again before that, and after it: then say so again.
+    """
+
+    epoch: int
+
+
 class Stop(Tuple, frozen=True):
     """Effect: the environment is no longer owned here: throw away what runs, and all that was not committed."""
 
@@ -434,6 +453,7 @@ HoldingInput = (
     | Suspected
     | Cleared
     | MoveAsked
+    | Ready
     | HoldersAsked
 )
 HoldingEffect = (
@@ -446,6 +466,7 @@ HoldingEffect = (
     | KeepSnapshot
     | Tell
     | Run
+    | GetReady
     | Stop
     | Committed
     | Hold

@@ -31,6 +31,7 @@ from atoll.env.holding.events import (
     PromiseFailed,
     PromiseKept,
     Proposed,
+    Ready,
     Sealed,
     SealFailed,
     SnapshotFailed,
@@ -40,7 +41,17 @@ from atoll.env.holding.events import (
 )
 from atoll.env.holding.keeping import Keeping
 from atoll.env.holding.ledger import Configured, Ledger
-from atoll.env.holding.messages import Canvass, HandOver, PartStored, Promised, SnapshotPart, Store, Stored
+from atoll.env.holding.messages import (
+    Canvass,
+    HandOver,
+    PartStored,
+    Prepare,
+    Prepared,
+    Promised,
+    SnapshotPart,
+    Store,
+    Stored,
+)
 from atoll.env.holding.planning import Planning
 from atoll.env.holding.serving import Serving
 from atoll.env.holding.state import OWNER, HoldingOptions, HoldingState, Promise, Role
@@ -125,6 +136,15 @@ class Holding:
         """Return who holds from exactly this block on; empty: it changes nothing, or is not in the journal."""
         return next((one.holders for one in self._state.ledger.configs if one.number == number), ())
 
+    @property
+    def durable(self) -> int:
+        """The last block that is on the disk here, with all before it."""
+        return self._state.ledger.durable
+
+    def epoch_of(self, number: int) -> int | None:
+        """Return the epoch of a block; None: it is before the journal, or not in it."""
+        return self._state.ledger.epoch_of(number)
+
     def knows(self, node: bytes) -> bool:
         """Return whether a node has to do with this environment: it holds it, held it, learns it, or owns it."""
         state = self._state
@@ -197,6 +217,8 @@ class Holding:
                 state.suspected.pop(node, None)
             case MoveAsked(target):
                 self._planning.move(target)
+            case Ready(failed):
+                self._voting.ready(failed)
             case HoldersAsked(holders):
                 self._planning.change(holders)
             case Checkpointed(number):
@@ -232,6 +254,10 @@ class Holding:
                 self._voting.promised(node, message)
             case HandOver():
                 self._voting.hand_over(node, message)
+            case Prepare():
+                self._voting.prepare(node, message)
+            case Prepared() if was_owner:
+                self._planning.prepared(node, message)
             case Stored() if was_owner:
                 self._serving.stored(node, message)
             case PartStored() if was_owner:
@@ -272,6 +298,7 @@ class Holding:
                 self._serving.seal_failed()
         elif isinstance(event, Sealed | Kept):
             self._keeping.kept()
+            self._voting.obey()
         else:
             self._keeping.failed(event.number)
 
@@ -287,6 +314,7 @@ class Holding:
         self._begin(was_owner=False)
         if self._state.role != OWNER:
             self._keeping.kept()
+            self._voting.obey()
 
     def _checkpointed(self, number: int) -> None:
         """Let the journal begin later, if that is committed."""

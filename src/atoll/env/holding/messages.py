@@ -30,6 +30,8 @@ __all__ = [
     "HandOver",
     "HoldingMessage",
     "PartStored",
+    "Prepare",
+    "Prepared",
     "Promised",
     "SnapshotPart",
     "Store",
@@ -40,6 +42,7 @@ __all__ = [
 
 ENVIRONMENT_ID_BYTES: Final = 16
 HOLDING_TAGS: Final = range(96, 112)
+REASON_CHARS_MAX: Final = 500  # Limit. A sentence with a path in it.
 
 U63 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
@@ -143,15 +146,17 @@ class Promised(Tuple, frozen=True, tag=99):
 
 
 class HandOver(Tuple, frozen=True, tag=100):
-    """From the owner to a holder that has everything: stand for election at once.
+    """From the owner to a holder that was told everything: stand for election as soon as it is on the disk.
 
     Attributes:
         epoch: The owner's; in another one the message is void.
         wanted: Who shall be the holders when that is done; empty: as they are.
+        upto: Number of the owner's last block.
     """
 
     epoch: Number
     wanted: Holders
+    upto: U63 = 0
 
 
 class SnapshotPart(Tuple, frozen=True, tag=101):
@@ -194,7 +199,29 @@ class PartStored(Tuple, frozen=True, tag=102):
     echo_ns: U63
 
 
-HoldingMessage = Store | Stored | Canvass | Promised | HandOver | SnapshotPart | PartStored
+class Prepare(Tuple, frozen=True, tag=103):
+    """From the owner to a holder: it is about to hand over, so have the environment restored by then.
+
+    Attributes:
+        epoch: The owner's; in another one the message is void.
+    """
+
+    epoch: Number
+
+
+class Prepared(Tuple, frozen=True, tag=104):
+    """The answer to ``Prepare``.
+
+    Attributes:
+        epoch: The sender's.
+        failed: Why it cannot be restored there; empty: it is.
+    """
+
+    epoch: U63
+    failed: Annotated[str, msgspec.Meta(max_length=REASON_CHARS_MAX)] = ""
+
+
+HoldingMessage = Store | Stored | Canvass | Promised | HandOver | SnapshotPart | PartStored | Prepare | Prepared
 
 _codec: Final = Codec[HoldingMessage](HoldingMessage, bytes_max=HOLDING_BYTES_MAX, name="holding message")
 

@@ -4,7 +4,8 @@
 One node is added or removed by one block, and the next one only when that block is committed, and none before a block
 of the own epoch is: so any majority of the holders before a change and any majority after it have a node in common. A
 node first learns what is in the journal, so that the others need not wait for it. A move is the same with a hand-over
-at the end: nothing is proposed any more until the target has everything and was told to stand for election.
+at the end: the target restores the environment while it runs on here, and then nothing is proposed any more until the
+target has everything and was told to stand for election.
 """
 
 from typing import Final, Literal, final
@@ -12,10 +13,10 @@ from typing import Final, Literal, final
 from atoll.base.ids import NODE_ID_BYTES
 from atoll.env.holding.desk import Desk
 from atoll.env.holding.events import HoldersChanged, HoldersFailed, Moved, MoveFailed
-from atoll.env.holding.messages import HandOver
+from atoll.env.holding.messages import HandOver, Prepare, Prepared
 from atoll.env.holding.serving import Serving
-from atoll.env.holding.state import Handing, Plan, Reign
-from atoll.env.limits import HAND_OVER_NS, HEARTBEAT_NS, HOLDERS_MAX, LEARNED_BLOCKS, PROGRESS_NS
+from atoll.env.holding.state import Handing, Plan, Preparing, Reign
+from atoll.env.limits import HAND_OVER_NS, HEARTBEAT_NS, HOLDERS_MAX, LEARNED_BLOCKS, PREPARE_NS, PROGRESS_NS
 
 __all__ = ["Planning"]
 
@@ -130,6 +131,8 @@ class Planning:
         desk, state = self._desk, self._desk.state
         if plan.handing is None:
             target = plan.move_to or self._serving.heir(plan.wanted)
+            if not self._is_prepared(plan, target):
+                return
             plan.handing = Handing(target, state.now_ns + HAND_OVER_NS)
         handing = plan.handing
         peer = self._reign.peers.get(handing.target)
@@ -137,10 +140,38 @@ class Planning:
             self._fail(plan, "the other holder did not take over")
             return
         is_told = handing.tell_ns is not None and state.now_ns < handing.tell_ns
-        if not is_told and state.ledger.last == state.committed == peer.match:
+        last = state.ledger.last
+        is_near = peer.next > last and peer.match >= last - LEARNED_BLOCKS and peer.shipping is None
+        if not is_told and state.ledger.durable == last and is_near and peer.probe is None:
+            # Not when all of it is committed: that would be two ways later. What is not is committed by the next owner.
             handing.tell_ns = state.now_ns + HEARTBEAT_NS
             wish = plan.wanted if plan.wanted != state.ledger.holders else ()
-            desk.tell(handing.target, HandOver(state.promise.epoch, wish))
+            desk.tell(handing.target, HandOver(state.promise.epoch, wish, last))
+
+    def _is_prepared(self, plan: Plan, target: bytes) -> bool:
+        """Return whether the target is ready to run it; ask it to be, and give up when it is not in time."""
+        state, preparing = self._desk.state, plan.preparing
+        if preparing is None or preparing.target != target:
+            preparing = plan.preparing = Preparing(target, state.now_ns + PREPARE_NS, state.now_ns)
+        if preparing.ready:
+            return True
+        if state.now_ns >= preparing.until_ns or target in state.suspected or not target:
+            self._fail(plan, "the other holder does not get ready to run it")
+        elif state.now_ns >= preparing.tell_ns:
+            preparing.tell_ns = state.now_ns + HEARTBEAT_NS
+            self._desk.tell(target, Prepare(state.promise.epoch))
+        return False
+
+    def prepared(self, node: bytes, message: Prepared) -> None:
+        """Take the answer of the target."""
+        plan, epoch = self._reign.plan, self._desk.state.promise.epoch
+        preparing = None if plan is None else plan.preparing
+        if plan is None or preparing is None or (preparing.target, epoch) != (node, message.epoch):
+            self._desk.count("prepared for nothing")
+        elif message.failed:
+            self._fail(plan, f"it cannot run there: {message.failed}")
+        else:
+            preparing.ready = True
 
     def _finish(self, plan: Plan) -> None:
         self._reign.plan = None

@@ -8,6 +8,7 @@ import msgspec
 
 from atoll.core.entropy import Draws
 from atoll.env.holding.ledger import Ledger
+from atoll.env.holding.messages import HandOver
 
 __all__ = [
     "CANDIDATE",
@@ -22,6 +23,7 @@ __all__ = [
     "Incoming",
     "Peer",
     "Plan",
+    "Preparing",
     "Probe",
     "Promise",
     "Reign",
@@ -176,6 +178,22 @@ class Handing(msgspec.Struct):
     tell_ns: int | None = None
 
 
+class Preparing(msgspec.Struct):
+    """The step before a hand-over: the target restores what it will own.
+
+    Attributes:
+        target: Who.
+        until_ns: When to give up.
+        tell_ns: When to tell it next.
+        ready: It is done.
+    """
+
+    target: bytes
+    until_ns: int
+    tell_ns: int
+    ready: bool = False
+
+
 class Plan(msgspec.Struct):
     """What an owner was asked to bring about, one step at a time.
 
@@ -189,6 +207,7 @@ class Plan(msgspec.Struct):
         learner: Who is catching up; empty: nobody.
         learned: How much it had.
         learned_ns: When that last grew.
+        preparing: The step before the last.
         handing: The last step.
     """
 
@@ -201,6 +220,7 @@ class Plan(msgspec.Struct):
     learner: bytes = b""
     learned: int = 0
     learned_ns: int = 0
+    preparing: Preparing | None = None
     handing: Handing | None = None
 
 
@@ -258,6 +278,7 @@ class HoldingState(msgspec.Struct):
         votes: Who votes for us, or would.
         transfer: The owner asked us to stand.
         wish: Who shall be the holders when we own the environment; empty: as they are.
+        summons: The owner asked us to stand, and something is not on our disk yet.
         unfit_ns: Until then we stand for no election, because the disk refuses.
         suspected: Nodes that the overlay takes for lost.
         incoming: A snapshot that is coming.
@@ -283,6 +304,7 @@ class HoldingState(msgspec.Struct):
     votes: dict[bytes, bool] = {}
     transfer: bool = False
     wish: tuple[bytes, ...] = ()
+    summons: HandOver | None = None
     unfit_ns: int = 0
     suspected: dict[bytes, bool] = {}
     incoming: Incoming | None = None

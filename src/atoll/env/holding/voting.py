@@ -9,8 +9,8 @@ has: blocks on their way to the disk could still be lost, and its rank with them
 from typing import Final, final
 
 from atoll.env.holding.desk import Desk
-from atoll.env.holding.events import Run
-from atoll.env.holding.messages import Canvass, HandOver, Promised
+from atoll.env.holding.events import GetReady, Run
+from atoll.env.holding.messages import REASON_CHARS_MAX, Canvass, HandOver, Prepare, Prepared, Promised
 from atoll.env.holding.state import CANDIDATE, HOLDER, OWNER, TRIAL, Reign
 from atoll.env.limits import ELECTION_NS_MIN, HEARTBEAT_NS, LEAVE_NS, SUSPECT_NS
 
@@ -47,14 +47,37 @@ class Voting:
             self._stand_on_trial()
 
     def hand_over(self, node: bytes, message: HandOver) -> None:
-        """Stand at once, because the owner asks for it; what is on its way from it comes in vain then."""
+        """Stand, because the owner asks for it, as soon as all that it told is on the disk."""
         state = self._desk.state
         if node != state.owner or message.epoch != state.promise.epoch or state.role not in {HOLDER, TRIAL}:
             self._desk.count("hand-over out of place")
-        elif not self._may_stand():
-            self._desk.count("hand-over too early")
         else:
-            self._stand(transfer=True, wish=message.wanted)
+            state.summons = message
+            self.obey()
+
+    def obey(self) -> None:
+        """Stand, if the owner asked for it and nothing is missing any more. What is restored follows meanwhile."""
+        state, summons = self._desk.state, self._desk.state.summons
+        if summons is None or summons.epoch != state.promise.epoch or state.role not in {HOLDER, TRIAL}:
+            state.summons = None
+        elif state.ledger.durable >= summons.upto and self._may_stand():
+            state.summons = None
+            self._stand(transfer=True, wish=summons.wanted)
+            self._desk.effects.append(GetReady(state.promise.epoch))
+
+    def prepare(self, node: bytes, message: Prepare) -> None:
+        """Have the environment restored here, because the owner is about to hand it over."""
+        state = self._desk.state
+        if node != state.owner or message.epoch != state.promise.epoch or state.role not in {HOLDER, TRIAL}:
+            self._desk.count("preparation out of place")
+        else:
+            self._desk.effects.append(GetReady(state.promise.epoch))
+
+    def ready(self, failed: str) -> None:
+        """Tell the owner that it is restored, or why it is not."""
+        state = self._desk.state
+        if state.owner not in {b"", state.own}:
+            self._desk.tell(state.owner, Prepared(state.promise.epoch, failed[:REASON_CHARS_MAX]))
 
     def _may_stand(self) -> bool:
         """Return whether this node has a vote, and its disk has all that its ledger has and that it ever had."""

@@ -14,8 +14,10 @@ from atoll.domain.clerk import Clerk
 from atoll.domain.recorder import messages as to
 from atoll.domain.recorder.messages import RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
+from atoll.domain.warming import Warming
 from atoll.env.app import Program
 from atoll.env.chain import Sealer
+from atoll.env.holding import Holding
 from atoll.env.holding.events import HoldingInput
 from atoll.env.hosted import Hosted
 from atoll.env.keepers import Peer
@@ -37,6 +39,7 @@ from atoll.env.orders import (
     Forget,
     Moment,
     Order,
+    Prepare,
     RecorderOrder,
     Restore,
     Say,
@@ -91,6 +94,10 @@ class Surroundings(Protocol):
 
     def send(self, source: "Computer", target: NodeId, payload: bytes) -> None:
         """Carry bytes to another computer."""
+        ...
+
+    def tally(self, what: str) -> None:
+        """Count what happened."""
         ...
 
     def leaves(self, message: Message, computer: "Computer") -> None:
@@ -241,6 +248,7 @@ class Process:
         self.steward: Final = Steward(computer.id, computer.name, seed)
         self.end_of_recorder: Final = RecorderEnd(computer.recorder)
         self.archive: Final = Archive(self.end_of_recorder)
+        self._warming: Final = Warming(self.archive, self.end_of_recorder.environments, self._holding)
         self._clerk: Final = Clerk(
             self.end_of_recorder, computer.recorder.sealer, self._knows, self._recorded, self._changed
         )
@@ -405,6 +413,8 @@ class Process:
                 self._create(identity, name)
             case Await():
                 raise AssertionError("all handlers run in this process")
+            case Prepare(identity):
+                self.spawn(self._prepare(identity))
             case Restore():
                 self.spawn(self._restore(order))
             case StoreSnapshot(identity, at, snapshot):
@@ -433,20 +443,41 @@ class Process:
 
         self.end_of_recorder.ask(lambda number: to.Create(number, identity, name), told)
 
+    async def _prepare(self, identity: bytes) -> None:
+        failed = ""
+        try:
+            await self._warming.make(identity)
+        except (ProjectError, ValueError) as error:
+            failed = str(error)
+            if isinstance(error, MissingCodeError):
+                self._miss(identity, error)
+        self.steward.prepared(identity, failed, self.computer.now())
+        self.stir()
+
+    def _miss(self, identity: bytes, error: MissingCodeError) -> None:
+        hosted = self.steward.hosted.get(identity)
+        for node in () if hosted is None else hosted.holding.holders:
+            if node != self.computer.id:
+                self._world.send(self.computer, NodeId(node), encode_message(CodeWanted(error.code)))
+
+    def _holding(self, identity: bytes) -> Holding | None:
+        hosted = self.steward.hosted.get(identity)
+        return None if hosted is None else hosted.holding
+
     async def _restore(self, order: Restore) -> None:
         failed, runner = "", None
         try:
-            found = await self.end_of_recorder.environments()
-            recorded = next(one for one in found if one.environment == order.id)
-            runner = await self.archive.runner(recorded, order.number)
+            runner = await self._warming.take(order.id, order.number)
+            self._world.tally("restored" if runner is None else "restored beforehand")
+            if runner is None:
+                found = await self.end_of_recorder.environments()
+                recorded = next(one for one in found if one.environment == order.id)
+                runner = await self.archive.runner(recorded, order.number)
         except (ProjectError, StopIteration, ValueError) as error:
             failed = str(error) or "it is not there"
             self.failures.append(failed)
-            hosted = self.steward.hosted.get(order.id)
-            if isinstance(error, MissingCodeError) and hosted is not None:
-                for node in hosted.holding.holders:
-                    if node != self.computer.id:
-                        self._world.send(self.computer, NodeId(node), encode_message(CodeWanted(error.code)))
+            if isinstance(error, MissingCodeError):
+                self._miss(order.id, error)
         self.steward.restored(order.id, order.epoch, runner, failed, self.computer.now())
         self.stir()
 
