@@ -178,6 +178,9 @@ GUEST_ANSWER_BYTES_MAX: Final = 16 * MIB
 GUEST_STATE_BYTES_MAX: Final = KEPT_SNAPSHOT_BYTES_MAX
 """The state of a guest, as it is kept. A larger one cannot be checkpointed."""
 
+GUEST_NEAR_ASKS: Final = 64
+"""After so many questions to a guest it is looked again on which processor the server runs: that takes 2 us."""
+
 GUEST_PATIENCE_S: Final = 0.02
 """How long the server waits for one guest while all others wait, too: twice the time of a disk. Then it goes on
 with the others, and comes back when the guest has answered."""

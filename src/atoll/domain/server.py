@@ -446,6 +446,7 @@ class Server:
                     self._obey(order)
         finally:
             self._is_stirring = False
+        self.guests.rest()
         self._arm()
 
     def _obey(self, order: Order) -> None:

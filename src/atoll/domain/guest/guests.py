@@ -80,8 +80,13 @@ class Guests:
             loop.add_reader(bell, over)
         place.let_go = let_go
 
+    def rest(self) -> None:
+        """Say that none is asked for now."""
+        self.zygote.here.rest()
+
     def close(self) -> None:
         """End all of them. Twice is harmless."""
+        self.rest()
         self.zygote.close()
 
 

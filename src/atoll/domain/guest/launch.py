@@ -22,6 +22,7 @@ from atoll.base.errors import LinkError
 from atoll.base.units import SECOND_NS
 from atoll.domain.guard import INTERPRETER_VARIABLES
 from atoll.domain.guest.confine import is_possible
+from atoll.domain.guest.nearness import Here, Nearness
 from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Memory, Receiver, RingError, Sender
 from atoll.domain.guest.zygote import MESSAGE_BYTES_MAX, Bury, Fork, Order, encode_order
 from atoll.domain.limits import GUEST_LOOK_S, GUEST_START_S_MAX
@@ -46,6 +47,7 @@ class GuestProcess:
         files: Its pidfd, and the descriptor that becomes readable when it answers while nobody waits.
         memory: What both see.
         bury: Takes it from the process table once it is dead; returns its status.
+        here: Where the server runs.
 
     Attributes:
         pid: As above.
@@ -55,13 +57,16 @@ class GuestProcess:
         is_untouched: Whether it had not begun to read what it was asked last, when it was let go of.
     """
 
-    def __init__(self, pid: int, files: tuple[int, int], memory: Memory, bury: Callable[[int], int]) -> None:
+    def __init__(
+        self, pid: int, files: tuple[int, int], memory: Memory, bury: Callable[[int], int], here: Here
+    ) -> None:
         self.pid: Final = pid
         self.pidfd, self.bell = files
         self._memory, self._bury = memory, bury
         self._sender, self._receiver = Sender(memory, SERVER_END[0]), Receiver(memory, SERVER_END[1])
         self._poll: Final = select.poll()
         self._poll.register(self.pidfd, select.POLLIN)
+        self._nearness: Final = Nearness(pid, here)
         self._bytes_max = 0
         self._is_sent = True
         self._is_awaited = False
@@ -86,6 +91,7 @@ class GuestProcess:
             GuestGoneError: As ``begin`` and ``answer``.
         """
         self._bytes_max = bytes_max
+        self._nearness.stay()
         try:
             self._is_sent = self._sender.begin(request)
             if self._is_sent:
@@ -115,6 +121,7 @@ class GuestProcess:
                 answer = self._patient(patience_s)
             if answer is None:
                 self._is_awaited = True
+                self._nearness.let_run()
                 self._memory.await_bell(awaited=True)
                 answer = self._step()
         except RingError as error:
@@ -167,9 +174,14 @@ def _fate(status: int) -> str:
 
 @final
 class Zygote:
-    """The process that guests are forked from, started when the first one is wanted, and again when it died."""
+    """The process that guests are forked from, started when the first one is wanted, and again when it died.
+
+    Attributes:
+        here: Where the server runs, which is kept there while it waits for guests.
+    """
 
     def __init__(self) -> None:
+        self.here: Final = Here()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._is_ready = False
@@ -207,7 +219,7 @@ class Zygote:
                 os.close(file)
             raise error if isinstance(error, LinkError) else LinkError(f"no guest: {error.strerror}") from error
         os.close(files[0])
-        return GuestProcess(pid, (pidfd, files[1]), memory, self._bury)
+        return GuestProcess(pid, (pidfd, files[1]), memory, self._bury, self.here)
 
     def is_ready(self) -> bool:
         """Start it if it was not, and return whether it is ready: ``fork`` does not have to wait for that then.
@@ -236,6 +248,7 @@ class Zygote:
         if not is_possible():
             raise LinkError("the process level needs Linux on x86_64 or aarch64")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.here.rest()  # Whoever is started inherits where it may run.
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "atoll.domain.guest"],
