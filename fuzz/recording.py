@@ -59,7 +59,6 @@ _ANSWERS: Final[tuple[messages.Answer, ...]] = (
     messages.Greeting(b"r" * 32, "0.1.0", _SEALER),
     messages.Blocks(1, (_SEALER, _SEALED)),
     messages.Refused(2, messages.Code.FULL, "no room"),
-    messages.Heads(3, (_KEPT,)),
     messages.Snapshot(5, 1, b"h" * 32, b"state", 1, 1, _SEALER, b"s" * 64),
     messages.Listed(4, (messages.Recorded(_ID, "shop", 1, chain.GENESIS, 2, _NODE, (0, 1)),)),
 )

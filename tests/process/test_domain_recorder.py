@@ -20,6 +20,7 @@ from atoll.base.errors import LimitError, LinkError
 from atoll.domain.limits import CODE_BYTES_MAX, REQUESTS_MAX
 from atoll.domain.recorder import client as client_module
 from atoll.domain.recorder.client import RecorderClient
+from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.launch import Owner, RecorderHandle, launch_recorder
 from atoll.domain.recorder.messages import (
     Answer,
@@ -111,7 +112,7 @@ def test_all_requests_go_through_the_process(tmp_path: Path) -> None:
             assert await client.read_code(sha256(code).digest()) == code
             kept = KeptHead(ENVIRONMENT, 2, seal.head, seal.signature)
             await client.keep_head(NODE, kept)
-            assert await client.read_heads(NODE) == (kept,)
+            assert HeadFiles(tmp_path / "heads").read(NODE) == (kept,)
             assert (await client.retain(ENVIRONMENT, 3, 1 << 20)).first == 1
             newest = await client.read_snapshot(ENVIRONMENT, 9, upto=True)
             assert (newest.number, newest.content, newest.sealer) == (2, b"state", handle.sealer)
@@ -260,7 +261,8 @@ def test_another_process_gets_a_connection_of_its_own(tmp_path: Path) -> None:
             assert await stands_at(handle.client) == 1
             with pytest.raises(LinkError, match="is lost"):
                 await other.certify(NODE, OWNER.signing_key, bytes(64))
-            assert other.is_lost
+            with pytest.raises(LinkError):
+                await other.environments()
             assert await stands_at(handle.client) == 1
             appended = [handle.client.append(ENVIRONMENT, plain(number)) for number in (2, 3)]
             with pytest.raises(LinkError, match="not take"):
@@ -284,6 +286,28 @@ def test_answers_that_are_not_taken_wait_and_are_not_lost(tmp_path: Path) -> Non
             await handle.client.environments()  # Others are served meanwhile.
             answers = await asyncio.to_thread(received, end, 7)
         assert [answer.id for answer in answers if isinstance(answer, Content)] == list(range(6))
+
+    run(body())
+
+
+def test_a_server_that_is_started_again_waits_until_the_one_before_it_is_gone(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with recorder(tmp_path) as handle:
+            await handle.client.create(ENVIRONMENT, "shop")
+            elder = handle.attach()
+            elder.setblocking(True)
+            younger = RecorderClient(handle.attach())
+            listed = asyncio.ensure_future(younger.environments())
+            for number in (1, 2):
+                elder.sendall(encode_request(Append(number, ENVIRONMENT, plain(number))))
+                await handle.client.environments()  # Control is served meanwhile.
+            assert not listed.done()
+            elder.sendall(encode_request(Append(3, ENVIRONMENT, plain(3))))
+            elder.close()
+            async with asyncio.timeout(WAIT_S):
+                (recorded,) = await listed
+            assert recorded.at.number == 3
+            younger.close()
 
     run(body())
 
@@ -362,7 +386,8 @@ async def lost(answers: bytes) -> str:
         with pytest.raises(LinkError):
             await future
         (reason,) = reasons
-        assert client.is_lost
+        with pytest.raises(LinkError):
+            await client.environments()
     return reason
 
 
@@ -382,7 +407,7 @@ def test_an_answer_to_something_else_is_an_error_of_that_request() -> None:
             end.sendall(GREETING + GREETING + encode_answer(Done(1)))
             with pytest.raises(LinkError, match="something else"):
                 await client.request(List, Listed)
-            assert not client.is_lost
+            assert client.waiting == 0
 
     run(body())
 

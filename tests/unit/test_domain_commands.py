@@ -24,6 +24,8 @@ from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
 from atoll.domain.reviving import Archive
+from atoll.env.facts import Facts
+from atoll.env.holding import HoldingOptions
 from atoll.env.messages import Notice, Notices
 from atoll.env.orders import Told
 from atoll.env.steward import Steward, Wanted
@@ -341,6 +343,18 @@ def test_what_runs_on_a_node_that_is_no_member_cannot_be_reached(tmp_path: Path)
         assert (await around.do("show", name="store"))["node"] == node_id("three").hex()
         assert (await around.refused("stop", name="store")).code == "A610"
         assert not around.asked
+
+    run(tmp_path, body)
+
+
+def test_what_is_kept_here_and_not_known_to_run_is_no_unknown_name(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        options = HoldingOptions(around.place.own, b"s" * 32, holders=(around.place.own, TWO), blocks=((1, 1, ()),))
+        around.steward.adopt(Facts(b"k" * 16, "kept", "Shop", b"c" * 32), options, around.place.now)
+        error = await around.refused("show", name="kept")
+        assert (error.code, error.where) == ("A611", "this node keeps it, and has not heard yet who runs it")
+        assert around.steward.named("kept") == b"k" * 16
+        assert around.steward.named("other") == b""
 
     run(tmp_path, body)
 

@@ -19,7 +19,6 @@ from atoll.domain.recorder.messages import (
     Done,
     Forget,
     Greeting,
-    Heads,
     Inbox,
     Keep,
     KeepCode,
@@ -32,7 +31,6 @@ from atoll.domain.recorder.messages import (
     Promise,
     Read,
     ReadCode,
-    ReadHeads,
     ReadSnapshot,
     Recorded,
     Refused,
@@ -69,7 +67,6 @@ REQUESTS: tuple[Request, ...] = (
     KeepCode(10, DIGEST, b"code"),
     ReadCode(11, DIGEST),
     KeepHead(12, NODE, KEPT),
-    ReadHeads(13, NODE),
     Forget(14, ENVIRONMENT),
     Retain(15, ENVIRONMENT, 1),
     Promise(17, ENVIRONMENT, 2),
@@ -92,7 +89,6 @@ ANSWERS: tuple[Answer, ...] = (
     Listed(13, (Recorded(ENVIRONMENT, "shop", 1, AT, floor=(3, 4)),)),
     Blocks(7, (HAND.sealer, SEALED)),
     Content(8, b"code"),
-    Heads(9, (KEPT,)),
     Retained(10, 1),
 )
 

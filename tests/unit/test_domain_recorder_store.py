@@ -11,6 +11,7 @@ import pytest
 from atoll.base.errors import StorageError
 from atoll.domain.limits import BATCH_BYTES_MAX, SEGMENTS_OPEN_MAX
 from atoll.domain.recorder import store as store_module
+from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.messages import (
     Answer,
     Append,
@@ -24,7 +25,6 @@ from atoll.domain.recorder.messages import (
     Done,
     Forget,
     Greeting,
-    Heads,
     Keep,
     KeepCode,
     KeepHead,
@@ -36,7 +36,6 @@ from atoll.domain.recorder.messages import (
     Promise,
     Read,
     ReadCode,
-    ReadHeads,
     ReadSnapshot,
     Refused,
     Request,
@@ -227,9 +226,10 @@ def test_code_is_kept_under_its_digest(store: Store[str], tmp_path: Path) -> Non
     assert code_of(only(store, ReadCode(7, DIGEST))) is Code.IO
 
 
-def test_heads_of_other_nodes_are_kept(store: Store[str]) -> None:
+def test_heads_of_other_nodes_are_kept(store: Store[str], tmp_path: Path) -> None:
     kept = KeptHead(ENVIRONMENT, 3, b"h" * 32, b"s" * 64)
-    assert ask(store, KeepHead(2, NODE, kept), ReadHeads(3, NODE)) == [Done(2), Heads(3, (kept,))]
+    assert only(store, KeepHead(2, NODE, kept)) == Done(2)
+    assert HeadFiles(tmp_path / "heads").read(NODE) == (kept,)
 
 
 def test_numbers_are_bounded(store: Store[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,3 +143,15 @@ def test_a_handler_that_fails_before_the_end_is_undone_and_the_end_stands() -> N
     place.send(identity, 1, Boom(), Quit(), ask=1)
     assert [one["is"] for one in place.responses(1)] == ["Failure", "Done"]
     assert identity not in place.steward.hosted
+
+
+def test_one_whose_first_vote_is_not_kept_is_let_go_of() -> None:
+    place = Place()
+    place.is_slow = True
+    identity = place.run()
+    assert place.hosted(identity).is_new
+    place.steward.stop(identity, place.now)
+    place.settle()
+    assert place.got(Forget) == [Forget(identity)]
+    place.answer()
+    assert identity not in place.steward.hosted

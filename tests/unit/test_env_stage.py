@@ -251,6 +251,18 @@ def test_who_is_away_for_too_long_fills_its_queue(monkeypatch: pytest.MonkeyPatc
         assert failed.text.startswith("QueueFull")
 
 
+def test_what_was_stopped_does_nothing_more_also_after_a_crash() -> None:
+    with Stage() as stage:
+        counter, client = stage.run(Counter), stage.client()
+        client.send(counter, Later(1))
+        counter.stop()
+        assert counter.is_over
+        counter.crash()
+        client.send(counter, Add(1))
+        stage.advance(5)
+        assert (counter.state.value, counter.state.beats) == (0, 0)
+
+
 def test_what_has_ended_itself_does_nothing_more() -> None:
     with Stage() as stage:
         counter, client = stage.run(Counter), stage.client()

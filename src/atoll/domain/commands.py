@@ -279,7 +279,7 @@ class Commands:
         while (hosted := steward.hosted.get(identity)) is not None and not hosted.is_open:
             await asyncio.sleep(GUEST_TURN_S)
             if asyncio.get_running_loop().time() > give_up_s:
-                if hosted.runner is not None:
+                if hosted.runner is not None or hosted.is_new:
                     steward.stop(identity, self._now())
                 self._server.stir()
                 raise UserError(
@@ -389,6 +389,9 @@ class Commands:
 
     def _named(self, name: str) -> Notice:
         notice = self._server.steward.directory.named(name)
+        if notice is None and self._server.steward.named(name):
+            where = "this node keeps it, and has not heard yet who runs it"
+            raise UserError("A611", f"{name} does not run now", where=where, fix="try again in some seconds")
         if notice is None:
             names = ", ".join(one.name for one in self._server.steward.directory.all()) or "none yet"
             raise UserError("A609", f"there is no environment {name!r}", where=f"there are: {names}")

@@ -91,9 +91,11 @@ class EnvironmentsHandle:
                 raise WireError("message for control")
 
     def lost(self, connection: FrameConnection) -> None:
-        """It is gone."""
+        """It is gone, or says nonsense: then it must go, because the next one waits for that."""
         del connection
         self._connection = None
+        if not self._is_stopping:
+            self.kill()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(LinkError("the server of environments has ended"))

@@ -44,7 +44,7 @@ from atoll.domain.messages import (
     server_codec,
 )
 from atoll.domain.recorder.client import RecorderClient
-from atoll.domain.recorder.messages import Done, RefusedError
+from atoll.domain.recorder.messages import Code, Done, RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
 from atoll.domain.shipping import Shipper
 from atoll.domain.warming import Warming
@@ -90,6 +90,7 @@ log: Final = logging.getLogger("atoll.envs")
 
 TIMER_SLACK_S: Final = 0.0005  # So much too late a timer may go off.
 ASK_AGAIN_S: Final = 2.0  # How often a command is said again to another node that does not answer.
+CREATE_AGAIN_S: Final = 1.0  # How soon a journal that could not be begun is tried again.
 ANSWERS_MAX: Final = 256  # Limit. Answers to commands of other nodes that are kept, to be given again.
 ASKED_BITS: Final = 48
 IDLE_S: Final = 60.0  # Longest wait without a look at the clocks, which may have been set.
@@ -249,7 +250,7 @@ class Server:
             case Find(number, name):
                 notice = self.steward.directory.named(name)
                 where = "" if notice is None else self.name_of(NodeId(notice.owner))
-                self._say(connection, Found(number, b"" if notice is None else notice.id, where))
+                self._say(connection, Found(number, self.steward.named(name), where))
             case _:
                 self.steward.heard(session, message, now())
         self.stir()
@@ -460,7 +461,7 @@ class Server:
             case TellNode(node, message):
                 self.tell_node(node, encode_message(message))
             case Create(identity, name):
-                self._have(lambda: self.recorder.create(identity, name), "a journal cannot be begun")
+                self._create(identity, name)
             case Await(identity):
                 self._await(identity)
             case Prepare(identity):
@@ -479,6 +480,26 @@ class Server:
                 self.commands.note(identity, text)
             case Told():
                 self.commands.told(order)
+
+    def _create(self, identity: bytes, name: str) -> None:
+        """Have a journal begun; if the disk refuses, again in a while, as what is to be written there is."""
+
+        def done(future: "asyncio.Future[Done]") -> None:
+            error = None if future.cancelled() else future.exception()
+            if error is None or (isinstance(error, RefusedError) and error.code is Code.EXISTS):
+                return
+            log.error("a journal cannot be begun: %s", error)
+            if not isinstance(error, LinkError):
+                self._loop.call_later(CREATE_AGAIN_S, again)
+
+        def again() -> None:
+            if identity in self.steward.hosted:
+                self._create(identity, name)
+
+        try:
+            self.recorder.create(identity, name).add_done_callback(done)
+        except (LimitError, LinkError) as error:
+            log.error("a journal cannot be begun: %s", error)  # noqa: TRY400 - the sentence is the message.
 
     @staticmethod
     def _have(ask: Callable[[], "asyncio.Future[Done]"], what: str) -> None:

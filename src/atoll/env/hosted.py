@@ -159,6 +159,11 @@ class Hosted:
         """Whether nothing of it is here: it was only heard of, or was given up."""
         return not self.holding.last and not self.holding.holders
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it was begun here and has not run yet: the disk has not taken its first vote."""
+        return self._first is not None
+
     def taken(self) -> tuple[list[Order], list[Routed]]:
         """Take what is to be done, and what is to be delivered to parties."""
         orders, routed = self._orders, self._routed

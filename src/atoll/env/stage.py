@@ -50,6 +50,7 @@ from atoll.env.records import (
     Post,
     Record,
     Resolve,
+    Stopped,
     Told,
     Upgraded,
 )
@@ -297,7 +298,7 @@ class Actor(Generic[AppT]):
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended itself."""
+        """Whether it has ended itself, or was stopped."""
         return self._core.is_over
 
     def checkpoint(self) -> None:
@@ -317,6 +318,11 @@ class Actor(Generic[AppT]):
             CorruptError: As ``Stage.replay``.
         """
         self._reopen(node or self._core.node, "")
+
+    def stop(self) -> None:
+        """End it, as ``atoll env stop`` does."""
+        self._core.take(Stopped(), self._stage.now_ns)
+        self._stage.settle()
 
     def move(self, node: str) -> None:
         """Move it to another node.

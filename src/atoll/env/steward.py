@@ -162,6 +162,14 @@ class Steward:
         times = [at_ns for one in self.hosted.values() if (at_ns := one.wall_deadline_ns) is not None]
         return min(times) if times else None
 
+    def named(self, name: str) -> bytes:
+        """Return the id of an environment that runs, or that is kept here and that nobody runs yet; empty: none."""
+        notice = self.directory.named(name)
+        if notice is not None:
+            return notice.id
+        kept = [one.facts.id for one in self.hosted.values() if one.facts.name == name and not one.is_blank]
+        return min(kept, default=b"")
+
     # What is here.
 
     def adopt(
@@ -336,7 +344,7 @@ class Steward:
             UsageError: It is not this node that should run it.
         """
         hosted = self.hosted.get(identity)
-        if hosted is None or (hosted.runner is None and not hosted.failed):
+        if hosted is None or (hosted.runner is None and not hosted.failed and not hosted.is_new):
             raise UsageError("it does not run here")
         hosted.stop(now)
         self._after(hosted, now)

@@ -26,7 +26,6 @@ from atoll.domain.recorder.messages import (
     Done,
     Forget,
     Greeting,
-    Heads,
     Inbox,
     Keep,
     KeepCode,
@@ -39,7 +38,6 @@ from atoll.domain.recorder.messages import (
     Promise,
     Read,
     ReadCode,
-    ReadHeads,
     ReadSnapshot,
     Recorded,
     Refused,
@@ -98,11 +96,6 @@ class RecorderClient:
     def waiting(self) -> int:
         """Requests that have no answer yet."""
         return len(self._told)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the connection has ended."""
-        return self._end is None
 
     def ask(self, make: Callable[[int], Request], told: Told) -> None:
         """Ask, and have ``told`` called with the answer in the event loop; without a future's cost.
@@ -209,10 +202,6 @@ class RecorderClient:
     def keep_head(self, node: bytes, kept: KeptHead) -> "asyncio.Future[Done]":
         """Have a head kept that another node showed; see ``messages.KeepHead``."""
         return self.request(lambda number: KeepHead(number, node, kept), Done)
-
-    async def read_heads(self, node: bytes) -> tuple[KeptHead, ...]:
-        """Return what is kept of one node's heads; see ``messages.ReadHeads``."""
-        return (await self.request(lambda number: ReadHeads(number, node), Heads)).heads
 
     def forget(self, environment: bytes, *, ended: bool = True) -> "asyncio.Future[Done]":
         """Have an environment's files put aside, or deleted if there is nothing in them; see ``messages.Forget``."""

@@ -53,7 +53,6 @@ __all__ = [
     "Done",
     "Forget",
     "Greeting",
-    "Heads",
     "Inbox",
     "Keep",
     "KeepCode",
@@ -66,7 +65,6 @@ __all__ = [
     "Promise",
     "Read",
     "ReadCode",
-    "ReadHeads",
     "ReadSnapshot",
     "Recorded",
     "Refused",
@@ -304,12 +302,6 @@ class KeepHead(Ask, frozen=True):
     kept: KeptHead
 
 
-class ReadHeads(Ask, frozen=True):
-    """Give back what is kept of one node's journals; ``Heads`` answers."""
-
-    node: Node
-
-
 class Forget(Ask, frozen=True):
     """Let go of an environment: it is not listed any more; ``Done`` answers.
 
@@ -351,7 +343,6 @@ Request = (
     | KeepCode
     | ReadCode
     | KeepHead
-    | ReadHeads
     | Forget
     | Retain
     | Certify
@@ -482,13 +473,6 @@ class Content(Tuple, frozen=True):
     content: bytes
 
 
-class Heads(Tuple, frozen=True):
-    """What is kept of one node's journals, in the order it came."""
-
-    id: RequestId
-    heads: tuple[KeptHead, ...]
-
-
 class Retained(Tuple, frozen=True):
     """What is kept now.
 
@@ -523,7 +507,7 @@ class Refused(Tuple, frozen=True):
         return Refused(request, error.code, error.words[:WORDS_CHARS_MAX])
 
 
-Answer = Greeting | Done | Appended | Kept | Refused | Listed | Snapshot | Blocks | Content | Heads | Retained
+Answer = Greeting | Done | Appended | Kept | Refused | Listed | Snapshot | Blocks | Content | Retained
 
 _requests: Final = Codec[Request](Request, bytes_max=MESSAGE_BYTES_MAX, name="recorder request")
 _answers: Final = Codec[Answer](Answer, bytes_max=MESSAGE_BYTES_MAX, name="recorder answer")

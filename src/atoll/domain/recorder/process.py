@@ -6,9 +6,10 @@ while the disk was busy share the next write and sync. A connection that does no
 meanwhile; one that says what is no request ends, and the others go on.
 
 The first connection is control's. It alone may certify the recorder and bring further connections: an open socket that
-comes with any of its bytes is one. When control is gone, what had come by then is done, and the process ends; what
-control started ends with it. It is started by ``launch``, and like the packet device it leaves the signals that end a
-node to control.
+comes with any of its bytes is one. Of those the oldest is served, and the next one when it is gone with all that it had
+asked: a server that is started again must not see its journals as they were before. When control is gone, what had come
+by then is done, and the process ends; what control started ends with it. It is started by ``launch``, and like the
+packet device it leaves the signals that end a node to control.
 """
 
 import os
@@ -43,7 +44,6 @@ from atoll.domain.recorder.messages import (
     List,
     Read,
     ReadCode,
-    ReadHeads,
     ReadSnapshot,
     Refused,
     RefusedError,
@@ -65,10 +65,11 @@ EXIT_NOT_READY: Final = 3
 LOCK_NAME: Final = "recorder.lock"  # In the state directory.
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)  # What terminals and service managers send.
 OPTIONS_BYTES_MAX: Final = 64 * 1024  # Limit. One line of JSON, below 1 KiB.
+SERVED_MAX: Final = 2  # Control, and one server.
 SOCKETS_AT_ONCE: Final = 4  # Limit. Sockets that come with one read; the kernel closes more.
 LOCK_RETRY_S: Final = 0.02
 WAIT_NS: Final = HOUR_NS  # The recorder has no time of its own; it waits for requests.
-_LONG: Final = (Read, ReadSnapshot, ReadCode, ReadHeads, List)  # Their answers are large, so one is made at a time.
+_LONG: Final = (Read, ReadSnapshot, ReadCode, List)  # Their answers are large, so one is made at a time.
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -148,14 +149,17 @@ class RecorderProcess:
         connections, poller = self._connections, self._poller
         for fd, found in poller.wait(wait_ns):
             poller.serve(fd, found)
-        while requests := self._requests():
-            for fd, answer in self._store.serve(requests):
-                connections[fd].answers += encode_answer(answer)
-            for connection in connections.values():
-                if connection.answers:
-                    connection.send()
-        for fd, connection in tuple(connections.items()):
-            self._settle(fd, connection)
+        count = 0
+        while len(connections) != count:  # When one is gone, what the next one has asked meanwhile is served.
+            while requests := self._requests():
+                for fd, answer in self._store.serve(requests):
+                    connections[fd].answers += encode_answer(answer)
+                for connection in connections.values():
+                    if connection.answers:
+                        connection.send()
+            count = len(connections)
+            for fd, connection in tuple(connections.items()):
+                self._settle(fd, connection)
         return self._keeper in connections
 
     def _connect(self, end: socket.socket, *, is_keeper: bool = False) -> int:
@@ -216,9 +220,9 @@ class RecorderProcess:
             self._connect(end)
 
     def _requests(self) -> list[tuple[int, Request]]:
-        """Take the requests that are there; of a connection that leaves its answers, none."""
+        """Take the requests that are there; of a connection that leaves its answers or is not its turn, none."""
         requests: list[tuple[int, Request]] = []
-        for fd, connection in self._connections.items():
+        for fd, connection in tuple(self._connections.items())[:SERVED_MAX]:
             if len(connection.answers) >= ANSWERS_BYTES_MAX or not connection.inbox:
                 continue
             try:

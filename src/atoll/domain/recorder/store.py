@@ -40,7 +40,6 @@ from atoll.domain.recorder.messages import (
     Cut,
     Done,
     Forget,
-    Heads,
     Keep,
     KeepCode,
     KeepHead,
@@ -51,7 +50,6 @@ from atoll.domain.recorder.messages import (
     Promise,
     Read,
     ReadCode,
-    ReadHeads,
     ReadSnapshot,
     Refused,
     RefusedError,
@@ -108,7 +106,6 @@ class Store(Generic[Asker]):
             KeepCode: self._keep_code,
             ReadCode: self._read_code,
             KeepHead: self._keep_head,
-            ReadHeads: self._read_heads,
             Forget: self._forget,
             Retain: self._retain,
             Certify: self._certify,
@@ -291,9 +288,6 @@ class Store(Generic[Asker]):
     def _keep_head(self, request: KeepHead) -> Answer:
         self._heads.keep(request.node, request.kept)
         return Done(request.id)
-
-    def _read_heads(self, request: ReadHeads) -> Answer:
-        return Heads(request.id, self._heads.read(request.node))
 
     def _forget(self, request: Forget) -> Answer:
         environment = request.environment

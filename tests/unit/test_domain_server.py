@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server between a steward and a recorder: what the recorder refuses is tried again as long as it is wanted."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atoll.domain import server as server_module
+from atoll.domain.recorder.client import RecorderClient
+from atoll.domain.recorder.messages import Answer, Code, Create, RefusedError
+from atoll.domain.recorder.process import RecorderProcess
+from atoll.domain.recorder.store import Store
+from atoll.domain.server import Server, now
+from atoll.env.steward import Wanted
+from tests.unit.recorder_world import key_in
+from tests.unit.steward_world import CODE, PROGRAM, encode
+
+WAIT_S = 20.0
+
+
+class Around:
+    """A server, and its recorder in the same process; the first ``refusals`` journals cannot be begun."""
+
+    def __init__(self, state: Path, refusals: int, code: Code = Code.FULL) -> None:
+        self.tries = 0
+        key = key_in(state)
+        ours, theirs = socket.socketpair()
+        store: Store[int] = Store(state, key)
+        honest = store._ways[Create]  # pyright: ignore[reportPrivateUsage]
+
+        def create(request: Create) -> Answer:
+            self.tries += 1
+            if self.tries <= refusals:
+                raise RefusedError(code, "so it is")
+            return honest(request)
+
+        store._ways[Create] = create  # pyright: ignore[reportPrivateUsage]
+        self.process = RecorderProcess(theirs, store, key)
+        sealer = key.sealer
+        assert sealer is not None
+        self.server = Server(RecorderClient(ours), sealer, "one", b"s" * 32)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the recorder work until something is so."""
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self.process.turn(0)
+                await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        await self.server.stop()
+        self.server.recorder.close()
+        self.process.run()
+
+    def begin(self) -> bytes:
+        identity = self.server.steward.create(Wanted("shop", CODE, encode({}), 1), PROGRAM, now())
+        self.server.stir()
+        return identity
+
+
+def test_a_journal_that_cannot_be_begun_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "CREATE_AGAIN_S", 0.01)
+
+    async def body() -> None:
+        around = Around(tmp_path, 2)
+        hosted = around.server.steward.hosted[around.begin()]
+        await around.until(lambda: hosted.is_open)
+        assert around.tries == 3
+        await around.stop()
+
+    asyncio.run(body())
+
+
+def test_it_is_not_tried_again_when_nobody_wants_it_or_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CREATE_AGAIN_S", 0.01)
+
+    async def body(state: Path, code: Code) -> None:
+        around = Around(state, 9, code)
+        identity = around.begin()
+        await around.until(lambda: around.tries == 1)
+        around.server.steward.stop(identity, now())
+        around.server.stir()
+        await around.until(lambda: identity not in around.server.steward.hosted)
+        over = asyncio.get_running_loop().time() + 10 * server_module.CREATE_AGAIN_S
+        await around.until(lambda: asyncio.get_running_loop().time() > over)
+        assert around.tries == 1
+        await around.stop()
+
+    for name, code in (("full", Code.FULL), ("there", Code.EXISTS)):
+        (tmp_path / name).mkdir()
+        asyncio.run(body(tmp_path / name, code))
