@@ -163,7 +163,8 @@ def test_a_room_remembers_what_was_said(box: Box) -> None:
     with program(box, str(EXAMPLES / "chat.py"), "lobby", "ann") as ann:
         assert ann.stdout is not None
         assert "ann" in ann.stdout.readline()
-        assert ann.stdout.readline().startswith("bob: again")
+        # That she had seen the one before may not have been told when her program was ended: then it comes again.
+        assert any(ann.stdout.readline().startswith("bob: again") for _ in range(2))
 
 
 def test_a_room_moves_to_where_its_members_are() -> None:

@@ -43,6 +43,7 @@ from atoll.env.orders import (
     Prepare,
     Restore,
     Say,
+    Spare,
     StoreSnapshot,
     TellNode,
     TellSession,
@@ -263,6 +264,8 @@ class Place:
                 self.steward.forget(identity)
             case TellNode(node, message):
                 self.out.append((node, message))
+            case Spare(_, runner):
+                runner.close()
             case Await() | FetchCode() | StoreSnapshot() | TellSession() | Say() | Told():
                 pass
 

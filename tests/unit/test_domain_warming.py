@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from atoll.base.errors import CorruptError
+from atoll.domain.limits import WARM_SLICE_S
 from atoll.domain.recorder.messages import Recorded
 from atoll.domain.reviving import MissingCodeError
 from atoll.domain.warming import Warming
@@ -153,6 +154,21 @@ def test_while_it_catches_up_what_is_wrong_is_said() -> None:
     run(test)
 
 
+def test_one_that_ran_here_waits_like_any_other() -> None:
+    node = Node(written(), 3)
+
+    async def test() -> None:
+        await node.warming.make(ENVIRONMENT)
+        ran = await node.warming.take(ENVIRONMENT, 3)
+        assert ran is not None
+        node.warming.put(ENVIRONMENT, ran)
+        node.known = 5
+        assert await node.warming.take(ENVIRONMENT, 5) is ran
+        assert (n_of(ran), node.listings) == (6, 1)
+
+    run(test)
+
+
 def test_all_are_let_go_of_at_the_end() -> None:
     node = Node(written(), 5)
 
@@ -160,5 +176,24 @@ def test_all_are_let_go_of_at_the_end() -> None:
         await node.warming.make(ENVIRONMENT)
         node.warming.close()
         assert not node.warming.has(ENVIRONMENT)
+
+    run(test)
+
+
+def test_it_rests_as_long_as_it_works() -> None:
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    shelf = written()
+    node = Node(shelf, 5)
+    warming = Warming(archive_of(shelf), node.listed, node.holding, sleep=sleep)
+
+    async def test() -> None:
+        await warming.make(ENVIRONMENT)
+        assert len(rests) == 5, "after each block"
+        assert all(one == 0 or one >= WARM_SLICE_S for one in rests)
+        warming.close()
 
     run(test)

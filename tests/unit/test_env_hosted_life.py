@@ -23,7 +23,7 @@ from atoll.env.limits import (
     RESTORE_RETRY_NS,
 )
 from atoll.env.messages import Carried, Receipt
-from atoll.env.orders import AskRecorder, Await, Forget, Prepare, Restore, Say, Told
+from atoll.env.orders import AskRecorder, Await, Forget, Prepare, Restore, Say, Spare, Told
 from atoll.env.places import HandlerFailedError
 from atoll.env.records import Began, Failed, Found, Held, Opened
 from atoll.env.runner import Runner
@@ -599,3 +599,26 @@ def test_a_target_that_cannot_run_it_leaves_it_where_it_is() -> None:
     group.until(lambda: one.got(Told))
     assert one.got(Told) == [Told(9, "it cannot run there: it needs a package")]
     assert group.owner(identity) is one
+
+
+def test_what_ran_here_is_kept_for_a_while_if_its_state_is_of_use() -> None:
+    group = Group("one", "two", "three")
+    one, two = group["one"], group["two"]
+    identity = one.run(copies=3)
+    group.until(lambda: len(one.hosted(identity).holding.holders) == 3)
+    runner = one.hosted(identity).runner
+    assert runner is not None
+    one.steward.move(identity, two.own, 9, one.now)
+    group.until(lambda: group.owner(identity) is two)
+    assert [spare.runner for spare in one.got(Spare)] == [runner]
+    assert runner.release(1 << 60) == [], "what it held back leaves from where it runs now"
+
+
+def test_what_has_something_that_is_in_no_block_is_not_kept() -> None:
+    place, identity = started()
+    hosted = place.hosted(identity)
+    runner = hosted.runner
+    assert runner is not None
+    runner.take(Found(9), runner.environment.now_ns)
+    hosted._perform([on_holding.Stop(1)], place.now)  # pyright: ignore[reportPrivateUsage]
+    assert not [order for order in hosted.taken()[0] if isinstance(order, Spare)]

@@ -19,6 +19,7 @@ from atoll.env.orders import (
     RecorderOrder,
     Restore,
     Say,
+    Spare,
     StoreSnapshot,
     TellNode,
     TellSession,
@@ -27,7 +28,7 @@ from atoll.env.orders import (
 
 
 def test_every_order_is_of_the_union_and_exported() -> None:
-    kinds = {Create, AskRecorder, Await, Prepare, Restore, StoreSnapshot, Forget, FetchCode}
+    kinds = {Create, AskRecorder, Await, Prepare, Restore, Spare, StoreSnapshot, Forget, FetchCode}
     kinds |= {TellNode, TellSession, Say, Told}
     assert set(get_args(Order)) == kinds
     assert {kind.__name__ for kind in kinds} | {"Moment", "Order", "RecorderOrder"} == set(orders.__all__)

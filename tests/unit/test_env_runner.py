@@ -652,3 +652,21 @@ def test_an_upgrade_that_fails_lets_go_of_its_place() -> None:
     with pytest.raises(CorruptError):
         recorded.runner.upgrade(place, OTHER_CODE, 5)
     assert place.is_closed
+
+
+def test_a_checkpoint_is_due_after_some_blocks_and_more_where_the_state_is_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("atoll.env.runner.CHECKPOINT_BLOCKS", 3)
+    recorded = _recorded()
+    for _ in range(2):
+        assert not recorded.runner.wants_checkpoint
+        recorded.send(Word("a"))
+    assert bool(recorded.runner.wants_checkpoint)
+    recorded.checkpoint()
+    monkeypatch.setattr("atoll.env.runner.CHECKPOINT_BLOCK_BYTES", len(recorded.environment.snapshot()) // 2)
+    for _ in range(3):
+        recorded.send(Word("a"))
+        assert not recorded.runner.wants_checkpoint, "two more than three, its own block counted"
+    recorded.send(Word("a"))
+    assert bool(recorded.runner.wants_checkpoint)

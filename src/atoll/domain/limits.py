@@ -142,6 +142,9 @@ DURABLE_S_MAX: Final = 20.0
 WARM_ROUNDS_MAX: Final = 8
 """How often a runner that waits catches up before it counts as ready: where more comes than it applies, it never is."""
 
+WARM_SLICE_S: Final = 0.001
+"""How long a runner that is made beforehand is worked on before it rests: others of the same process wait so long."""
+
 WARM_S: Final = 40.0
 """How long it waits: longer than whoever hands over waits for it."""
 

@@ -52,6 +52,11 @@ class MissingCodeError(ProjectError):
         return f"the code {self.code.hex()} is not here"
 
 
+async def _turn() -> None:
+    """Let others run once."""
+    await asyncio.sleep(0)
+
+
 @final
 class Archive:
     """What one recorder keeps, read back.
@@ -140,8 +145,16 @@ class Archive:
         except (MissingCodeError, RefusedError, UserError, CorruptError):
             return ""
 
-    async def runner(self, recorded: Recorded, number: int, walls: Walls = OPEN) -> Runner:
+    async def runner(
+        self, recorded: Recorded, number: int, walls: Walls = OPEN, rest: Callable[[], Awaitable[None]] = _turn
+    ) -> Runner:
         """Return a runner in its state after block ``number``.
+
+        Args:
+            recorded: What the recorder has.
+            number: Of the block.
+            walls: What stands around handlers.
+            rest: Waited for after each block.
 
         Raises:
             CorruptError: The journal does not decode, or fails when it is applied.
@@ -154,7 +167,7 @@ class Archive:
         try:
             if snapshot is not None:
                 runner = await self._at(snapshot.code, snapshot.level, (at, snapshot), walls)
-            async for block, body in self._blocks(recorded.environment, at + 1, number):
+            async for block, body in self._blocks(recorded.environment, at + 1, number, rest):
                 if runner is None:
                     first = body.entries[0].record if body.entries else None
                     if not isinstance(first, Began):
@@ -169,13 +182,15 @@ class Archive:
             raise CorruptError("a journal without a block")
         return runner
 
-    async def follow(self, runner: Runner, environment: bytes, number: int) -> None:
-        """Bring a runner that this has made up to a later block.
+    async def follow(
+        self, runner: Runner, environment: bytes, number: int, rest: Callable[[], Awaitable[None]] = _turn
+    ) -> None:
+        """Bring a runner that this has made up to a later block; ``rest`` as of ``runner``.
 
         Raises:
             Exception: As ``runner``. It is worth nothing then.
         """
-        async for block, body in self._blocks(environment, runner.number + 1, number):
+        async for block, body in self._blocks(environment, runner.number + 1, number, rest):
             await self._redo(runner, block.number, body)
 
     async def _redo(self, runner: Runner, number: int, body: Body) -> None:
@@ -205,7 +220,9 @@ class Archive:
         answer = await self._recorder.read_snapshot(recorded.environment, usable[-1])
         return usable[-1], decode_snapshot(answer.content)
 
-    async def _blocks(self, environment: bytes, first: int, last: int) -> AsyncIterator[tuple[Block, Body]]:
+    async def _blocks(
+        self, environment: bytes, first: int, last: int, rest: Callable[[], Awaitable[None]] = _turn
+    ) -> AsyncIterator[tuple[Block, Body]]:
         while first <= last:
             answer = await self._recorder.read(environment, first)
             blocks = [item.block for item in answer.items if isinstance(item, Sealed)]
@@ -215,5 +232,5 @@ class Archive:
                 if block.number > last:
                     return
                 yield block, decode_body(unpack_body(block.body))
-                await asyncio.sleep(0)  # Others run meanwhile.
+                await rest()
             first = blocks[-1].number + 1

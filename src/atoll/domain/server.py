@@ -76,6 +76,7 @@ from atoll.env.orders import (
     Prepare,
     Restore,
     Say,
+    Spare,
     StoreSnapshot,
     TellNode,
     TellSession,
@@ -466,6 +467,9 @@ class Server:
                 self._await(identity)
             case Prepare(identity):
                 self.spawn(self._prepare(identity))
+            case Spare(identity, runner):
+                self.warming.put(identity, runner)
+                self._loop.call_later(WARM_S, self.warming.drop, identity)
             case Restore():
                 self.spawn(self._restore(order))
             case StoreSnapshot():

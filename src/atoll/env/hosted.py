@@ -53,6 +53,7 @@ from atoll.env.orders import (
     Prepare,
     Restore,
     Say,
+    Spare,
     StoreSnapshot,
     TellNode,
     Told,
@@ -255,6 +256,9 @@ class Hosted:
                         self._is_preparing = True
                         self._orders.append(Prepare(self.facts.id))
                 case on.Stop():
+                    if self.runner is not None and self.runner.withdraw():
+                        self._orders.append(Spare(self.facts.id, self.runner))
+                        self.runner = None
                     self._drop()
                 case on.Committed(number):
                     self._committed(number, now)

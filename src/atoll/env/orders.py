@@ -15,6 +15,7 @@ from atoll.env.holding.events import (
     Seal,
 )
 from atoll.env.messages import Message
+from atoll.env.runner import Runner
 
 __all__ = [
     "AskRecorder",
@@ -28,6 +29,7 @@ __all__ = [
     "RecorderOrder",
     "Restore",
     "Say",
+    "Spare",
     "StoreSnapshot",
     "TellNode",
     "TellSession",
@@ -80,6 +82,14 @@ class Prepare:
     """Make a runner of what is committed, and keep it for a ``Restore`` that may follow; say ``Steward.prepared``."""
 
     id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """Keep a runner of what runs elsewhere now, as after ``Prepare``: it may come back. Or close it."""
+
+    id: bytes
+    runner: Runner
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +168,7 @@ Order = (
     | Await
     | Prepare
     | Restore
+    | Spare
     | StoreSnapshot
     | Forget
     | FetchCode

@@ -34,7 +34,16 @@ from atoll.env.history import (
     encode_body,
     mark_of,
 )
-from atoll.env.limits import BLOCK_EVENTS_MAX, CHECKPOINT_BYTES, CHECKPOINT_EVENTS, COPIES, GONE_MAX, UNDO_EVENTS
+from atoll.env.limits import (
+    BLOCK_EVENTS_MAX,
+    CHECKPOINT_BLOCK_BYTES,
+    CHECKPOINT_BLOCKS,
+    CHECKPOINT_BYTES,
+    CHECKPOINT_EVENTS,
+    COPIES,
+    GONE_MAX,
+    UNDO_EVENTS,
+)
 from atoll.env.places import HandlerFailedError, Inline, Place, Running, UnansweredError
 from atoll.env.records import (
     INLINE,
@@ -182,6 +191,8 @@ class Runner:
         self._first_event = self.environment.events + 1
         self._stored_events = self.environment.events  # When a checkpoint was stored last.
         self._stored_bytes = 0  # Of items since then.
+        self._stored_number = self.number
+        self._state_bytes = 0 if kept is None else len(kept.state)
         self._snapshot: bytes | None = None
         self._effects: list[Effect] = []
         self._held: deque[tuple[int, list[Effect]]] = deque()
@@ -225,6 +236,12 @@ class Runner:
         for _ in work:
             self._work = work
             return
+
+    def withdraw(self) -> bool:
+        """Forget what was to leave; return whether the state is that after the last block, and may be of use again."""
+        self._held.clear()
+        self._effects, self._snapshot = [], None
+        return self._work is None and not self._unsealed and self.environment.is_quiescent
 
     def close(self) -> None:
         """Let go of the place where it runs. Nothing may be taken any more."""
@@ -408,7 +425,9 @@ class Runner:
     def wants_checkpoint(self) -> bool:
         """Whether a restore would take long by now, and a checkpoint is possible."""
         is_due = (
-            self.environment.events - self._stored_events >= CHECKPOINT_EVENTS or self._stored_bytes >= CHECKPOINT_BYTES
+            self.environment.events - self._stored_events >= CHECKPOINT_EVENTS
+            or self._stored_bytes >= CHECKPOINT_BYTES
+            or self.number - self._stored_number >= CHECKPOINT_BLOCKS + self._state_bytes // CHECKPOINT_BLOCK_BYTES
         )
         return is_due and self.environment.is_quiescent and not self.is_over
 
@@ -425,6 +444,7 @@ class Runner:
     def _checkpointed(self, state: bytes, now_ns: int) -> None:
         self._rebase(state)
         self._mark_stored()
+        self._state_bytes = len(state)
         self._unsealed.append(Entry(now_ns, NO_MARK, Checkpointed(sha256(state).digest())))
         self._snapshot = Snapshot(
             SNAPSHOT_FORMAT,
@@ -474,7 +494,7 @@ class Runner:
         self._redone = 0
 
     def _mark_stored(self) -> None:
-        self._stored_events, self._stored_bytes = self.environment.events, 0
+        self._stored_events, self._stored_bytes, self._stored_number = self.environment.events, 0, self.number
 
     def block(self) -> Made | None:
         """Return what was applied since the last block as a block; None: nothing was."""
@@ -562,6 +582,7 @@ class Runner:
             if (found := sha256(state).digest()) != digest:
                 raise DivergenceError(self.environment.events, f"state {digest.hex()}", f"state {found.hex()}")
             self._mark_stored()
+            self._state_bytes = len(state)
         self._rebase(state)
 
 

@@ -4,6 +4,7 @@
 ``Process`` does what ``domain.server`` does live, with the same steward, clerk and archive.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol, final
 
@@ -43,6 +44,7 @@ from atoll.env.orders import (
     RecorderOrder,
     Restore,
     Say,
+    Spare,
     StoreSnapshot,
     TellNode,
     TellSession,
@@ -248,7 +250,9 @@ class Process:
         self.steward: Final = Steward(computer.id, computer.name, seed)
         self.end_of_recorder: Final = RecorderEnd(computer.recorder)
         self.archive: Final = Archive(self.end_of_recorder)
-        self._warming: Final = Warming(self.archive, self.end_of_recorder.environments, self._holding)
+        self._warming: Final = Warming(
+            self.archive, self.end_of_recorder.environments, self._holding, sleep=lambda _: asyncio.sleep(0)
+        )
         self._clerk: Final = Clerk(
             self.end_of_recorder, computer.recorder.sealer, self._knows, self._recorded, self._changed
         )
@@ -415,6 +419,8 @@ class Process:
                 raise AssertionError("all handlers run in this process")
             case Prepare(identity):
                 self.spawn(self._prepare(identity))
+            case Spare(identity, runner):
+                self._warming.put(identity, runner)
             case Restore():
                 self.spawn(self._restore(order))
             case StoreSnapshot(identity, at, snapshot):
