@@ -533,19 +533,20 @@ class Server:
 
     async def _prepare(self, identity: bytes) -> None:
         """Restore an environment that will be this node's in a moment."""
-        failed = ""
+        failed = "it cannot be restored"
         try:
             try:
                 await self.warming.make(identity)
             except MissingCodeError as error:
                 await self._fetched(error.code, self._other_holders(identity))
                 await self.warming.make(identity)
+            failed = ""
+            self._loop.call_later(WARM_S, self.warming.drop, identity)
         except (ProjectError, ValueError) as error:
             failed = str(error)
-        else:
-            self._loop.call_later(WARM_S, self.warming.drop, identity)
-        self.steward.prepared(identity, failed, now())
-        self.stir()
+        finally:  # Whatever happens: what is to run here waits for the answer.
+            self.steward.prepared(identity, failed, now())
+            self.stir()
 
     def _other_holders(self, identity: bytes) -> tuple[NodeId, ...]:
         return tuple(NodeId(node) for node in self.keepers(identity)[1] if node != self.sealer.node)

@@ -108,14 +108,14 @@ class _Connection:
         return data, list(files)
 
     def send(self) -> None:
-        """Send what the socket takes now."""
+        """Send what the socket takes now. What was asked by who takes no answer any more is done all the same."""
         try:
             while self.answers:
                 del self.answers[: self.end.send(self.answers)]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self.is_ended = True
+            self.answers.clear()  # Its end is seen when all is read.
 
 
 @final

@@ -340,7 +340,7 @@ class Run(Tuple, frozen=True):
 
 
 class GetReady(Tuple, frozen=True):
-    """Effect: restore the environment from committed blocks, and keep it for a ``Run`` that may come; say ``Ready``.
+    """Effect: restore the environment from the journal, and keep it for a ``Run`` that may come; say ``Ready``.
 
     It may come again before that, and after it: then say so again.
     """
