@@ -28,7 +28,7 @@ from atoll.conduit.limits import (
 )
 from atoll.conduit.packets import UdpPacket, parse
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
-from atoll.conduit.streams import STREAM_PORT, StreamHost
+from atoll.conduit.streams import STREAM_PORT, UNKNOWN, StreamHost
 
 GROUP = GroupId(bytes(32))
 A, B = NodeId(b"A" * 10), NodeId(b"B" * 10)
@@ -411,6 +411,27 @@ def test_a_restarted_member_replaces_its_lost_connection() -> None:
         fresh = world.a.open(B, 0, ECHO)
         await world.exchange(fresh, b"y")
         assert world.b.connection_count == 1
+        fresh.close()
+        await world.close()
+
+    run(main())
+
+
+def test_a_stream_to_a_member_that_was_restarted_ends_at_once_and_the_next_one_works() -> None:
+    async def main() -> None:
+        world = World()
+        stale = world.a.open(B, 0, ECHO)
+        await world.exchange(stale, b"x")
+        world.b = world.host(B)  # The old one vanishes without a word, and the new one opens nothing.
+        await stale.write(b"is anybody there?")
+        async with asyncio.timeout(2):
+            with pytest.raises(BrokenStreamError):
+                await stale.read(1)
+        fresh = world.a.open(B, 0, ECHO)
+        await world.exchange(fresh, b"y")
+        world.a.receive(B, UdpPacket(bytes(16), bytes(16), 0, STREAM_PORT, 50_001, UNKNOWN))
+        world.b.receive(A, UdpPacket(bytes(16), bytes(16), 0, world.port_of_a, STREAM_PORT, UNKNOWN))
+        assert await world.exchange(fresh, b"z") < 0.2, "who accepted it ends nothing for that"
         fresh.close()
         await world.close()
 

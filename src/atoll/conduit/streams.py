@@ -28,6 +28,7 @@ from atoll.conduit.stream import HEADER_BYTES, BrokenStreamError, Kind, Reason, 
 __all__ = ["STREAM_PORT", "SendPacket", "Serve", "StreamCounts", "StreamHost"]
 
 STREAM_PORT: Final = 4430  # Spec. Inner UDP port on which streams are accepted.
+UNKNOWN: Final = b"\x00atoll: unknown"  # Spec. The answer to a packet of no connection. Those of QUIC begin otherwise.
 _FIRST_PORT: Final = 0xC000  # The ephemeral range of RFC 6335.
 _PORTS: Final = 0x4000
 
@@ -105,16 +106,26 @@ class StreamHost:
         """
         key = ConnectionKey(node, packet.tag, packet.target_port, packet.source_port)
         connection = self._connections.get(key)
+        if packet.payload == UNKNOWN:
+            self._disown(connection)
+            return
         if connection is None:
             try:
                 connection = self._accept(key, packet.payload)
             except WireError:
                 self.counts.dropped += 1
+                if key.own_port == STREAM_PORT:
+                    self.transmit(key, UNKNOWN)
                 return
             except LimitError:
                 self.counts.refused += 1
                 return
         connection.feed(packet.payload)
+
+    def _disown(self, connection: Connection | None) -> None:
+        """End a connection that its member does not know: it was started anew, and whoever writes there would wait."""
+        if connection is not None and connection.is_established and connection.key.peer_port == STREAM_PORT:
+            connection.close()
 
     def nudge(self, node: NodeId) -> None:
         """Say that packets to or from this member were lost and the cause is over: resend them now.
