@@ -8,7 +8,7 @@ import msgspec
 
 from atoll.base.units import SECOND_NS
 from atoll.env.app import App, Program, on, program_of
-from atoll.env.changes import LeaseLost, Matched
+from atoll.env.changes import LeaseLost, Matched, Moved, PeerSlow, Restored, Started
 from atoll.env.context import Context
 from atoll.env.environment import Environment
 from atoll.env.history import decode_body, decode_snapshot
@@ -229,6 +229,18 @@ class Other(Actor):
     """The same, under another name."""
 
 
+class Listener(Actor):
+    """Hears of changes."""
+
+    @on(Started, Restored, Moved, PeerSlow)
+    def change(self, change: Tuple, _: Context) -> None:
+        self.heard = (*self.heard, str(change))
+
+
+class Unknown(Tuple, frozen=True):
+    text: str = ""
+
+
 def go(script: Script) -> Go:
     _scripts.append(script)
     return Go(len(_scripts) - 1)
@@ -246,3 +258,12 @@ def wait(script: AsyncScript) -> Wait:
 
 def heard(world: World | Recorded, path: str = "") -> list[str]:
     return list(world.environment.fields(path)["heard"])
+
+
+def listening(main: type[App] = Actor) -> World:
+    """Return a world that knows the other applications, too."""
+    return World(main, (Other, Listener))
+
+
+def due_of(world: World) -> int | None:
+    return world.environment.deadline_ns

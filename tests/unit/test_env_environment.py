@@ -52,17 +52,21 @@ from tests.unit.env_world import (
     ME,
     Actor,
     Go,
+    Listener,
     Other,
+    Unknown,
     Wait,
     Word,
     World,
     arrived,
+    due_of,
     each,
     encode,
     go,
     heard,
     item,
     items_of,
+    listening,
     raw,
     said,
     wait,
@@ -71,37 +75,17 @@ from tests.unit.env_world import (
 ENDED = b"n" * 10
 
 
-class Listener(Actor):
-    """Hears of changes."""
-
-    @on(Started, Restored, Moved, PeerSlow)
-    def change(self, change: Tuple, _: Context) -> None:
-        self.heard = (*self.heard, str(change))
-
-
-class Unknown(Tuple, frozen=True):
-    text: str = ""
-
-
 class Odd(App):
     @on(Word)
     def word(self, _: Word, _ctx: Context) -> Any:
         return 5
 
 
-def _world(main: type[App] = Actor) -> World:
-    return World(main, (Other, Listener))
-
-
-def _due(world: World) -> int | None:
-    return world.environment.deadline_ns
-
-
 # Items.
 
 
 def test_items_are_taken_once_and_in_order() -> None:
-    world = _world()
+    world = listening()
     both = arrived(1, item(Word("a")), item(Word("b")))
     world.put(both)
     world.put(both)  # Twice.
@@ -116,7 +100,7 @@ def test_items_are_taken_once_and_in_order() -> None:
 
 
 def test_what_is_sent_is_owed_until_it_is_confirmed() -> None:
-    world = _world()
+    world = listening()
     world.send(each(lambda _, ctx: ctx.send(Ref(BOB), Word("x")), lambda _, ctx: ctx.send(Ref(BOB), Word("y"))))
     [post] = world.environment.owed()
     assert isinstance(post, Post)
@@ -133,7 +117,7 @@ def test_what_leaves_together_is_no_more_than_may_travel() -> None:
     def say(_: Go, ctx: Context) -> None:
         ctx.send(Ref(BOB), Word(text))
 
-    world = _world()
+    world = listening()
     posts = [post for post in world.send(each(*[say] * (ITEMS_MAX + 1))) if isinstance(post, Post)]
     half = ITEMS_MAX // 2
     assert [(post.first, post.count) for post in posts] == [(1, half), (half + 1, half + 1)]
@@ -146,7 +130,7 @@ def test_what_leaves_together_is_no_more_than_may_travel() -> None:
 
 
 def test_who_asks_is_answered_whatever_he_asks() -> None:
-    world = _world()
+    world = listening()
     assert said(world.send(Word("x"), ask=1)) == [{"is": "Done"}]
     assert said(world.send(Done(), ask=1))[0]["code"] == "unhandled"
     assert said(world.send(Word("x"), ask=1, to="nowhere"))[0]["code"] == "unknown"
@@ -158,13 +142,13 @@ def test_who_asks_is_answered_whatever_he_asks() -> None:
 
 
 def test_a_stranger_cannot_say_what_only_the_surroundings_say() -> None:
-    world = _world(Listener)
+    world = listening(Listener)
     assert said(world.send(Moved("a", "b"), PeerSlow("a", True, ""), ask=1))[0]["code"] == "forbidden"
     assert heard(world) == ["Started()"]
 
 
 def test_tuples_that_the_program_does_not_know_are_refused_and_the_others_taken() -> None:
-    world = _world()
+    world = listening()
     effects = world.put(
         arrived(1, item(Word("a")), item(Unknown("b"), 7), item({"is": "Word", "text": 5}, 8), item(Word("d"), 9))
     )
@@ -181,24 +165,24 @@ def test_tuples_that_the_program_does_not_know_are_refused_and_the_others_taken(
 
 
 def test_a_response_that_the_program_does_not_know_is_a_failure() -> None:
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: ctx.call(Ref(BOB), Word(), then=Actor.then)))
     world.respond(1, Unknown())
     assert heard(world)[0].startswith("Failure(code='unexpected', text=\"Invalid value 'Unknown'")
 
 
 def test_only_who_was_asked_responds_and_only_once() -> None:
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: ctx.call(Ref(BOB), Word(), then=Actor.then)))
     world.respond(1, Word("forged"), party=ANN)
     world.respond(1, Word("true"))
     world.respond(1, Word("again"))
     assert heard(world) == ["Word(text='true')"]
-    assert _due(world) is None
+    assert due_of(world) is None
 
 
 def test_a_call_that_nobody_answers_ends_by_its_time() -> None:
-    world = _world()
+    world = listening()
     world.send(
         go(lambda _, ctx: [ctx.call(Ref(BOB), Word(), timeout_s=5, then=Actor.then), ctx.call(Ref(BOB), Word())])
     )
@@ -210,7 +194,7 @@ def test_a_call_that_nobody_answers_ends_by_its_time() -> None:
 
 
 def test_a_call_outlives_a_restore() -> None:
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: ctx.call(Ref(BOB), Word(), then=Actor.then)))
     world.environment = world.restored()
     world.respond(1, Word("yes"))
@@ -218,7 +202,7 @@ def test_a_call_outlives_a_restore() -> None:
 
 
 def test_a_timer_without_a_handler_is_harmless() -> None:
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: ctx.after(1, Done())))
     assert world.fire() == ()
 
@@ -237,7 +221,7 @@ def test_a_copy_begins_with_what_the_other_was_and_owes_nobody() -> None:
         ctx.call(Ref(BOB), Word("y"))
         ctx.after(5, Word("z"))
 
-    world = _world()
+    world = listening()
     world.send(Word("a"))
     world.send(go(busy))
     copy = Environment.blank(world.program)
@@ -258,7 +242,7 @@ def test_a_copy_begins_with_what_the_other_was_and_owes_nobody() -> None:
 
 
 def test_everybody_in_the_tree_hears_of_a_change() -> None:
-    world = _world(Listener)
+    world = listening(Listener)
     world.send(go(lambda _, ctx: [ctx.spawn(Listener, "a"), ctx.spawn(Other, "b")]))
     world.put(Opened(ENDED, "ams", 1))
     world.put(Opened(ENDED, "fra", 2, "ams"))
@@ -272,9 +256,9 @@ def test_everybody_in_the_tree_hears_of_a_change() -> None:
 
 
 def test_one_thing_is_done_at_a_time_and_nothing_before_its_time() -> None:
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: [ctx.after(2, Word("timer")), ctx.put(Word(), lease_s=2), ctx.put(Word(), lease_s=2)]))
-    at_ns = _due(world)
+    at_ns = due_of(world)
     assert at_ns == world.now_ns + 2 * SECOND_NS
     world.put(Fired())
     assert heard(world) == []
@@ -284,7 +268,7 @@ def test_one_thing_is_done_at_a_time_and_nothing_before_its_time() -> None:
     for _ in range(4):  # Another timer of that moment, the end of both leases, and what the environment hears of it.
         world.fire()
     assert heard(world) == ["timer", "overtaken", "lost 1", "lost 2"]
-    assert _due(world) is None
+    assert due_of(world) is None
     world.put(Fired())
 
 
@@ -297,17 +281,17 @@ def test_who_does_not_want_to_hear_of_a_lost_lease_does_not() -> None:
     world = World(Deaf, (Actor,))
     world.send(Go(0))
     world.fire()
-    assert _due(world) is None
+    assert due_of(world) is None
 
 
 def test_only_spaces_whose_lease_ends_now_are_looked_at() -> None:
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: [ctx.spawn(Other, "a"), ctx.spawn(Other, "b"), ctx.put(Word(), lease_s=5)]))
     world.send(go(lambda _, ctx: ctx.put(Word(), lease_s=2)), to="a")
     for _ in range(2):
         world.fire()
     assert (heard(world), heard(world, "a")) == ([], ["lost 1"])
-    assert _due(world) == 1_005 * SECOND_NS
+    assert due_of(world) == 1_005 * SECOND_NS
 
 
 # Coroutines.
@@ -322,7 +306,7 @@ async def _ask_bob(app: Actor, ctx: Context) -> Word:
 
 
 def test_a_coroutine_waits_for_several_calls_and_then_answers() -> None:
-    world = _world()
+    world = listening()
     world.send(wait(_ask_bob), ask=7)
     assert world.environment.is_quiescent is False
     with pytest.raises(UsageError, match="a snapshot while a coroutine waits"):
@@ -355,11 +339,11 @@ def test_a_coroutine_waits_for_what_the_context_gave_and_not_for_long() -> None:
         await app.any
 
     with pytest.raises(UsageError, match="and nothing else"):
-        _world().send(wait(foreign))
+        listening().send(wait(foreign))
     with pytest.raises(UsageError, match="can wait 600 s"):
-        _world().send(wait(long))
+        listening().send(wait(long))
     with pytest.raises(UsageError, match="two coroutines await one call"):
-        _world().send(wait(keep), wait(share))
+        listening().send(wait(keep), wait(share))
 
 
 def test_coroutines_that_leave_no_rest_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +359,7 @@ def test_coroutines_that_leave_no_rest_are_put_off(monkeypatch: pytest.MonkeyPat
         while True:
             await ctx.sleep(1)
 
-    world = _world()
+    world = listening()
     world.send(wait(loop))
     world.send(*[Word()] * 8)
     world.send(wait(nap), ask=5)  # The tenth event: that one is put off.
@@ -391,7 +375,7 @@ def test_coroutines_that_leave_no_rest_are_put_off(monkeypatch: pytest.MonkeyPat
 
 def test_too_many_bytes_without_rest_are_too_many_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atoll.env.environment.DRAIN_BYTES", 1_000)
-    world = _world()
+    world = listening()
     world.send(Word("x" * 500))
     world.send(Word("x" * 500))
     assert world.environment.is_draining is True
@@ -409,7 +393,7 @@ def test_coroutines_of_what_is_thrown_away_are_closed() -> None:
             closed.append("closed")
             ctx.log("this reaches nobody")
 
-    world = _world()
+    world = listening()
     world.send(wait(nap))
     world.environment.discard()
     assert closed == ["closed"]
@@ -435,7 +419,7 @@ def test_what_environments_of_a_tree_say_to_each_other_is_part_of_the_event() ->
         ctx.send(Ref(ME, "nowhere"), Word())
         app.any = 5
 
-    world = _world()
+    world = listening()
     assert world.send(go(ask)) == ()
     assert heard(world, "in") == ["hello"]
     done, unhandled, unknown, strange = heard(world)
@@ -443,7 +427,7 @@ def test_what_environments_of_a_tree_say_to_each_other_is_part_of_the_event() ->
     assert "Other has no handler for Done" in unhandled
     assert "no environment 'nowhere' in test" in unknown
     assert "Invalid value 'Unknown'" in strange
-    assert _due(world) is None
+    assert due_of(world) is None
 
 
 def test_a_response_of_an_unknown_type_from_inside_is_a_failure() -> None:
@@ -467,9 +451,9 @@ def test_a_response_that_nobody_waits_for_inside_is_dropped() -> None:
         ctx.reply(Word("one"), to=app.any)
         ctx.reply(Word("two"), to=app.any)
 
-    world = _world()
+    world = listening()
     assert world.send(go(ask)) == ()
-    assert _due(world) is None
+    assert due_of(world) is None
 
 
 def test_a_conversation_inside_that_does_not_end_is_a_loop() -> None:
@@ -478,7 +462,7 @@ def test_a_conversation_inside_that_does_not_end_is_a_loop() -> None:
 
     forever = go(again)
     with pytest.raises(LimitError, match=f"local_events_max is {LOCAL_EVENTS_MAX}"):
-        _world().send(forever)
+        listening().send(forever)
 
 
 def test_a_then_of_an_environment_that_has_ended_is_not_called() -> None:
@@ -488,7 +472,7 @@ def test_a_then_of_an_environment_that_has_ended_is_not_called() -> None:
     def end(_: Actor, ctx: Context) -> None:
         ctx.end()
 
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: ctx.spawn(Other, "in")))
     world.send(go(ask), to="in")
     assert world.environment.fields("in") == {}
@@ -498,7 +482,7 @@ def test_a_then_of_an_environment_that_has_ended_is_not_called() -> None:
 
 
 def test_a_failed_item_counts_as_taken_and_who_asked_hears_so() -> None:
-    world = _world()
+    world = listening()
     effects = world.put(Failed(ANN, 1, "raised", "no", encode(item(Word(), 7, by="room"))))
     assert said(effects) == [{"is": "Failure", "code": "raised", "text": "no"}]
     assert (items_of(effects)[0].re, items_of(effects)[0].to) == (7, "room")
@@ -512,12 +496,12 @@ def test_a_failed_response_ends_its_call_and_the_coroutine_that_waits() -> None:
     async def ask(_: Actor, ctx: Context) -> None:
         await ctx.call(Ref(BOB), Word())
 
-    world = _world()
+    world = listening()
     world.send(wait(ask), ask=7)
     failed = Failed(BOB, 1, "raised", "no", encode(item(Word(), re=1)))
     effects = world.put(failed)
     assert (said(effects)[0]["code"], items_of(effects)[0].re) == ("raised", 7)
-    assert (_due(world), world.environment.is_quiescent) == (None, True)
+    assert (due_of(world), world.environment.is_quiescent) == (None, True)
     assert world.put(Failed(BOB, 2, "raised", "no", encode(item(Word(), re=1)))) == ()
 
 
@@ -525,7 +509,7 @@ def test_a_failed_timer_is_over() -> None:
     async def nap(_: Actor, ctx: Context) -> None:
         await ctx.sleep(2)
 
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: ctx.after(1, Word())))
     world.send(wait(nap), ask=7)
     world.put(Failed(b"", 99, "raised", "no"))  # Not the one that is due.
@@ -538,7 +522,7 @@ def test_a_failed_timer_is_over() -> None:
 
 def test_a_failed_event_that_was_put_off_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atoll.env.environment.DRAIN_EVENTS", 1)
-    world = _world()
+    world = listening()
     world.send(Wait(0), Wait(0), ask=7)
     world.send(Wait(0))
     world.put(Checkpointed())
@@ -571,7 +555,7 @@ def _step(world: World, number: int) -> Any:
 
 
 def test_a_restored_environment_goes_on_as_the_other_would() -> None:
-    one, other = _world(), _world()
+    one, other = listening(), listening()
     _busy(one)
     _busy(other)
     other.environment = other.restored()
@@ -583,7 +567,7 @@ def test_a_restored_environment_goes_on_as_the_other_would() -> None:
 
 
 def test_a_checkpoint_that_cannot_be_read_back_changes_nothing() -> None:
-    world = _world()
+    world = listening()
     world.send(each(lambda app, _: setattr(app, "any", 3), lambda _, ctx: ctx.after(5, Word("x"))))
     world.send(go(lambda app, _: setattr(app, "heard", 5)))
     with pytest.raises(UsageError, match="does not fit its code"):
@@ -599,16 +583,16 @@ def test_a_checkpoint_that_cannot_be_read_back_changes_nothing() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91\xa1x", encode(State())[:-1]])
 def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
     with pytest.raises(CorruptError, match="does not decode"):
-        Environment.restore(_world().program, data)
+        Environment.restore(listening().program, data)
 
 
 def test_a_snapshot_of_another_form_is_refused() -> None:
     with pytest.raises(CorruptError, match="of format 9"):
-        Environment.restore(_world().program, encode(State(format=9)))
+        Environment.restore(listening().program, encode(State(format=9)))
 
 
 def test_fields_are_for_people() -> None:
-    world = _world()
+    world = listening()
     world.send(Word("x"))
     assert world.environment.fields() == {"heard": ["x"], "any": None}
     assert world.environment.fields("nowhere") == {}

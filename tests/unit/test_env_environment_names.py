@@ -10,14 +10,10 @@ from atoll.env.app import App, on
 from atoll.env.changes import (
     Matched,
     Matches,
-    Moved,
-    PeerSlow,
     Placed,
     Put,
     Read,
     Resolved,
-    Restored,
-    Started,
     Take,
     Watch,
 )
@@ -39,13 +35,15 @@ from tests.unit.env_world import (
     ANN,
     BOB,
     Actor,
-    Other,
+    Unknown,
     Word,
     World,
+    due_of,
     each,
     go,
     heard,
     items_of,
+    listening,
     notes,
     said,
 )
@@ -53,37 +51,11 @@ from tests.unit.env_world import (
 ENDED = b"n" * 10
 
 
-class Listener(Actor):
-    """Hears of changes."""
-
-    @on(Started, Restored, Moved, PeerSlow)
-    def change(self, change: Tuple, _: Context) -> None:
-        self.heard = (*self.heard, str(change))
-
-
-class Unknown(Tuple, frozen=True):
-    text: str = ""
-
-
-class Odd(App):
-    @on(Word)
-    def word(self, _: Word, _ctx: Context) -> Any:
-        return 5
-
-
-def _world(main: type[App] = Actor) -> World:
-    return World(main, (Other, Listener))
-
-
-def _due(world: World) -> int | None:
-    return world.environment.deadline_ns
-
-
 # Spaces.
 
 
 def test_others_use_the_space_of_an_environment_that_shares() -> None:
-    world = _world()
+    world = listening()
     assert said(world.send(Watch(where(Word), 60), ask=1, party=BOB), BOB)[0]["is"] == "atoll.Watching"
     effects = world.send(Put({"is": "Word", "text": "x"}, 5), ask=1)
     assert said(effects)[0] == msgspec.to_builtins(Placed(2, world.now_ns + 5 * SECOND_NS))
@@ -118,7 +90,7 @@ def test_an_application_may_answer_requests_itself() -> None:
 
 
 def test_what_matched_comes_as_its_type_from_everywhere() -> None:
-    world = _world()
+    world = listening()
     world.send(Matched(1, 2, Word("far away")))
     world.send(go(lambda _, ctx: ctx.call(Ref(BOB), Read(where(Word)), then=Actor.then)))
     world.respond(1, Matches((Word("y"), Unknown("z"))))
@@ -136,7 +108,7 @@ def _searches(effects: Any) -> list[tuple[int, str]]:
 
 
 def test_a_name_is_looked_up_and_one_or_all_get_the_tuple() -> None:
-    world = _world()
+    world = listening()
     world.send(go(lambda _, ctx: ctx.send("app:X/in", Word("one"))))
     world.send(go(lambda _, ctx: ctx.publish("app:X", Word("all"))))
     world.send(go(lambda _, ctx: ctx.send("app:X", Word("other"))))
@@ -153,16 +125,16 @@ def test_a_name_is_looked_up_and_one_or_all_get_the_tuple() -> None:
 
 
 def test_a_name_that_nobody_has_fails_calls_and_is_noted_for_what_was_sent() -> None:
-    world = _world()
+    world = listening()
     world.send(each(lambda _, ctx: ctx.send("gone", Word()), lambda _, ctx: ctx.call("gone", Word(), then=Actor.then)))
     assert notes(world.put(Found(1))) == ["not sent: nobody is called gone"]
     world.put(Found(2))
     assert heard(world) == ["Failure(code='unknown', text='nobody is called gone')"]
-    assert _due(world) is None
+    assert due_of(world) is None
 
 
 def test_who_has_a_name_can_be_asked_first() -> None:
-    world = _world()
+    world = listening()
     for name in ("x/in", "gone", "slow"):
         world.send(go(lambda _, ctx, name=name: ctx.resolve(name, timeout_s=9, then=Actor.then)))  # type: ignore[misc]
     world.put(Found(1, (ANN, BOB)))
@@ -175,7 +147,7 @@ def test_who_has_a_name_can_be_asked_first() -> None:
 
 
 def test_what_is_not_known_yet_is_asked_again_by_the_next_node() -> None:
-    world = _world()
+    world = listening()
     world.send(each(lambda _, ctx: ctx.send("a", Word()), lambda _, ctx: ctx.call("b", Word())))
     world.put(Checkpointed())
     assert _searches(world.put(Opened(ENDED, "fra", 2))) == [(1, "a"), (2, "b")]
@@ -190,7 +162,7 @@ def test_a_full_channel_fails_a_call_by_name_and_is_noted_for_what_was_sent() ->
         ctx.send("bob", Word())
         ctx.call("bob", Word(), then=Actor.then)
 
-    world = _world()
+    world = listening()
     world.send(go(fill))
     assert notes(world.put(Found(1, (BOB,))))[0].startswith("not sent: to " + BOB.hex())
     world.put(Found(2, (BOB,)))
@@ -198,8 +170,8 @@ def test_a_full_channel_fails_a_call_by_name_and_is_noted_for_what_was_sent() ->
 
 
 def test_a_failed_search_ends_its_call() -> None:
-    world = _world()
+    world = listening()
     world.send(each(lambda _, ctx: ctx.call("a", Word()), lambda _, ctx: ctx.send("a", Word())))
     for number in (1, 1, 2):
         assert world.put(Failed(b"", 0, "raised", "no", search=number)) == ()
-    assert (_due(world), _searches(world.put(Opened(ENDED, "fra", 2)))) == (None, [])
+    assert (due_of(world), _searches(world.put(Opened(ENDED, "fra", 2)))) == (None, [])

@@ -128,6 +128,7 @@ class Server:
         self.guests: Final = Guests()
         self.archive: Final = Archive(recorder, self.guests.place)
         self.warming: Final = Warming(self.archive, recorder.environments, self._holding, walls)
+        self._cooling: dict[bytes, asyncio.TimerHandle] = {}
         self._seed: Final = seed
         self._clerk: Final = Clerk(recorder, sealer, self.knows, self._recorded, self._changed)
         self._shipper: Final = Shipper(self, self._clerk.parcels)
@@ -469,7 +470,7 @@ class Server:
                 self.spawn(self._prepare(identity))
             case Spare(identity, runner):
                 self.warming.put(identity, runner)
-                self._loop.call_later(WARM_S, self.warming.drop, identity)
+                self._cool_later(identity)
             case Restore():
                 self.spawn(self._restore(order))
             case StoreSnapshot():
@@ -541,12 +542,23 @@ class Server:
                 await self._fetched(error.code, self._other_holders(identity))
                 await self.warming.make(identity)
             failed = ""
-            self._loop.call_later(WARM_S, self.warming.drop, identity)
+            self._cool_later(identity)
         except (ProjectError, ValueError) as error:
             failed = str(error)
         finally:  # Whatever happens: what is to run here waits for the answer.
             self.steward.prepared(identity, failed, now())
             self.stir()
+
+    def _cool_later(self, identity: bytes) -> None:
+        """Let go of a runner that waits, WARM_S after it was wanted last."""
+        before = self._cooling.pop(identity, None)
+        if before is not None:
+            before.cancel()
+        self._cooling[identity] = self._loop.call_later(WARM_S, self._cool, identity)
+
+    def _cool(self, identity: bytes) -> None:
+        self._cooling.pop(identity, None)
+        self.warming.drop(identity)
 
     def _other_holders(self, identity: bytes) -> tuple[NodeId, ...]:
         return tuple(NodeId(node) for node in self.keepers(identity)[1] if node != self.sealer.node)

@@ -41,7 +41,6 @@ from atoll.env.records import (
     Began,
     Confirmed,
     Effect,
-    Ended,
     Fired,
     Found,
     Item,
@@ -482,7 +481,11 @@ class _Core:
         self.snapshot: tuple[int, Snapshot] | None = None
         self.node = "here"
         self.log: list[str] = []
-        self.is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come to its end."""
+        return self.runner.is_over
 
     @property
     def deadline_ns(self) -> int | None:
@@ -507,7 +510,6 @@ class _Core:
             self.snapshot = made.number, decode_snapshot(made.snapshot)
         effects = self.runner.release(made.number)
         self.log += [effect.text for effect in effects if isinstance(effect, Note)]
-        self.is_over = self.is_over or any(isinstance(effect, Ended) for effect in effects)
         self._perform(effects)
 
     def upgrade(self, program: Program, now_ns: int) -> None:

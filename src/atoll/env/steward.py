@@ -134,7 +134,7 @@ class Steward:
         self._orders: list[Order] = []
         self._notice_at_ns: int | None = None
         self._maintain_at_ns = 0
-        self._told: tuple[Notice, ...] = ()
+        self._told: dict[bytes, Notice] = {}  # What was said last of each that runs here.
         self._over: dict[bytes, Notice] = {}
         self._stranded: list[Routed] = []
         self._barred: dict[bytes, None] = {}
@@ -606,15 +606,20 @@ class Steward:
         if hosted.ran and hosted.runner is None and hosted.holding.owner not in {b"", self._own}:
             hosted.ran = False
             self._vouch(hosted, now)
-        notices = self._notices()
-        if notices != self._told:
-            news = tuple(notice for notice in notices if notice not in self._told)
-            self._told = notices
-            for notice in news:
-                self.directory.note(notice, now.ns)
-            self._announce(news)
-            for notice in news:
-                self._free(notice.id, now)
+        self._tell_of(hosted, now)
+
+    def _tell_of(self, hosted: Hosted, now: Moment) -> None:
+        """Tell others who runs an environment, if it runs here and that is news."""
+        identity = hosted.facts.id
+        if hosted.runner is None or self.hosted.get(identity) is not hosted:
+            self._told.pop(identity, None)
+            return
+        notice = self._notice(hosted)
+        if notice != self._told.get(identity):
+            self._told[identity] = notice
+            self.directory.note(notice, now.ns)
+            self._announce((notice,))
+            self._free(identity, now)
 
     def _deliver(self, hosted: Hosted, now: Moment) -> None:
         orders, routed = hosted.taken()
