@@ -66,6 +66,10 @@ from tests.unit.steward_world import (
 )
 
 
+def _wall_due_ns(place: Place) -> int | None:
+    return place.steward.wall_deadline_ns
+
+
 def _due_ns(place: Place) -> int | None:
     return place.steward.deadline_ns
 
@@ -654,3 +658,17 @@ def test_an_environment_leaves_a_node_that_is_slow_for_a_holder_that_is_not() ->
     group.until(lambda: len(one.hosted(identity).holding.holders) == 3)
     one.steward.members({TWO: Peer("two", slow="disk"), THREE: Peer("three")}, one.now, "the disk is slow")
     group.until(lambda: group.owner(identity) is group["three"])
+
+
+def test_nothing_is_due_of_what_is_not_here_any_more() -> None:
+    place = Place()
+    kept, gone = place.run("kept"), place.run("gone")
+    place.attach()
+    for identity, seconds in ((kept, 50), (gone, 5)):
+        place.send(identity, 1, Later(seconds))
+    assert _wall_due_ns(place) == WALL_NS + place.now_ns + 5 * SECOND_NS
+    place.steward.stop(gone, place.now)
+    place.settle()
+    assert _wall_due_ns(place) == WALL_NS + place.now_ns + 50 * SECOND_NS
+    place.steward.forget(kept)
+    assert _wall_due_ns(place) is None

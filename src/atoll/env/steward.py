@@ -135,6 +135,8 @@ class Steward:
         self._notice_at_ns: int | None = None
         self._maintain_at_ns = 0
         self._told: dict[bytes, Notice] = {}  # What was said last of each that runs here.
+        self._dues: dict[bytes, int] = {}  # By environment, as after its last input; by the wall clock below.
+        self._wall_dues: dict[bytes, int] = {}
         self._over: dict[bytes, Notice] = {}
         self._stranded: list[Routed] = []
         self._barred: dict[bytes, None] = {}
@@ -149,7 +151,7 @@ class Steward:
     @property
     def deadline_ns(self) -> int | None:
         """When ``tick`` is owed, monotonic."""
-        times = [at_ns for one in self.hosted.values() if (at_ns := one.deadline_ns) is not None]
+        times = [min(self._dues.values())] if self._dues else []
         if self._notice_at_ns is not None:
             times.append(self._notice_at_ns)
         if self.hosted:
@@ -159,8 +161,7 @@ class Steward:
     @property
     def wall_deadline_ns(self) -> int | None:
         """When ``tick`` is owed by the wall clock, for timers of environments."""
-        times = [at_ns for one in self.hosted.values() if (at_ns := one.wall_deadline_ns) is not None]
-        return min(times) if times else None
+        return min(self._wall_dues.values()) if self._wall_dues else None
 
     def named(self, name: str) -> bytes:
         """Return the id of an environment that runs, or that is kept here and that nobody runs yet; empty: none."""
@@ -297,6 +298,8 @@ class Steward:
     def forget(self, identity: bytes) -> None:
         """Let go of an environment whose files were put aside."""
         hosted = self.hosted.pop(identity, None)
+        self._dues.pop(identity, None)
+        self._wall_dues.pop(identity, None)
         if hosted is not None and hosted.runner is not None:
             hosted.runner.close()
 
@@ -607,6 +610,17 @@ class Steward:
             hosted.ran = False
             self._vouch(hosted, now)
         self._tell_of(hosted, now)
+        self._schedule(hosted)
+
+    def _schedule(self, hosted: Hosted) -> None:
+        """Note when an environment is to be looked at: the node has many, and one event is of one of them."""
+        identity = hosted.facts.id
+        is_here = self.hosted.get(identity) is hosted
+        for dues, at_ns in ((self._dues, hosted.deadline_ns), (self._wall_dues, hosted.wall_deadline_ns)):
+            if is_here and at_ns is not None:
+                dues[identity] = at_ns
+            else:
+                dues.pop(identity, None)
 
     def _tell_of(self, hosted: Hosted, now: Moment) -> None:
         """Tell others who runs an environment, if it runs here and that is news."""
