@@ -317,7 +317,7 @@ def _obey_orders(data: bytes) -> int:
     """Decode orders as the packet device does, and obey them."""
     engine = Engine(private_key=_secret(0), group=_GROUP, rng=Random(0), now_ns=NOW_NS, wall_ns=WALL_NS)
     for order in nic.decode_orders(data):
-        if not isinstance(order, nic.Configure | nic.AttachTun | nic.Stop):
+        if not isinstance(order, nic.Configure | nic.AttachTun | nic.AttachPort | nic.Stop):
             engine.order(order, NOW_NS, WALL_NS)
     return len(engine.outbox)
 

@@ -12,6 +12,7 @@ from collections.abc import Generator
 import msgspec
 import pytest
 
+from atoll.node.tunnel import CONTROL_PORTS
 from tests.netns.lan import Host, hosts
 from tests.process.node_world import until
 
@@ -29,6 +30,19 @@ try:
     while got and (more := connection.recv(8)):  # What a proxy says, up to its end.
         got += more
     print(got.hex())
+except OSError as error:
+    print(errno.errorcode.get(error.errno, "timed out"))
+"""
+
+SPEAK = """
+import errno, os, socket, sys
+os.setuid(65534)
+speaker = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+speaker.settimeout(15)
+speaker.connect((sys.argv[1], int(sys.argv[2])))
+try:
+    speaker.send(b"in the node's name")
+    print(speaker.recv(100))
 except OSError as error:
     print(errno.errorcode.get(error.errno, "timed out"))
 """
@@ -60,6 +74,12 @@ def test_by_the_tun_device(lan: tuple[Host, Host, Host]) -> None:
     _, two, three = lan
     assert tries(two, three.address, CLOSED) == "ECONNREFUSED"  # Nobody there could take a connection at all.
     assert tries(two, two.address, CLOSED) == "ECONNREFUSED"
+
+
+@pytest.mark.parametrize("port", CONTROL_PORTS)
+def test_no_program_speaks_at_the_ports_of_the_nodes(lan: tuple[Host, Host, Host], port: int) -> None:
+    one, two, _ = lan
+    assert two.inside(sys.executable, "-c", SPEAK, one.address, str(port)).strip() == "EACCES"
 
 
 def test_by_exec(lan: tuple[Host, Host, Host]) -> None:

@@ -240,7 +240,7 @@ def test_a_relay_that_takes_frames_off_loses_the_traffic(seed: int) -> None:
     assert healed_ns - TURN_NS <= HEALED_NS
     assert scene.chosen() == DIRECT
     for one, other in ((ASKER, ANSWERER), (ANSWERER, ASKER)):
-        places = scene.node(one).engine.endpoints()
+        places = scene.node(one).engine.places.endpoints()
         assert places[scene.plans[other].member.node] == endpoint_of(other)
 
 

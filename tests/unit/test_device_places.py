@@ -34,13 +34,13 @@ class Walled(World):
 
 def test_who_is_not_answered_calls_over_tcp_as_well() -> None:
     made = Walled()
-    assert made.engines[0].endpoints() == {made.node(1): made.at[1]}
+    assert made.engines[0].places.endpoints() == {made.node(1): made.at[1]}
     made.run(6 * SECOND_NS)
     made.mark()
-    assert made.engines[0].endpoints() == {made.node(1): OVER}
-    assert made.engines[1].endpoints() == {made.node(0): CALLER}
-    assert made.engines[0].uses(OVER)
-    assert not made.engines[0].uses(CALLER)
+    assert made.engines[0].places.endpoints() == {made.node(1): OVER}
+    assert made.engines[1].places.endpoints() == {made.node(0): CALLER}
+    assert made.engines[0].places.uses(OVER)
+    assert not made.engines[0].places.uses(CALLER)
     made.send(0, 1, b"x")
     assert made.packets(1) == [b"x"]
 
@@ -50,16 +50,16 @@ def test_udp_is_taken_again_when_it_passes_both_ways() -> None:
     made.run(6 * SECOND_NS)
     made.mark()
     made.run(3 * COUNTERS_NS)
-    assert made.engines[0].endpoints() == {made.node(1): OVER}, "the wall stands"
+    assert made.engines[0].places.endpoints() == {made.node(1): OVER}, "the wall stands"
     made.lost = lambda datagram: datagram[0] == made.at[1]
     made.run(3 * COUNTERS_NS)
-    assert made.engines[0].endpoints() == {made.node(1): OVER}, "no answer comes back"
+    assert made.engines[0].places.endpoints() == {made.node(1): OVER}, "no answer comes back"
     made.lost = lambda _: False
     made.run(COUNTERS_NS)
-    assert made.engines[0].endpoints() == {made.node(1): made.at[1]}
+    assert made.engines[0].places.endpoints() == {made.node(1): made.at[1]}
     for _ in range(3):
         made.mark()
-    assert made.engines[1].endpoints() == {made.node(0): made.at[0]}
+    assert made.engines[1].places.endpoints() == {made.node(0): made.at[0]}
 
 
 def test_when_the_connection_ends_udp_is_the_guess_again() -> None:
@@ -67,10 +67,10 @@ def test_when_the_connection_ends_udp_is_the_guess_again() -> None:
     made.run(6 * SECOND_NS)
     made.mark()
     for engine, endpoint in zip(made.engines, (OVER, CALLER), strict=True):
-        engine.lost(endpoint)
-        assert not engine.uses(endpoint)
-    assert made.engines[0].endpoints() == {made.node(1): made.at[1]}
-    assert made.engines[1].endpoints() == {}
+        engine.places.lost(endpoint)
+        assert not engine.places.uses(endpoint)
+    assert made.engines[0].places.endpoints() == {made.node(1): made.at[1]}
+    assert made.engines[1].places.endpoints() == {}
 
 
 def test_a_peer_that_lists_only_tcp_is_called_there_at_once() -> None:

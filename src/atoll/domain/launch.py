@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
@@ -33,9 +34,26 @@ from atoll.domain.messages import (
 from atoll.domain.process import Options
 from atoll.env.chain import Sealer
 
-__all__ = ["EnvironmentsHandle", "launch_environments"]
+__all__ = ["Ends", "EnvironmentsHandle", "launch_environments"]
 
 NOTE_NAME: Final = "envs.running"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a server of environments is handed, and closed here then.
+
+    Attributes:
+        recorder: Connection to the recorder.
+        sealer: What that seals as.
+        device: Connection to the packet device; None: all goes by control.
+        group: The group, for overlay addresses; needed with ``device``.
+    """
+
+    recorder: socket.socket
+    sealer: Sealer
+    device: socket.socket | None = None
+    group: bytes = b""
 
 
 @final
@@ -165,7 +183,7 @@ class EnvironmentsHandle:
 async def launch_environments(
     state: Path,
     name: str,
-    recorder: tuple[socket.socket, Sealer],
+    ends: Ends,
     tell: Callable[[NodeId, bytes], None],
     lost: Callable[[], None],
 ) -> EnvironmentsHandle:
@@ -174,7 +192,7 @@ async def launch_environments(
     Args:
         state: The node's state directory.
         name: The node's name.
-        recorder: Connection to the recorder, handed over; and what it seals as.
+        ends: What it is handed.
         tell: Sends what it says to another node's server: (node, message).
         lost: Called once when it ends though nobody stopped it.
 
@@ -182,8 +200,10 @@ async def launch_environments(
         LinkError: It did not start.
     """
     ours, theirs = socket.socketpair()
-    end, sealer = recorder
-    with theirs, end:
+    passed = [one for one in (ends.recorder, ends.device) if one is not None]
+    with ExitStack() as opened:
+        for one in (theirs, *passed):
+            opened.enter_context(one)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -191,14 +211,23 @@ async def launch_environments(
                 "-m",
                 "atoll.domain",
                 stdin=asyncio.subprocess.PIPE,
-                pass_fds=(theirs.fileno(), end.fileno()),
+                pass_fds=[one.fileno() for one in (theirs, *passed)],
                 env={**os.environ, **INTERPRETER_VARIABLES},
                 start_new_session=True,  # A terminal's Ctrl-C is for control, which ends it in order.
             )
         except OSError as error:
             ours.close()
             raise LinkError(f"the server of environments did not start: {error.strerror}") from error
-        options = Options(name, str(state / DOOR_NAME), str(state / NOTE_NAME), sealer, end.fileno(), theirs.fileno())
+        options = Options(
+            name,
+            str(state / DOOR_NAME),
+            str(state / NOTE_NAME),
+            ends.sealer,
+            recorder=ends.recorder.fileno(),
+            control=theirs.fileno(),
+            device=-1 if ends.device is None else ends.device.fileno(),
+            group=ends.group,
+        )
         assert process.stdin is not None, "it was started with a pipe"
         with suppress(OSError):
             process.stdin.write(msgspec.json.encode(options) + b"\n")

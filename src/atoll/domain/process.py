@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from atoll.base.errors import LinkError
+from atoll.base.ids import GroupId
 from atoll.domain import guard
 from atoll.domain.frames import FrameConnection
 from atoll.domain.limits import MEMORY_BYTES_MAX
@@ -42,6 +43,8 @@ class Options(msgspec.Struct, frozen=True):
         sealer: What the recorder seals as.
         recorder: Inherited socket to the recorder.
         control: Inherited socket to control.
+        device: Inherited socket to the packet device; -1: everything goes through control.
+        group: For overlay addresses.
     """
 
     name: Annotated[str, msgspec.Meta(max_length=64)]
@@ -50,6 +53,8 @@ class Options(msgspec.Struct, frozen=True):
     sealer: Sealer
     recorder: int
     control: int
+    device: int = -1
+    group: bytes = b""
 
 
 def main() -> int:
@@ -87,6 +92,8 @@ async def _serve(options: Options) -> None:
         lambda: FrameConnection(server.from_control, server.controlled, end),
         sock=socket.socket(fileno=options.control),
     )
+    if options.device >= 0:
+        server.speak_through(socket.socket(fileno=options.device), GroupId(options.group))
     freeze_heap()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)

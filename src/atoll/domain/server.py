@@ -9,6 +9,7 @@ nothing that was confirmed.
 import asyncio
 import logging
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Final, final
 
 from atoll.base.errors import LimitError, LinkError, ProjectError, UserError, WireError
-from atoll.base.ids import NODE_ID_BYTES, NodeId
+from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.domain.clerk import Clerk
 from atoll.domain.commands import Commands
+from atoll.domain.datagrams import DatagramDoor
 from atoll.domain.frames import FrameConnection
 from atoll.domain.guest.guests import Guests
 from atoll.domain.guest.machine import GuestPlace
@@ -139,6 +141,7 @@ class Server:
         self._numbers: dict[FrameConnection, int] = {}
         self._last_session = 0
         self._control: FrameConnection | None = None
+        self._datagrams: DatagramDoor | None = None
         self.commands: Final = Commands(self, now)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -206,8 +209,15 @@ class Server:
         """Take orders by this connection from now on."""
         self._control = connection
 
+    def speak_through(self, device: socket.socket, group: GroupId) -> None:
+        """Send small messages to other nodes by this connection to the packet device from now on."""
+        addresses = group, NodeId(self.sealer.node)
+        self._datagrams = DatagramDoor(device, addresses, take=self._from_member, carry=self._through_control)
+
     async def stop(self) -> None:
         """End what is under way; what is sealed stays."""
+        if self._datagrams is not None:
+            self._datagrams.close()
         if self._timer is not None:
             self._timer.cancel()
         for task in tuple(self._tasks):
@@ -277,8 +287,14 @@ class Server:
 
     def _learn(self, members: tuple[MemberSeen, ...], slow: str) -> None:
         self.members = {NodeId(member.node): member for member in members}
+        if self._datagrams is not None:
+            self._datagrams.members(frozenset(self.members))
         peers = {node: Peer(member.name, member.lost, member.slow) for node, member in self.members.items()}
         self.steward.members(peers, now(), slow)
+
+    def _from_member(self, node: NodeId, payload: bytes) -> None:
+        self._from_node(node, payload)
+        self.stir()
 
     def _from_node(self, node: NodeId, payload: bytes) -> None:
         try:
@@ -372,6 +388,12 @@ class Server:
 
     def tell_node(self, node: NodeId, payload: bytes) -> None:
         """Send a message to another node's server; it may be lost."""
+        if self._datagrams is not None:
+            self._datagrams.send(node, payload)
+        else:
+            self._through_control(node, payload)
+
+    def _through_control(self, node: NodeId, payload: bytes) -> None:
         if self._control is not None:
             self._say(self._control, ToNode(node, payload))
 

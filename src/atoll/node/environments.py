@@ -7,21 +7,26 @@ that runs none pays nothing. Control never reads what it carries; it adds who sa
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from typing import Final, final
 
 from atoll.base.errors import LimitError, LinkError, UserError, WireError
-from atoll.base.ids import NodeId
+from atoll.base.ids import GroupId, NodeId
+from atoll.conduit.datagrams import DATAGRAM_PORT
 from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Stream
 from atoll.conduit.streams import StreamHost
-from atoll.domain.launch import EnvironmentsHandle, launch_environments
+from atoll.device.nic.client import NicClient, message_pair
+from atoll.device.nic.messages import AttachPort
+from atoll.domain.launch import Ends, EnvironmentsHandle, launch_environments
 from atoll.domain.limits import SERVER_FRAME_BYTES_MAX
 from atoll.domain.messages import MemberSeen
 from atoll.domain.recorder.launch import Owner, RecorderHandle, launch_recorder
-from atoll.node.limits import CARRIED_BYTES_MAX, ENVIRONMENTS_RETRY_S, LINK_IDLE_S
+from atoll.node.limits import CARRIED_BYTES_MAX, ENVIRONMENTS_RETRY_S, LINK_IDLE_S, PORT_SOCKET_BYTES
 
 __all__ = ["Environments"]
 
@@ -84,6 +89,8 @@ class Environments:
         streams: To other nodes.
         spawn: Runs a task as long as the node lives.
         reaches: Says whether there is a session with a member now.
+        group: The group, for addresses.
+        nic: The packet device.
     """
 
     def __init__(
@@ -95,9 +102,13 @@ class Environments:
         spawn: Callable[[Coroutine[None, None, None]], None],
         *,
         reaches: Callable[[NodeId], bool],
+        group: GroupId,
+        nic: NicClient,
     ) -> None:
         self._state, self._name, self._owner = state, name, owner
         self._streams, self._spawn, self._reaches = streams, spawn, reaches
+        self._group, self._nic = group, nic
+        self._port: socket.socket | None = None  # The packet device's end; it has a copy, and its successor gets one.
         self._recorder: RecorderHandle | None = None
         self._handle: EnvironmentsHandle | None = None
         self._links: dict[NodeId, _Link] = {}
@@ -136,14 +147,34 @@ class Environments:
                 try:
                     if self._recorder is None:
                         self._recorder = await launch_recorder(self._state, self._owner, on_lost=self._recorder_lost)
-                    end = self._recorder.attach(), self._recorder.sealer
-                    self._handle = await launch_environments(self._state, self._name, end, self._tell, self._lost)
+                    self._handle = await self._launched(self._recorder)
                 except LinkError as error:
                     raise UserError(
                         "A611", "environments do not run on this node now", where=str(error), fix="see: atoll logs"
                     ) from error
                 self._handle.members(*self._members)
             return self._handle
+
+    async def _launched(self, recorder: RecorderHandle) -> EnvironmentsHandle:
+        if self._port is not None:
+            self._port.close()
+        try:
+            theirs, self._port = message_pair()
+        except OSError as error:
+            self._port = None
+            raise LinkError(f"no connection to the packet device: {error.strerror}") from error
+        for end in (theirs, self._port):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PORT_SOCKET_BYTES)
+        ends = Ends(recorder.attach(), recorder.sealer, theirs, self._group)
+        handle = await launch_environments(self._state, self._name, ends, self._tell, self._lost)
+        self.attach()
+        return handle
+
+    def attach(self) -> None:
+        """Have the packet device, which may have just started, carry what the server and others' say to each other."""
+        if self._port is not None:
+            with suppress(LinkError):  # It is being started again, and gets it then.
+                self._nic.attach(AttachPort(DATAGRAM_PORT), self._port.fileno())
 
     async def command(self, verb: str, params: bytes) -> bytes:
         """Have something done; return what came of it as JSON.
@@ -175,6 +206,9 @@ class Environments:
             await handle.stop()
         if recorder is not None:
             await recorder.stop()
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
     # Other nodes.
 

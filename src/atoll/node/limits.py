@@ -81,3 +81,4 @@ DESCRIPTORS_SPARE: Final = 256
 CARRIED_BYTES_MAX: Final = 32 * MIB  # For one other node, while it cannot be reached. More is dropped, and sent again.
 ENVIRONMENTS_RETRY_S: Final = 1.0  # Before the server of environments is started again.
 LINK_IDLE_S: Final = 30.0  # A stream to another node's server is closed when nothing was said for so long.
+PORT_SOCKET_BYTES: Final = 256 * KIB  # Between the server and the packet device: what 50 members may have on its way.

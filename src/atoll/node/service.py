@@ -173,6 +173,8 @@ class Node:
             self.stack.streams,
             self._spawn,
             reaches=self._reaches,
+            group=plan.group,
+            nic=self._nic,
         )
         self.stack.answer(Kind.ENVIRONMENTS, self._serve_environments)
 
@@ -557,6 +559,7 @@ class Node:
         else:
             log.info("the packet device is back")
             self._attach_tun()
+            self.environments.attach()
             self.feed(NicRestarted())
             self._enforced = ()
             self._enforce()

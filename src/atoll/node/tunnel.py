@@ -12,6 +12,7 @@ from typing import Final, final
 
 from atoll.base.errors import LinkError, UserError
 from atoll.base.ids import GroupId, NodeId, packed_address_of
+from atoll.conduit.datagrams import DATAGRAM_PORT
 from atoll.conduit.forward_udp import FLOW_PORT
 from atoll.conduit.stack import ECHO_IDENTIFIER
 from atoll.conduit.streams import STREAM_PORT
@@ -30,7 +31,7 @@ log: Final = logging.getLogger("atoll.node")
 NAME: Final = "atoll%d"  # The kernel counts, for several nodes on one machine.
 PREFIX_BITS: Final = 48  # The group's: fd and 40 bits.
 RENOUNCED: Final = "no offloads: they failed a self-test"
-CONTROL_PORTS: Final = (STREAM_PORT, FLOW_PORT)  # Inner UDP ports that are not the kernel's.
+CONTROL_PORTS: Final = (STREAM_PORT, FLOW_PORT, DATAGRAM_PORT)  # Inner UDP ports that are not the kernel's.
 _MISSING: Final = frozenset({"ENOENT", "ENODEV", "ENXIO"})
 
 

@@ -150,7 +150,7 @@ class Carriers:
             listener.close()
 
     def _is_used(self, carrier: _Carrier) -> bool:
-        return self._engine.uses(carrier.stream.endpoint)
+        return self._engine.places.uses(carrier.stream.endpoint)
 
     def _dial(self, endpoint: Endpoint, now_ns: int) -> _Carrier | None:
         again_ns, pause_ns = self._redial.get(endpoint, (now_ns, REDIAL_NS_MIN))
@@ -194,4 +194,4 @@ class Carriers:
             self._poller.unregister(carrier.stream.fileno())
         carrier.stream.close()
         del self._carriers[carrier.stream.endpoint]
-        self._engine.lost(carrier.stream.endpoint)
+        self._engine.places.lost(carrier.stream.endpoint)

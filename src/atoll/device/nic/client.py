@@ -31,6 +31,7 @@ from atoll.device.nic.limits import (
     URGENT_QUEUED_MAX,
 )
 from atoll.device.nic.messages import (
+    AttachPort,
     AttachTun,
     Configure,
     Listening,
@@ -45,7 +46,7 @@ from atoll.device.nic.messages import (
 from atoll.device.nic.orphan import made_door
 from atoll.host.compiled_tree import COMPILED_VARIABLE, compiled_tree
 
-__all__ = ["NicClient"]
+__all__ = ["NicClient", "message_pair"]
 
 log: Final = logging.getLogger("atoll.nic")
 
@@ -118,7 +119,7 @@ class NicClient:
     async def _start(self, configure: Configure) -> Listening:
         loop = asyncio.get_running_loop()
         try:
-            ours, theirs = _pair()
+            ours, theirs = message_pair()
         except OSError as error:
             raise LinkError(f"the packet device did not start: {error.strerror}") from error
         door = None if self._door is None else made_door(self._door)
@@ -171,12 +172,12 @@ class NicClient:
         before = os.environ.get("PYTHONPATH")
         return os.environ | {"PYTHONPATH": os.pathsep.join((str(self._tree), before) if before else (str(self._tree),))}
 
-    def attach(self, order: AttachTun, fd: int) -> None:
-        """Have the device serve a TUN device from the next turn of the event loop on, instead of any other.
+    def attach(self, order: AttachTun | AttachPort, fd: int) -> None:
+        """Have the device serve an open file from the next turn of the event loop on, instead of any other such.
 
         Args:
-            order: What stays control's.
-            fd: The open device; the packet device gets a copy of its own.
+            order: What it is, and which ports are whose.
+            fd: The open TUN device or socket; the packet device gets a copy of its own.
 
         Raises:
             LinkError: It does not take it now. (The socket was idle, so it is ending, or stuck.)
@@ -186,7 +187,7 @@ class NicClient:
         try:
             socket.send_fds(self._socket, (join_items((encode_item(order),)),), (fd,))
         except OSError as error:
-            raise LinkError(f"the packet device does not take the TUN device: {error.strerror}") from error
+            raise LinkError(f"the packet device does not take an open file: {error.strerror}") from error
 
     def order(self, order: Order) -> None:
         """Give an order; never blocks. It goes out in this turn of the event loop; packets after everything else.
@@ -194,9 +195,9 @@ class NicClient:
         When the device is not running the order is lost, as all orders before its death are.
 
         Raises:
-            UsageError: ``Configure`` (give it to ``start``), ``Stop`` (call ``stop``) or ``AttachTun``.
+            UsageError: ``Configure`` (give it to ``start``), ``Stop`` (call ``stop``), ``AttachTun`` or ``AttachPort``.
         """
-        if isinstance(order, Configure | Stop | AttachTun):
+        if isinstance(order, Configure | Stop | AttachTun | AttachPort):
             raise UsageError("start, stop and attach are methods")
         if self._process is not None and not self._stopping:
             self._put(order)
@@ -357,8 +358,11 @@ async def _last_words(stream: asyncio.StreamReader | None) -> str:
     return words.decode("utf-8", "replace").strip()
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
-    """Return our end, which does not block, and the device's; SOCK_DGRAM where there is no SOCK_SEQPACKET (macOS)."""
+def message_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two ends of a local socket that keeps messages apart; ours, the first, does not block.
+
+    SOCK_DGRAM where there is no SOCK_SEQPACKET (macOS).
+    """
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError:

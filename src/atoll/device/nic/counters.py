@@ -27,6 +27,9 @@ DROP_REASONS: Final = (
     "packet-malformed",  # A plaintext that is neither an IPv6 packet nor a control message.
     "packet-overflow",  # A packet that waited for a session, displaced by a newer one.
     "path-unknown",  # An order to send over a relay for which there is no label.
+    "port-foreign",  # A packet of the process that speaks with members by itself, but not of its port or for no member.
+    "port-full",  # That process did not take a packet.
+    "port-unlinked",  # A packet of its for a member without a session.
     "relay-rate",  # A frame beyond its label's rate.
     "relay-budget",  # A frame beyond the budget for all forwarding.
     "report-overflow",  # A received packet that control did not take in time.
@@ -36,6 +39,7 @@ DROP_REASONS: Final = (
     "tcp-stranger",  # A caller over TCP that had said nothing authentic, displaced by a newer one.
     "tun-foreign",  # A packet of the kernel that is not from our overlay address, or to a multicast group.
     "tun-malformed",  # A packet of the kernel that is no IPv6, or a large one that contradicts its header.
+    "tun-reserved",  # A packet of the kernel of a port at which only the node speaks; its sender was told.
     "tun-too-big",  # A packet of the kernel that its way does not carry; the kernel was told how much it does.
     "tun-stranger",  # A packet of the kernel for an address that no member has; its sender was told.
     "tun-queue",  # A segment of a stream: the queue of the way out stands, and its sender should know.

@@ -57,22 +57,20 @@ from atoll.device.nic.messages import (
 )
 from atoll.device.nic.meter import Meter
 from atoll.device.nic.outlet import Outlet
-from atoll.device.nic.peers import Peer, dropped_by
+from atoll.device.nic.peers import Peer, Places, dropped_by
 from atoll.device.nic.plaintext import (
     CONTROL_NIBBLE,
-    IPV6_NIBBLE,
     QUESTION_NIBBLE,
     is_control,
     is_packet,
     is_whole,
     pad_control,
     pad_copied,
-    take_packet,
     unpad_control,
 )
 from atoll.device.nic.questions import Questions
 from atoll.device.nic.relay import Arrival, Forward, Relay, source_of
-from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked, single_bulk
+from atoll.device.nic.segments import UNFINISHED, Bulk, finished, marked, packet_of, single_bulk
 from atoll.device.nic.tables import Peers, Tables
 from atoll.overlay.orders import ProbeSize, SendControl
 from atoll.overlay.reports import ControlReceived, SessionDown, SessionUp
@@ -107,6 +105,7 @@ class Engine:
         reports: For control, in order.
         counters: What was dropped here; the sessions count their own.
         inlet: The door to this machine's own network stack; closed unless the caller opens it.
+        places: Where the peers are.
         public_key: Ours.
         node: Our id.
 
@@ -140,6 +139,7 @@ class Engine:
         "inlet",
         "node",
         "outbox",
+        "places",
         "public_key",
         "reports",
     )
@@ -170,6 +170,7 @@ class Engine:
         self._evidence: Final = Evidence(self.reports)
         self._peers: Final[dict[bytes, Peer]] = {}
         self._by_key: Final[dict[bytes, Peer]] = {}
+        self.places: Final = Places(self._by_key)
         self._relay: Final = Relay(self._peers, self.counters, limits.relay_bytes_s, compiled=limits.compiled)
         self._outlet: Final = Outlet(self._peers, self._by_key, self.counters, self._evidence)
         self._questions: Final = Questions(self._by_key, self._seal, self._outlet, self.counters, self.reports)
@@ -210,8 +211,7 @@ class Engine:
         )
         self.outbox: Final = self._outlet.outbox
         self.bursts: Final = self._outlet.bursts
-        self._now_ns, self._wall_ns = now_ns, wall_ns
-        self._counters_ns, self._stamped_ns = now_ns + COUNTERS_NS, 0
+        self._now_ns, self._wall_ns, self._counters_ns, self._stamped_ns = now_ns, wall_ns, now_ns + COUNTERS_NS, 0
         self._counted: dict[str, int] = {}
         self._stamp()
 
@@ -235,19 +235,6 @@ class Engine:
     def is_linked(self) -> bool:
         """Whether there is a session with any peer."""
         return any(peer.up for peer in self._by_key.values())
-
-    def endpoints(self) -> dict[NodeId, Endpoint]:
-        """Return where the peers are, as far as that is known or guessed."""
-        return {peer.node: peer.where.endpoint for peer in self._by_key.values() if peer.where.endpoint is not None}
-
-    def uses(self, endpoint: Endpoint) -> bool:
-        """Return whether a peer is there, or may be."""
-        return any(endpoint in (peer.where.endpoint, peer.where.rival) for peer in self._by_key.values())
-
-    def lost(self, endpoint: Endpoint) -> None:
-        """Note that the connection to this endpoint has ended."""
-        for peer in self._by_key.values():
-            peer.where.lost(endpoint)
 
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due."""
@@ -353,6 +340,8 @@ class Engine:
         if not is_whole(packet):
             self.counters.drop("tun-malformed")
             return
+        if self.inlet.refuses(packet, now_ns):
+            return
         node = packet[30:40]
         if self.inlet.access.is_active:
             self.inlet.access.note(node, packet, now_ns)
@@ -370,6 +359,15 @@ class Engine:
         if self._sessions.outbox:
             self._speak()
 
+    def take_ported(self, packet: bytes, now_ns: int, wall_ns: int) -> None:
+        """Take one packet of the process that has ``inlet.port``; nothing in it can raise."""
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        peer = self.inlet.ported(packet)
+        if peer is not None:
+            self._send_packet(peer, tag_of(packet), packet)
+            if self._sessions.outbox:
+                self._speak()
+
     def take_bulk(self, bulk: Bulk, now_ns: int, wall_ns: int) -> None:
         """Take one large packet of this machine's network stack; nothing in it can raise.
 
@@ -382,6 +380,8 @@ class Engine:
         head = bytes(bulk.buffer[bulk.start : bulk.start + bulk.head_bytes])
         found = self.inlet.member_of(head) or self.inlet.peer_of(memoryview(bulk.buffer)[bulk.start : bulk.end], now_ns)
         if found is None:
+            return
+        if self.inlet.refuses(head, now_ns):
             return
         tag = self._tag(head[30:40], head, len(head) + bulk.size)
         if self.inlet.access.is_active:
@@ -574,16 +574,15 @@ class Engine:
             self._bursts.deliver(peer, plaintext, via, self._now_ns)
             return
         try:
-            if kind in UNFINISHED:
-                plaintext = finished(plaintext)
-            elif kind != IPV6_NIBBLE:
-                raise WireError("packet kind")
-            packet, copied = take_packet(plaintext)
+            packet, copied = packet_of(plaintext)
         except WireError:
             self.blame(peer, "packet-malformed")
             return
         if packet[8:40] == peer.addresses_in:
-            self._deliver(peer.node, packet)
+            if self.inlet.is_ported(packet):
+                self.inlet.port_outbox.append(packet)
+            else:
+                self._deliver(peer.node, packet)
         elif not self._take_in_transit(peer, packet):
             self.blame(peer, "packet-foreign")
             return

@@ -20,7 +20,7 @@ from atoll.device.nic.guests import Guest, Guests
 from atoll.device.nic.limits import TUN_ERRORS_BURST, TUN_ERRORS_PER_S
 from atoll.device.nic.meter import Meter
 from atoll.device.nic.peers import Peer
-from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE
+from atoll.device.nic.plaintext import IPV6_HEADER_BYTES, IPV6_NIBBLE, is_whole
 from atoll.device.nic.segments import ones_complement
 
 __all__ = ["ADMINISTRATIVE", "NO_PORT", "NO_ROUTE", "Inlet", "too_big", "unreachable"]
@@ -65,6 +65,8 @@ class Inlet:
         is_open: Whether there is a TUN device. Without one every packet is control's.
         ports: Inner UDP ports that are control's, whichever side has them.
         echo: Identifier of control's echo requests; -1: none.
+        port: Inner UDP port of a process that speaks with members by itself; -1: there is none.
+        port_outbox: Packets for that process, in order; the caller of the engine hands them over and clears them.
         outbox: For the kernel, in order: packets, and pieces of one write that begin with a virtio header; good until
             the next call of the engine, whose caller writes and clears them.
     """
@@ -80,6 +82,8 @@ class Inlet:
         "is_open",
         "outbox",
         "own",
+        "port",
+        "port_outbox",
         "ports",
     )
 
@@ -96,6 +100,8 @@ class Inlet:
         self.is_open = False
         self.ports: frozenset[int] = frozenset()
         self.echo = -1
+        self.port = -1
+        self.port_outbox: Final[list[bytes]] = []
         self.outbox: Final[list[bytes | list[bytes | memoryview]]] = []
 
     def takes(self, packet: bytes) -> bool:
@@ -107,6 +113,36 @@ class Inlet:
             source, target = _PORTS.unpack_from(packet, IPV6_HEADER_BYTES)
             return source not in self.ports and target not in self.ports
         return True
+
+    def refuses(self, packet: bytes, now_ns: int) -> bool:
+        """Refuse a packet of the kernel that is UDP of a port of control's, or any program could speak as the node."""
+        if packet[6] != _UDP or len(packet) < IPV6_HEADER_BYTES + 4:
+            return False
+        source, target = _PORTS.unpack_from(packet, IPV6_HEADER_BYTES)
+        if source not in self.ports and target not in self.ports:
+            return False
+        self._counters.drop("tun-reserved")
+        self.refuse(packet, ADMINISTRATIVE, now_ns)
+        return True
+
+    def ported(self, packet: bytes) -> Peer | None:
+        """Return the member that a packet of the process at ``port`` goes to; None: it goes nowhere, and is counted."""
+        peer = self.member_of(packet)
+        if peer is None or not is_whole(packet) or not self.is_ported(packet):
+            self._counters.drop("port-foreign")
+            return None
+        if not peer.up:  # It is sent again; to call a member that is away, ever more rarely, is control's to decide.
+            self._counters.drop("port-unlinked")
+            return None
+        return peer
+
+    def is_ported(self, packet: bytes) -> bool:
+        """Return whether a packet between us and a member is of ``port``, at both ends."""
+        return (
+            packet[6] == _UDP
+            and len(packet) >= IPV6_HEADER_BYTES + 8
+            and _PORTS.unpack_from(packet, IPV6_HEADER_BYTES) == (self.port, self.port)
+        )
 
     def is_call(self, packet: bytes) -> bool:
         """Return whether a packet that ``takes`` leaves to control opens a connection: there is nobody to take it."""

@@ -48,6 +48,7 @@ __all__ = [
     "PACKETS_RECENT_MAX",
     "PACKETS_WAITING_MAX",
     "PACKET_BYTES_MAX",
+    "PORT_PACKETS_PER_TURN_MAX",
     "QUEUE_NS",
     "RECENT_NS",
     "REDIAL_NS_MAX",
@@ -159,6 +160,7 @@ PACKETS_QUEUED_MAX: Final = 2_048  # On either side, towards the other. At the l
 URGENT_QUEUED_MAX: Final = 8_192  # All but packets. At the limit: see ``queue.py``.
 DATAGRAMS_HELD_MAX: Final = 64  # Until the end of a turn, to leave together: as many as one burst takes.
 DATAGRAMS_PER_TURN_MAX: Final = 64  # From one socket before orders are looked at again: about a millisecond.
+PORT_PACKETS_PER_TURN_MAX: Final = 32  # From a process that speaks with members: what it may have on its way to one.
 BATCHES_PER_TURN_MAX: Final = 8  # From control before packets are looked at again.
 START_S_MAX: Final = 20  # For the process to say that it listens; a slow machine needs two.
 STOP_S_MAX: Final = 5  # For the process to end when asked; then it is killed.

@@ -38,6 +38,7 @@ from atoll.overlay.session import BOX_BYTES
 
 __all__ = [
     "AdmitPeer",
+    "AttachPort",
     "AttachTun",
     "CloseGateway",
     "Configure",
@@ -259,6 +260,19 @@ class AttachTun(Tuple, frozen=True):
     whole: bool = False
 
 
+class AttachPort(Tuple, frozen=True):
+    """Order, alone in its batch, which carries an open socket as well: who has its other end speaks UDP with members.
+
+    Each of its messages is one inner packet from this port of ours to the same port of a member's, or back. It takes
+    the place of the one before it.
+
+    Attributes:
+        port: The inner UDP port.
+    """
+
+    port: Port
+
+
 class TunLost(Tuple, frozen=True):
     """Report: the TUN device is gone; ``error`` is the name of the operating system's error."""
 
@@ -331,7 +345,7 @@ EngineOrder = (
     | SetTraffic
     | FlowOwned
 )
-Order = EngineOrder | Configure | AttachTun | Stop
+Order = EngineOrder | Configure | AttachTun | AttachPort | Stop
 Report = (
     SessionUp
     | SessionDown

@@ -23,7 +23,7 @@ from atoll.device.nic.meter import Meter
 from atoll.device.nic.whereabouts import Whereabouts
 from atoll.overlay.sizes import BASE_BYTES, LARGEST_BYTES
 
-__all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Route", "dropped_by"]
+__all__ = ["DEFAULT_ROUTE", "DEFAULT_TAG", "Peer", "Places", "Route", "dropped_by"]
 
 DEFAULT_TAG: Final = 0
 Route = tuple[bytes, bytes | None, int]  # (via, also, copy_bytes), as in ``SetRoute``.
@@ -196,3 +196,30 @@ def _count(counts: dict[bytes, int], via: bytes, count: int) -> None:
     before = counts.get(via)
     if before is not None or len(counts) < WAYS_COUNTED_MAX:
         counts[via] = ((before or 0) + count) & 0xFFFF_FFFF
+
+
+@final
+class Places:
+    """Where all peers are.
+
+    Args:
+        by_key: All peers by public key, kept by the engine.
+    """
+
+    __slots__ = ("_by_key",)
+
+    def __init__(self, by_key: dict[bytes, Peer]) -> None:
+        self._by_key: Final = by_key
+
+    def endpoints(self) -> dict[NodeId, Endpoint]:
+        """Return where the peers are, as far as that is known or guessed."""
+        return {peer.node: peer.where.endpoint for peer in self._by_key.values() if peer.where.endpoint is not None}
+
+    def uses(self, endpoint: Endpoint) -> bool:
+        """Return whether a peer is there, or may be."""
+        return any(endpoint in (peer.where.endpoint, peer.where.rival) for peer in self._by_key.values())
+
+    def lost(self, endpoint: Endpoint) -> None:
+        """Note that the connection to this endpoint has ended."""
+        for peer in self._by_key.values():
+            peer.where.lost(endpoint)

@@ -42,6 +42,7 @@ from atoll.device.nic.limits import (
     DATAGRAMS_PER_TURN_MAX,
     IPC_BYTES_MAX,
     IPC_SOCKET_BYTES,
+    PORT_PACKETS_PER_TURN_MAX,
     QUEUE_NS,
     SMALL_BYTES_MAX,
     START_S_MAX,
@@ -49,6 +50,7 @@ from atoll.device.nic.limits import (
     WAIT_NS,
 )
 from atoll.device.nic.messages import (
+    AttachPort,
     AttachTun,
     Configure,
     Listening,
@@ -64,6 +66,7 @@ from atoll.device.nic.messages import (
 from atoll.device.nic.orphan import listen
 from atoll.device.nic.outlet import gathered
 from atoll.device.nic.segments import Bulk
+from atoll.device.nic.side_port import SidePort
 from atoll.device.nic.tun_port import TunPort
 from atoll.host.clock import SystemClock
 from atoll.host.compiled_tree import COMPILED_VARIABLE, is_compiled_module
@@ -124,6 +127,7 @@ class NicProcess:
         self._held: Final = Held()
         self._codel: Final = CoDel()
         self._tun: TunPort | None = None
+        self._side: SidePort | None = None
         self._reading = self._blocked = self._is_busy = self._is_releasing = False
         self._now_ns, self._wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()  # Of this turn.
         self._wall_due_ns = self._wall_ahead_ns = 0
@@ -167,6 +171,7 @@ class NicProcess:
             if not self._tells_end and os.getppid() != self._parent:
                 self._running = False
         carriers.close()
+        self._detach_port()
         self._poller.close()
         if self._tun is not None:
             self._tun.close()
@@ -205,6 +210,8 @@ class NicProcess:
                 self._engine.counters.drop("order-refused")
             if len(orders) == 1 and isinstance(orders[0], AttachTun) and files:
                 self._attach(files.pop(), orders[0])
+            elif len(orders) == 1 and isinstance(orders[0], AttachPort) and files:
+                self._attach_port(files.pop(), orders[0])
             else:
                 self._obey(orders)
             for unasked in files:
@@ -227,7 +234,7 @@ class NicProcess:
             match order:
                 case Stop():
                     self._running = False
-                case Configure() | AttachTun():  # Only the first one counts; without its file it is nothing.
+                case Configure() | AttachTun() | AttachPort():  # Only the first counts; nothing without a file.
                     self._engine.counters.drop("order-refused")
                 case _:
                     self._engine.order(order, now_ns, wall_ns)
@@ -247,6 +254,34 @@ class NicProcess:
             self._tun = None
         self._held.clear()
         self._engine.inlet.is_open = False
+
+    def _attach_port(self, fd: int, order: AttachPort) -> None:
+        """Serve another process that speaks with members by itself from now on."""
+        self._detach_port()
+        self._side = SidePort(fd, self._engine.counters)
+        self._poller.register(self._side.fileno(), partial(self._take_port, self._side))
+        self._engine.inlet.port = order.port
+
+    def _detach_port(self) -> None:
+        if self._side is not None:
+            self._poller.unregister(self._side.fileno())
+            self._side.close()
+            self._side = None
+        self._engine.inlet.port = -1
+
+    def _take_port(self, side: SidePort, _: int = 0) -> None:
+        if side is not self._side:  # Another one took its place in this turn.
+            return
+        for _ in range(PORT_PACKETS_PER_TURN_MAX):
+            try:
+                packet = side.read()
+            except LinkError:
+                self._detach_port()
+                return
+            if packet is None:
+                return
+            self._engine.take_ported(packet, self._now_ns, self._wall_ns)
+            self._send_what_cannot_wait()
 
     def _take_tun(self, tun: TunPort, _: int = 0) -> None:
         if tun is not self._tun:  # Another one took its place in this turn.
@@ -343,14 +378,18 @@ class NicProcess:
         of a stream, leave in one call.
         """
         engine = self._engine
-        if engine.bursts or engine.inlet.outbox or len(engine.outbox) >= DATAGRAMS_HELD_MAX:
+        if engine.bursts or engine.inlet.outbox or engine.inlet.port_outbox or len(engine.outbox) >= DATAGRAMS_HELD_MAX:
             return self._send()
         return False
 
     def _send(self) -> bool:
         """Send all that came of the calls of the engine; True: some to the kernel."""
         engine = self._engine
-        outbox, packets = engine.outbox, engine.inlet.outbox
+        outbox, packets, ported = engine.outbox, engine.inlet.outbox, engine.inlet.port_outbox
+        if ported:
+            if self._side is not None:
+                self._side.write(ported)
+            ported.clear()
         if outbox:
             if len(outbox) == 1:
                 endpoint, datagram = outbox[0]

@@ -21,6 +21,7 @@ from struct import Struct
 from typing import Final, final
 
 from atoll.base.errors import WireError
+from atoll.device.nic.plaintext import take_packet
 
 __all__ = [
     "CONTINUED_NIBBLE",
@@ -40,6 +41,7 @@ __all__ = [
     "marked",
     "measure",
     "ones_complement",
+    "packet_of",
     "single",
     "single_bulk",
 ]
@@ -141,6 +143,20 @@ def finished(packet: bytes) -> bytes:
     done[0] = IPV6_NIBBLE << 4 | packet[0] & 0x0F
     finish(done, IPV6_BYTES, SUM_AT[packet[6]])
     return bytes(done) + packet[len(done) :]
+
+
+def packet_of(plaintext: bytes) -> tuple[bytes, bool]:
+    """Return the IPv6 packet in a plaintext, its checksum done, and whether it went by two ways.
+
+    Raises:
+        WireError: There is none.
+    """
+    kind = plaintext[0] >> 4
+    if kind in UNFINISHED:
+        plaintext = finished(plaintext)
+    elif kind != IPV6_NIBBLE:
+        raise WireError("packet kind")
+    return take_packet(plaintext)
 
 
 def single(packet: memoryview) -> list[bytes | memoryview] | None:

@@ -86,7 +86,6 @@ class Guests:
 
     def close(self) -> None:
         """End all of them. Twice is harmless."""
-        self.rest()
         self.zygote.close()
 
 

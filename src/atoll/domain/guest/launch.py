@@ -290,7 +290,8 @@ class Zygote:
         return 0 if self._process is None else self._process.pid
 
     def close(self) -> None:
-        """End it, and its guests with it. Twice is harmless."""
+        """End it, and its guests with it; the server may run anywhere again. Twice is harmless."""
+        self.here.rest()
         if self._connection is not None:
             self._connection.close()
             self._connection, self._is_ready = None, False

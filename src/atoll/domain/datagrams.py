@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of small messages between servers of environments: straight to the packet device, past control.
+
+Messages of one turn of the loop for one node share a datagram. What is too large, or too much, takes the stream that
+control carries; and for STREAM_S after it all that follows does, so that it is not overtaken.
+"""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, final
+
+from atoll.base.errors import WireError
+from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId, packed_address_of
+from atoll.base.units import SECOND_NS
+from atoll.conduit.datagrams import BODY_BYTES_MAX, DATAGRAM_PORT, ReliableDatagrams
+from atoll.conduit.limits import INNER_BYTES_MAX
+from atoll.conduit.packets import UdpPacket, build_udp, parse
+
+__all__ = ["DatagramDoor"]
+
+_LENGTH: Final = Struct("<H")
+LIFE_BITS: Final = 32
+STREAM_S: Final = 0.05
+TURN_PACKETS_MAX: Final = 64  # Limit. Read before anything else has its turn.
+
+
+@final
+class DatagramDoor:
+    """One server's.
+
+    Args:
+        device: Connection to the packet device, one inner packet a message; owned from now on.
+        addresses: The group, and this node.
+        take: Takes a message of a member.
+        carry: Sends a message the other way, by the stream.
+    """
+
+    def __init__(
+        self,
+        device: socket.socket,
+        addresses: tuple[GroupId, NodeId],
+        *,
+        take: Callable[[NodeId, bytes], None],
+        carry: Callable[[NodeId, bytes], None],
+    ) -> None:
+        device.setblocking(False)  # noqa: FBT003 - the socket module's own form.
+        self._device, (self._group, own) = device, addresses
+        self._own_address: Final = packed_address_of(self._group, own)
+        self._addresses: dict[NodeId, bytes] = {}
+        self._take, self._carry = take, carry
+        self._loop: Final = asyncio.get_running_loop()
+        self._machine: Final = ReliableDatagrams(secrets.randbelow((1 << LIFE_BITS) - 1) + 1)
+        self._members: frozenset[NodeId] = frozenset()
+        self._waiting: dict[NodeId, list[bytes]] = {}
+        self._streamed_at: dict[NodeId, float] = {}
+        self._is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.dropped = 0  # What the device did not take, and what is no datagram of ours.
+        self._loop.add_reader(device, self._readable)
+
+    def members(self, members: frozenset[NodeId]) -> None:
+        """Speak with these from now on, and with nobody else."""
+        self._members = members
+        self._addresses = {node: packed_address_of(self._group, node) for node in members}
+        self._machine.keep(members)
+
+    def send(self, node: NodeId, message: bytes) -> None:
+        """Send a message to a member, by either way; it may be lost with the process that it goes to."""
+        if node not in self._members or len(message) + _LENGTH.size > BODY_BYTES_MAX or self._is_streaming(node):
+            self._stream(node, message)
+            return
+        self._waiting.setdefault(node, []).append(message)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """End it."""
+        self._loop.remove_reader(self._device)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._device.close()
+
+    def _is_streaming(self, node: NodeId) -> bool:
+        return self._loop.time() < self._streamed_at.get(node, 0.0) + STREAM_S
+
+    def _stream(self, node: NodeId, message: bytes) -> None:
+        self._streamed_at[node] = self._loop.time()
+        self._carry(node, message)
+
+    def _flush(self) -> None:
+        self._is_due = False
+        waiting, self._waiting = self._waiting, {}
+        now_ns = self._now_ns()
+        for node, messages in waiting.items():
+            for body in bodies(messages):
+                if not self._machine.send(node, body, now_ns):
+                    self._split(body, node, self._stream)
+        self._after()
+
+    def _readable(self) -> None:
+        now_ns = self._now_ns()
+        for _ in range(TURN_PACKETS_MAX):
+            try:
+                packet = self._device.recv(INNER_BYTES_MAX + 1)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                packet = b""
+            if not packet:  # The device let go of it: control gives another one to the next, and all goes by streams.
+                self._loop.remove_reader(self._device)
+                break
+            self._received(packet, now_ns)
+        self._after()
+
+    def _received(self, packet: bytes, now_ns: int) -> None:
+        try:
+            inner = parse(packet)
+            node = NodeId(inner.source[-NODE_ID_BYTES:])
+            if not isinstance(inner, UdpPacket) or node not in self._members:
+                raise WireError("datagram of a stranger")
+            body = self._machine.receive(node, inner.payload, now_ns)
+        except WireError:
+            self.dropped += 1
+            return
+        if body is not None:
+            self._split(body, node, self._take)
+
+    def _split(self, body: bytes, node: NodeId, give: Callable[[NodeId, bytes], None]) -> None:
+        at = 0
+        while len(body) - at > _LENGTH.size:
+            end = at + _LENGTH.size + _LENGTH.unpack_from(body, at)[0]
+            if end > len(body):
+                self.dropped += 1
+                return
+            give(node, body[at + _LENGTH.size : end])
+            at = end
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._machine.tick(self._now_ns())
+        self._after()
+
+    def _after(self) -> None:
+        """Do what the machine wants done, and set the timer, unless one goes off sooner: it looks again then."""
+        machine = self._machine
+        for node, payload in machine.outbox:
+            self._emit(node, payload)
+        machine.outbox.clear()
+        for node, body in machine.returned:
+            self._split(body, node, self._stream)
+        machine.returned.clear()
+        due_ns = machine.deadline_ns
+        if due_ns is not None and (self._timer is None or due_ns / SECOND_NS < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(due_ns / SECOND_NS, self._tick)
+
+    def _emit(self, node: NodeId, payload: bytes) -> None:
+        target = self._addresses.get(node)
+        if target is None:
+            return
+        packet = build_udp(UdpPacket(self._own_address, target, 0, DATAGRAM_PORT, DATAGRAM_PORT, payload))
+        try:
+            self._device.send(packet)
+        except OSError:  # It does not take more now, or is being started again; it is sent again in a moment.
+            self.dropped += 1
+
+    def _now_ns(self) -> int:
+        return int(self._loop.time() * SECOND_NS)
+
+
+def bodies(messages: list[bytes]) -> list[bytes]:
+    """Return these messages, none too long, put together to as few bodies as their order allows."""
+    found, parts, size = list[bytes](), list[bytes](), 0
+    for message in messages:
+        if size + _LENGTH.size + len(message) > BODY_BYTES_MAX:
+            found.append(b"".join(parts))
+            parts, size = [], 0
+        parts += (_LENGTH.pack(len(message)), message)
+        size += _LENGTH.size + len(message)
+    return [*found, b"".join(parts)]
