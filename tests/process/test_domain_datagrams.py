@@ -25,12 +25,17 @@ class Side:
     def __init__(self, own: NodeId, device: socket.socket) -> None:
         self.came: list[tuple[NodeId, bytes]] = []
         self.carried: list[tuple[NodeId, bytes]] = []
+        self.batches = 0
         self.news = asyncio.Event()
-        self.door = DatagramDoor(device, (GROUP, own), take=self._take, carry=self._carry)
+        addresses = GROUP, own
+        self.door = DatagramDoor(device, addresses, take=self._take, carry=self._carry, taken=self._taken)
 
     def _take(self, node: NodeId, message: bytes) -> None:
         self.came.append((node, message))
         self.news.set()
+
+    def _taken(self) -> None:
+        self.batches += 1
 
     def _carry(self, node: NodeId, message: bytes) -> None:
         self.carried.append((node, message))
@@ -104,7 +109,20 @@ def test_messages_of_one_turn_share_a_datagram() -> None:
         await world.b.until(lambda: len(world.b.came) == 10)
         assert world.b.came == [(A, b"%d" % number) for number in range(10)]
         assert len(world.packets) == 1
+        assert world.b.batches == 1
         assert world.a.carried == []
+
+    run(scenario)
+
+
+def test_the_first_that_cannot_wait_leaves_at_once_and_the_others_of_its_turn_together() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.a.door.send(B, b"%d" % number)
+            world.a.door.hurry()
+        await world.b.until(lambda: len(world.b.came) == 10)
+        assert world.b.came == [(A, b"%d" % number) for number in range(10)]
+        assert len(world.packets) == 2
 
     run(scenario)
 

@@ -41,7 +41,9 @@ class End:
         self.came: list[bytes] = []
         self.made = self.ended = 0
         self.news = asyncio.Event()
-        self.connection = FrameConnection(self.take, self._made, self._lost) if told else FrameConnection(self.take)
+        self.batches = 0
+        everything = FrameConnection(self.take, self._made, self._lost, self._taken)
+        self.connection = everything if told else FrameConnection(self.take)
         self.other, self.ours = socket.socketpair()
         self.other.setblocking(False)
 
@@ -63,6 +65,9 @@ class End:
             raise WireError("wrong")
         self.came.append(content)
         self.news.set()
+
+    def _taken(self) -> None:
+        self.batches += 1
 
     def _made(self, connection: FrameConnection) -> None:
         assert connection is self.connection
@@ -110,6 +115,24 @@ def test_what_is_sent_leaves_together_and_in_order() -> None:
         end.connection.send(b"too late")
         end.connection.close()
         end.connection.pause(paused=True)
+
+    run(body)
+
+
+def test_frames_that_come_together_are_told_once() -> None:
+    async def body(end: End) -> None:
+        await end.say(frame(b"one") + frame(b"two") + frame(b"three"))
+        await end.until(3)
+        assert end.batches == 1
+
+    run(body)
+
+
+def test_what_is_hurried_is_there_before_the_turn_is_over() -> None:
+    async def body(end: End) -> None:
+        end.connection.send(b"now")
+        end.connection.hurry()
+        assert end.other.recv(100) == frame(b"now")
 
     run(body)
 

@@ -18,6 +18,7 @@ from atoll.base.units import SECOND_NS
 from atoll.conduit.datagrams import BODY_BYTES_MAX, DATAGRAM_PORT, ReliableDatagrams
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.packets import UdpPacket, build_udp, parse
+from atoll.domain.turns import Turn
 
 __all__ = ["DatagramDoor"]
 
@@ -36,6 +37,7 @@ class DatagramDoor:
         addresses: The group, and this node.
         take: Takes a message of a member.
         carry: Sends a message the other way, by the stream.
+        taken: Called after messages that came together were all taken.
     """
 
     def __init__(
@@ -45,18 +47,19 @@ class DatagramDoor:
         *,
         take: Callable[[NodeId, bytes], None],
         carry: Callable[[NodeId, bytes], None],
+        taken: Callable[[], None],
     ) -> None:
         device.setblocking(False)  # noqa: FBT003 - the socket module's own form.
         self._device, (self._group, own) = device, addresses
         self._own_address: Final = packed_address_of(self._group, own)
         self._addresses: dict[NodeId, bytes] = {}
-        self._take, self._carry = take, carry
+        self._take, self._carry, self._taken = take, carry, taken
         self._loop: Final = asyncio.get_running_loop()
         self._machine: Final = ReliableDatagrams(secrets.randbelow((1 << LIFE_BITS) - 1) + 1)
         self._members: frozenset[NodeId] = frozenset()
         self._waiting: dict[NodeId, list[bytes]] = {}
         self._streamed_at: dict[NodeId, float] = {}
-        self._is_due = False
+        self._turn: Final = Turn(self._flush)
         self._timer: asyncio.TimerHandle | None = None
         self.dropped = 0  # What the device did not take, and what is no datagram of ours.
         self._loop.add_reader(device, self._readable)
@@ -73,9 +76,12 @@ class DatagramDoor:
             self._stream(node, message)
             return
         self._waiting.setdefault(node, []).append(message)
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._flush)
+        self._turn.later()
+
+    def hurry(self) -> None:
+        """Let what was sent leave now, if it is the first of this turn."""
+        if self._waiting:
+            self._turn.now()
 
     def close(self) -> None:
         """End it."""
@@ -92,7 +98,8 @@ class DatagramDoor:
         self._carry(node, message)
 
     def _flush(self) -> None:
-        self._is_due = False
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, {}
         now_ns = self._now_ns()
         for node, messages in waiting.items():
@@ -114,6 +121,7 @@ class DatagramDoor:
                 self._loop.remove_reader(self._device)
                 break
             self._received(packet, now_ns)
+        self._taken()
         self._after()
 
     def _received(self, packet: bytes, now_ns: int) -> None:

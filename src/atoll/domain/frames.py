@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames on a local stream: a length, 4 bytes, and as many bytes. Written together once per turn of the event loop."""
+"""Frames on a local stream: a length, 4 bytes, and as many bytes. Those of one turn of the loop leave together."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Final, cast, final
 
 from atoll.base.errors import WireError
 from atoll.domain.limits import SERVER_FRAME_BYTES_MAX, UNREAD_BYTES_MAX
+from atoll.domain.turns import Turn
 
 __all__ = ["FrameConnection"]
 
@@ -22,6 +23,7 @@ class FrameConnection(asyncio.Protocol):
         take: Gets each frame. A ``WireError`` of it ends the connection.
         made: Called once it is open.
         lost: Called once it has ended.
+        taken: Called after frames that came together were all taken.
     """
 
     def __init__(
@@ -29,13 +31,13 @@ class FrameConnection(asyncio.Protocol):
         take: Callable[["FrameConnection", bytes], None],
         made: Callable[["FrameConnection"], None] | None = None,
         lost: Callable[["FrameConnection"], None] | None = None,
+        taken: Callable[[], None] | None = None,
     ) -> None:
-        self._take, self._made, self._lost = take, made, lost
+        self._take, self._made, self._lost, self._taken = take, made, lost, taken
         self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
         self._came = bytearray()
         self._queue: list[bytes] = []
-        self._is_due = False
+        self._turn: Final = Turn(self._flush)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (called by the loop)."""
@@ -70,6 +72,8 @@ class FrameConnection(asyncio.Protocol):
         except WireError:
             self.close()
         del came[:at]
+        if self._taken is not None:
+            self._taken()
 
     def send(self, frame: bytes) -> None:
         """Send a frame; nothing happens when the connection has ended.
@@ -83,9 +87,11 @@ class FrameConnection(asyncio.Protocol):
             return
         self._queue.append(_LENGTH.pack(len(frame)))
         self._queue.append(frame)
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._flush)
+        self._turn.later()
+
+    def hurry(self) -> None:
+        """Let what was sent leave now, if it is the first of this turn."""
+        self._turn.now()
 
     def close(self) -> None:
         """End the connection once what was sent has left."""
@@ -102,7 +108,6 @@ class FrameConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _flush(self) -> None:
-        self._is_due = False
         queue, self._queue = self._queue, []
         if self._transport is not None and queue:
             self._transport.write(b"".join(queue))

@@ -139,6 +139,7 @@ class Server:
         self._sessions: dict[int, FrameConnection] = {}
         self._parties: dict[int, bytes] = {}
         self._numbers: dict[FrameConnection, int] = {}
+        self._told: dict[FrameConnection, None] = {}  # Just now.
         self._last_session = 0
         self._control: FrameConnection | None = None
         self._datagrams: DatagramDoor | None = None
@@ -200,7 +201,7 @@ class Server:
         """Serve clients at a unix socket that only this user can open."""
         path.unlink(missing_ok=True)
         server = await self._loop.create_unix_server(
-            partial(FrameConnection, self._from_client, self._client_made, self._client_lost), path
+            partial(FrameConnection, self._from_client, self._client_made, self._client_lost, self._stir), path
         )
         path.chmod(0o600)
         return server
@@ -212,7 +213,9 @@ class Server:
     def speak_through(self, device: socket.socket, group: GroupId) -> None:
         """Send small messages to other nodes by this connection to the packet device from now on."""
         addresses = group, NodeId(self.sealer.node)
-        self._datagrams = DatagramDoor(device, addresses, take=self._from_member, carry=self._through_control)
+        self._datagrams = DatagramDoor(
+            device, addresses, take=self._from_node, carry=self._through_control, taken=self._stir
+        )
 
     async def stop(self) -> None:
         """End what is under way; what is sealed stays."""
@@ -265,7 +268,6 @@ class Server:
                 self._say(connection, Found(number, self.steward.named(name), where))
             case _:
                 self.steward.heard(session, message, now())
-        self.stir()
 
     @staticmethod
     def _say(connection: FrameConnection, message: ServerMessage) -> None:
@@ -291,10 +293,6 @@ class Server:
             self._datagrams.members(frozenset(self.members))
         peers = {node: Peer(member.name, member.lost, member.slow) for node, member in self.members.items()}
         self.steward.members(peers, now(), slow)
-
-    def _from_member(self, node: NodeId, payload: bytes) -> None:
-        self._from_node(node, payload)
-        self.stir()
 
     def _from_node(self, node: NodeId, payload: bytes) -> None:
         try:
@@ -471,6 +469,11 @@ class Server:
                     self._obey(order)
         finally:
             self._is_stirring = False
+        for connection in self._told:
+            connection.hurry()
+        self._told.clear()
+        if self._datagrams is not None:
+            self._datagrams.hurry()
         self.guests.rest()
         self._arm()
 
@@ -482,6 +485,7 @@ class Server:
                 connection = self._sessions.get(session)
                 if connection is not None:
                     connection.send(encode_message(message))
+                    self._told[connection] = None
             case TellNode(node, message):
                 self.tell_node(node, encode_message(message))
             case Create(identity, name):

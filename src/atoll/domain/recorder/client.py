@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other end of a recorder's connection: asks without waiting, and tells each asker its answer.
 
-Requests are buffered and go out once per turn of the event loop, many to a system call; so do their answers come in.
+The first request of a turn of the event loop goes out at once, the others together; so do their answers come in.
 Nothing is asked twice: when the connection is lost, whoever waits is told so, and does not know whether it was done.
 """
 
@@ -50,6 +50,7 @@ from atoll.domain.recorder.messages import (
     decode_answer,
     encode_request,
 )
+from atoll.domain.turns import Turn
 from atoll.env.chain import GENESIS, Block, Position, Sealed, Sealer
 
 __all__ = ["RecorderClient", "Told"]
@@ -88,7 +89,8 @@ class RecorderClient:
         self._queue_bytes = 0  # Not taken by the socket.
         self._rest = memoryview(b"")  # Of what the socket has taken in part.
         self._last = 0
-        self._flushing = self._writing = False
+        self._writing = False
+        self._turn: Final = Turn(self._send)
         self.greeting: Final[asyncio.Future[Greeting]] = self._loop.create_future()
         self._loop.add_reader(end, self._readable)
 
@@ -121,12 +123,8 @@ class RecorderClient:
         self._told[number] = told
         self._queue.append(message)
         self._queue_bytes += len(message)
-        if not self._flushing and not self._writing:
-            # The first request of a turn leaves at once: a turn of the loop takes 20 us, and it may be the only one.
-            # What follows in this turn leaves together.
-            self._flushing = True
-            self._send()
-            self._loop.call_soon(self._flush)
+        if not self._writing:
+            self._turn.now()
 
     def request(self, make: Callable[[int], Request], kind: type[T]) -> "asyncio.Future[T]":
         """Ask, and return a future of the answer, which is of this kind."""
@@ -237,17 +235,12 @@ class RecorderClient:
         if sent < len(message):
             self._rest = memoryview(message)[sent:]
             self._queue_bytes = len(self._rest)
-            self._flush()
+            self._send()
         return ours
 
     def close(self) -> None:
         """End the connection; whoever waits gets ``LinkError``. Twice is harmless."""
         self._lose("closed", is_told=False)
-
-    def _flush(self) -> None:
-        """Send what this turn has asked."""
-        self._flushing = False
-        self._send()
 
     def _send(self) -> None:
         """Send as much as the socket takes now; the rest when it is writable."""
@@ -260,7 +253,7 @@ class RecorderClient:
             except (BlockingIOError, InterruptedError):
                 if not self._writing:
                     self._writing = True
-                    self._loop.add_writer(self._end, self._flush)
+                    self._loop.add_writer(self._end, self._send)
                 return
             except OSError as error:  # Told in a turn of its own: who asks is not told before it has its future.
                 self._loop.call_soon(self._lose, error.strerror or str(error))
