@@ -9,6 +9,7 @@ import pytest
 
 from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId
 from atoll.conduit.datagrams import BODY_BYTES_MAX, WINDOW_BEGIN
+from atoll.conduit.packets import HEADERS_BYTES
 from atoll.device.nic.client import message_pair
 from atoll.domain.datagrams import DatagramDoor
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.process
 GROUP = GroupId(bytes(range(32)))
 A, B = NodeId(b"a" * NODE_ID_BYTES), NodeId(b"b" * NODE_ID_BYTES)
 WAIT_S = 20.0
+HAS_BODY = 1
 
 
 class Side:
@@ -49,7 +51,7 @@ class Side:
 
 
 class World:
-    """Two sides, whose packets pass from one to the other unless they are lost."""
+    """Two sides, whose packets pass from one to the other unless they are lost. ``meet`` first."""
 
     def __init__(self) -> None:
         self._ends: list[socket.socket] = []
@@ -67,9 +69,23 @@ class World:
         for here, there in (self._ends, self._ends[::-1]):
             loop.add_reader(here, self._pass, here, there)
 
+    async def meet(self) -> None:
+        """Let both hear of each other, and what went by streams meanwhile be over."""
+        for side, other in ((self.a, B), (self.b, A)):
+            there = self.b if other == B else self.a
+            while not there.came:
+                side.door.send(other, b"is it you?")
+                await asyncio.sleep(0.01)
+        for side in (self.a, self.b):
+            side.came.clear()
+            side.carried.clear()
+            side.batches = 0
+        self.packets.clear()
+
     def _pass(self, here: socket.socket, there: socket.socket) -> None:
         packet = here.recv(2_000)
-        self.packets.append(packet)
+        if packet[HEADERS_BYTES] == HAS_BODY:
+            self.packets.append(packet)
         if not self.lost(packet):
             there.send(packet)
 
@@ -91,10 +107,18 @@ class World:
                 end.close()
 
 
-def run(scenario: Callable[[World], Coroutine[None, None, None]]) -> None:
+async def gives_up(side: Side) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not side.door.lost:  # noqa: ASYNC110 - nothing tells.
+            await asyncio.sleep(0.01)
+
+
+def run(scenario: Callable[[World], Coroutine[None, None, None]], *, have_met: bool = True) -> None:
     async def main() -> None:
         world = World()
         try:
+            if have_met:
+                await world.meet()
             await scenario(world)
         finally:
             world.close()
@@ -149,6 +173,18 @@ def test_what_is_too_large_takes_the_stream_and_is_not_overtaken() -> None:
     run(scenario)
 
 
+def test_what_follows_takes_the_stream_for_a_moment_only() -> None:
+    async def scenario(world: World) -> None:
+        world.a.door.send(B, bytes(BODY_BYTES_MAX))
+        async with asyncio.timeout(WAIT_S):
+            while not world.b.came:
+                world.a.door.send(B, b"small, and often")
+                await asyncio.sleep(0.01)
+        assert len(world.a.carried) > 1
+
+    run(scenario)
+
+
 def test_what_is_too_much_takes_the_stream_and_nothing_vanishes() -> None:
     async def scenario(world: World) -> None:
         sent = [bytes((number,)) * 1_000 for number in range(WINDOW_BEGIN + 5)]
@@ -160,14 +196,25 @@ def test_what_is_too_much_takes_the_stream_and_nothing_vanishes() -> None:
     run(scenario)
 
 
-def test_who_does_not_answer_is_told_by_the_stream() -> None:
+def test_who_was_not_heard_of_is_told_by_the_stream() -> None:
+    async def scenario(world: World) -> None:
+        world.a.door.send(B, b"hello")
+        await world.a.until(lambda: world.a.carried == [(B, b"hello")])
+        await world.meet()
+        world.a.door.send(B, b"and more")
+        await world.b.until(lambda: world.b.came == [(A, b"and more")])
+        assert world.a.carried == []
+
+    run(scenario, have_met=False)
+
+
+def test_who_does_not_answer_any_more_is_told_by_the_stream() -> None:
     async def scenario(world: World) -> None:
         world.lost = lambda _: True
+        world.a.door.send(B, b"lost, as by a stream that breaks")
+        await gives_up(world.a)
         world.a.door.send(B, b"hello")
-        await world.a.until(lambda: world.a.carried != [])
-        world.lost = lambda _: False
-        world.a.door.send(B, b"and more")
-        assert world.a.carried == [(B, b"hello"), (B, b"and more")]
+        await world.a.until(lambda: world.a.carried == [(B, b"hello")])
         assert world.b.came == []
 
     run(scenario)
@@ -188,7 +235,7 @@ def test_strangers_and_nonsense_are_dropped() -> None:
         world.inject(b"nonsense")
         world.b.door.members(frozenset())
         world.a.door.send(B, b"from a stranger")
-        await world.a.until(lambda: world.a.carried != [])  # No acknowledgement either.
+        await gives_up(world.a)  # No acknowledgement either.
         assert world.b.came == []
         assert world.b.door.dropped > 1
 
@@ -207,6 +254,11 @@ def test_to_who_is_no_member_it_is_controls_to_say() -> None:
 def test_a_device_that_ends_is_not_read_again_and_again() -> None:
     async def scenario(world: World) -> None:
         world.device_ends()
+        async with asyncio.timeout(WAIT_S):
+            while not world.b.door.lost:
+                world.b.door.send(A, b"lost")
+                await asyncio.sleep(0.01)
+        world.b.carried.clear()
         world.b.door.send(A, b"hello")
         await world.b.until(lambda: world.b.carried == [(A, b"hello")])
 

@@ -45,10 +45,10 @@ def three() -> Generator[Nodes]:
         yield world
 
 
-def run(world: Nodes, box: Box, name: str, copies: int) -> str:
+def run(world: Nodes, box: Box, name: str, copies: int, *options: str) -> str:
     """Run a counter; return its id once it has so many holders."""
     program = str(world.directory / "counter.py")
-    said = box.run("run", program, "--name", name, "--copies", str(copies), "--json")
+    said = box.run("run", program, "--name", name, "--copies", str(copies), *options, "--json")
     assert said.status == 0, said.err
     until(lambda: len(seen(box, name)["holders"]) == copies, f"{copies} holders of {name}", MOVE_S)
     return str(json.loads(said.out)["id"])
@@ -123,6 +123,37 @@ def test_a_holder_that_was_away_gets_a_snapshot_and_can_take_over(three: Nodes) 
     until(lambda: one.run("env", "move", "shop", "three").status == 0, "the move", MOVE_S)
     assert add(one, "shop", 8) == 26
     assert seen(one, "shop")["node"] == "three"
+    looks_back_to_where_its_journal_begins(away, "shop", 26)
+
+
+def looks_back_to_where_its_journal_begins(box: Box, name: str, n: int) -> None:
+    """A journal that begins with a state is replayed and audited like any other, and says what is before it."""
+    said = box.run("replay", name, "--at", "-0s", "--json")
+    assert said.status == 0, said.err
+    now = json.loads(said.out)
+    assert now["state"] == {"": {"n": n}}
+    said = box.run("replay", name)
+    assert said.status == 0, said.err
+    said = box.run("replay", name, "--event", "1")
+    assert said.status != 0
+    assert "A501" in said.err
+    assert "are kept" in said.err
+    said = box.run("audit", "verify", name)
+    assert said.status == 0, said.out + said.err
+    assert "as it was sealed" in said.out
+
+
+def test_a_program_behind_walls_moves_and_its_journal_replays(three: Nodes) -> None:
+    one, two, _ = three.boxes
+    run(three, one, "walled", 3, "--level", "process")
+    assert add(one, "walled", 5) == 5
+    until(lambda: one.run("env", "move", "walled", "two").status == 0, "the move", MOVE_S)
+    assert add(one, "walled", 6) == 11
+    found = seen(two, "walled")
+    assert (found["node"], found["level"]) == ("two", "process")
+    said = two.run("replay", "walled", "--at", "-0s", "--json")
+    assert said.status == 0, said.err
+    assert json.loads(said.out)["state"] == {"": {"n": 11}}
 
 
 def test_a_node_that_has_left_and_comes_back_remembers_what_it_promised_and_had(three: Nodes) -> None:

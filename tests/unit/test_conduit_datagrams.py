@@ -12,8 +12,8 @@ from atoll.base.units import MILLISECOND_NS
 from atoll.conduit.datagrams import (
     ACK_NS,
     BODY_BYTES_MAX,
+    HELLO_NS,
     RTO_BEGIN_NS,
-    SHUT_NS,
     SPAN_MAX,
     TRIES_MAX,
     WINDOW_BEGIN,
@@ -26,16 +26,19 @@ HOP_NS = 5 * MILLISECOND_NS
 
 
 class Pair:
-    """Two sides; what one says reaches the other a hop later, unless it is lost."""
+    """Two sides that have met; what one says reaches the other a hop later, unless it is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, have_met: bool = True) -> None:
         self.now_ns = 1_000
         self.sides = {A: ReliableDatagrams(1), B: ReliableDatagrams(2)}
         self.came: dict[NodeId, list[bytes]] = {A: [], B: []}
-        self.returned: dict[NodeId, list[bytes]] = {A: [], B: []}
         self.sent: list[tuple[NodeId, bytes]] = []
         self.lost: Callable[[NodeId, bytes], bool] = lambda _, __: False
         self._on_way: list[tuple[int, NodeId, bytes]] = []
+        if have_met:
+            assert not self.send(b"hello")
+            self.run(2 * HOP_NS)
+            self.sent.clear()
 
     def send(self, body: bytes, source: NodeId = A) -> bool:
         took = self.sides[source].send(_other(source), body, self.now_ns)
@@ -66,12 +69,11 @@ class Pair:
     def _drain(self) -> None:
         for name, side in self.sides.items():
             for target, payload in side.outbox:
+                assert target == _other(name)
                 self.sent.append((target, payload))
                 if not self.lost(target, payload):
                     self._on_way.append((self.now_ns + HOP_NS, target, payload))
             side.outbox.clear()
-            self.returned[name] += [body for _, body in side.returned]
-            side.returned.clear()
 
 
 def _other(side: NodeId) -> NodeId:
@@ -182,7 +184,7 @@ def test_nothing_gets_further_ahead_of_what_is_missing_than_can_be_told() -> Non
     assert pair.sides[A].deadline_ns is not None
 
 
-def test_tries_are_ever_further_apart_and_then_it_is_given_back() -> None:
+def test_tries_are_ever_further_apart_and_then_it_is_given_up() -> None:
     pair = Pair()
     times: list[int] = []
 
@@ -197,10 +199,12 @@ def test_tries_are_ever_further_apart_and_then_it_is_given_back() -> None:
     gaps = [later - sooner for sooner, later in pairwise(times)]
     assert gaps == sorted(gaps)
     assert gaps[0] < gaps[-1]
-    assert pair.returned[A] == [b"hello"]
-    assert not pair.send(b"more"), "there is nobody, for a while"
+    assert pair.sides[A].lost == 1
+    assert not pair.send(b"more"), "there is nobody"
     pair.lost = none_lost
-    pair.run(SHUT_NS)
+    pair.run(HELLO_NS)
+    assert not pair.send(b"more"), "it asks first"
+    pair.run(2 * HOP_NS)
     assert pair.send(b"more")
     pair.run(HOP_NS)
     assert pair.came[B] == [b"more"]
@@ -245,12 +249,24 @@ def test_the_window_grows_with_success_to_a_limit_and_halves_with_loss() -> None
     assert room() <= WINDOW_MAX // 2
 
 
-def test_a_side_that_begins_anew_is_no_stranger() -> None:
+def test_nothing_is_said_to_who_is_not_known_but_hello() -> None:
+    pair = Pair(have_met=False)
+    assert [pair.send(b"x") for _ in range(3)] == [False] * 3
+    assert [payload[0] for _, payload in pair.sent] == [3]
+    pair.run(HOP_NS)
+    assert pair.send(b"who asked is known", source=B)
+    pair.run(HOP_NS)
+    assert pair.send(b"and who answered")
+
+
+def test_a_side_that_begins_anew_asks_and_is_known_again() -> None:
     pair = Pair()
     for number in range(5):
         pair.send(b"%d" % number, source=B)
     pair.run(10 * HOP_NS)
     pair.begin_anew(B, 3)
+    assert not pair.send(b"for another way", source=B)
+    pair.run(2 * HOP_NS)
     assert pair.send(b"first of the second life", source=B)
     assert pair.send(b"to it")
     pair.run(10 * HOP_NS)
@@ -258,18 +274,57 @@ def test_a_side_that_begins_anew_is_no_stranger() -> None:
     assert pair.came[B] == [b"to it"]
 
 
+def test_what_was_for_one_life_is_not_given_to_the_next() -> None:
+    pair = Pair()
+    pair.lost = lambda target, _: target == A
+    pair.send(b"the first life takes it")
+    pair.run(HOP_NS)
+    assert pair.came[B] == [b"the first life takes it"]
+    pair.begin_anew(B, 3)
+    pair.lost = none_lost
+    pair.run(10 * RTO_BEGIN_NS)
+    assert pair.came[B] == [b"the first life takes it"]
+    assert pair.sides[A].lost == 1
+    assert pair.send(b"to the second")
+    pair.run(HOP_NS)
+    assert pair.came[B][1:] == [b"to the second"]
+
+
+def test_what_comes_late_of_a_life_that_is_over_is_not_heard() -> None:
+    pair = Pair()
+    pair.send(b"late")
+    ((_, late),) = pair.sent
+    pair.run(10 * HOP_NS)
+    pair.begin_anew(A, 9)
+    pair.send(b"hello")
+    pair.run(2 * HOP_NS)
+    pair.sent.clear()
+    assert pair.send(b"once")
+    ((_, again),) = pair.sent
+    pair.run(HOP_NS)
+    side = pair.sides[B]
+    assert side.receive(A, late, pair.now_ns) is None
+    assert side.receive(A, again, pair.now_ns) is None
+    assert pair.came[B] == [b"late", b"once"]
+
+
 def test_an_acknowledgement_for_the_life_before_is_none() -> None:
     pair = Pair()
     pair.send(b"before")
-    pair.run(10 * HOP_NS)
-    pair.begin_anew(A, 9)
-    pair.lost = lambda target, _: target == B
-    pair.send(b"lost")  # Number 1 again, which the other side has seen of another life.
-    pair.send(b"news", source=B)
-    pair.run(2 * HOP_NS)
+    pair.run(HOP_NS)
+    pair.lost = all_lost
+    pair.send(b"acknowledges number 1 of the first life", source=B)
+    _, stale = pair.sent[-1]
     pair.lost = none_lost
+    pair.begin_anew(A, 9)
+    pair.send(b"hello")
+    pair.run(2 * HOP_NS)
+    pair.lost = all_lost
+    assert pair.send(b"number 1 of the second")
+    pair.lost = none_lost
+    assert pair.sides[A].receive(B, stale, pair.now_ns) is None, "nor is it for this life"
     pair.run(2 * RTO_BEGIN_NS)
-    assert pair.came[B][-1] == b"lost", "it was still to be sent again"
+    assert pair.came[B][-1] == b"number 1 of the second", "it was still to be sent again"
 
 
 def test_what_is_too_long_is_for_another_way() -> None:
@@ -286,7 +341,7 @@ def test_who_is_no_member_any_more_is_forgotten() -> None:
     assert pair.sides[A].deadline_ns is None
 
 
-@pytest.mark.parametrize("payload", [b"", bytes(24), b"\x03" + b"\1" * 24, b"\1" + bytes(24)])
+@pytest.mark.parametrize("payload", [b"", bytes(24), b"\x04" + b"\1" * 24, b"\1" + bytes(24)])
 def test_nonsense_is_refused(payload: bytes) -> None:
     with pytest.raises(WireError):
         ReliableDatagrams(1).receive(A, payload, 0)

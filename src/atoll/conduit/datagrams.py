@@ -2,19 +2,23 @@
 """Small messages between nodes, one datagram each, sent again until they are acknowledged. A machine without a clock.
 
 For those who say little at a time and wait for the answer: a stream wakes control on both sides, and this does not.
-Order is not kept, and a message may come twice (its sender began anew, or gave up and took another way); it is lost
-only with the process that it came to.
+As with a stream a message comes once or, when one of the two processes ends or nothing gets through, not at all; order
+is not kept.
 
-Theory of operation. Each side numbers its datagrams for each peer, and says with all it sends what it has seen of the
-other's: the newest number and which of the SEEN_BITS before it. An acknowledgement waits ACK_NS for something to travel
-with. What is not acknowledged is sent again after a time-out by the measured round trip (RFC 6298, without samples
-of what was sent twice), or at once when REORDER_MAX later ones were. At most ``window`` are on their way; that halves
-with each time-out and grows by one with each window acknowledged. After TRIES_MAX the peer is left alone for
-SHUT_NS, and its messages are given back: it has no such door, or nothing gets through to it.
+Theory of operation. A process is one *life*, with a number drawn at random. Messages are for a life that is known: a
+hello asks for it, and until the answer everything takes another way. When the peer begins anew, what was on its way to
+the life before is given up; for that may have taken it, and nobody would know. Each side numbers its datagrams for each
+peer, and says with all it sends what it has seen of the other's: the newest number and which of the SEEN_BITS before
+it. An acknowledgement waits ACK_NS for something to travel with. What is not acknowledged is sent again after a
+time-out by the measured round trip (RFC 6298, without samples of what was sent twice), or at once when REORDER_MAX
+later ones were. At most ``window`` are on their way; that halves with each time-out and grows by one with each window
+acknowledged. After TRIES_MAX nothing gets through; what was on its way is given up, and the peer is asked for its life
+again before anything else is sent.
 
 Format: docs/spec/streams.md, "Messages of environments". Source: RFC 6298; RFC 9002, 6.1.1; RFC 8085, 3.1.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final, final
@@ -32,6 +36,7 @@ DATAGRAM_PORT: Final = 4433  # Spec. Inner UDP port, at both ends.
 _HEADER: Final = Struct(">BIIIIQ")  # Kind, life, number, and of the other side: life, newest number, those before it.
 _DATA: Final = 1
 _ACK: Final = 2
+_HELLO: Final = 3  # Is answered at once.
 
 BODY_BYTES_MAX: Final = INNER_BYTES_MAX - HEADERS_BYTES - _HEADER.size
 WINDOW_MAX: Final = 32  # Limit. On their way to one peer; more take the stream, whose flow control is made for it.
@@ -44,7 +49,8 @@ RTO_BEGIN_NS: Final = 100 * MILLISECOND_NS
 RTO_MIN_NS: Final = 30 * MILLISECOND_NS  # Above ACK_NS, and what a busy machine takes to answer.
 RTO_MAX_NS: Final = 250 * MILLISECOND_NS  # Low: when the overlay has found another way, the next try is not far.
 TRIES_MAX: Final = 8  # Limit. Some 1.5 s, in which the overlay finds another way if there is one.
-SHUT_NS: Final = 60 * SECOND_NS
+HELLO_NS: Final = SECOND_NS  # So often a peer is asked who it is, while there is something to say.
+LIVES_MAX: Final = 8  # Limit. Lives of a peer that are over; a datagram that is later than so many restarts is no more.
 _NUMBERS: Final = 1 << 32
 
 
@@ -67,6 +73,8 @@ class _Peer:
         flying: By number, oldest first.
         number: The last one used.
         life: The peer's, as it says; 0: nothing came yet.
+        over: Lives before it: what is still on its way from them comes too late.
+        is_reached: Whether something came since the last time that nothing got through.
         newest: Highest number seen in that life.
         seen: Bit i: ``newest - 1 - i`` was seen.
         owes_ns: When it is owed an acknowledgement; None: it has them all.
@@ -75,6 +83,9 @@ class _Peer:
     flying: dict[int, _Flying] = field(default_factory=dict[int, _Flying])
     number: int = 0
     life: int = 0
+    over: deque[int] = field(default_factory=lambda: deque[int](maxlen=LIVES_MAX))
+    is_reached: bool = False
+    hello_ns: int = 0
     newest: int = 0
     seen: int = 0
     owes_ns: int | None = None
@@ -82,7 +93,6 @@ class _Peer:
     variation_ns: int = 0
     window: int = WINDOW_BEGIN
     grown: int = 0
-    shut_until_ns: int = 0
 
     @property
     def timeout_ns(self) -> int:
@@ -109,24 +119,23 @@ def _backed_off(timeout_ns: int, tries: int) -> int:
 class ReliableDatagrams:
     """All peers of one process.
 
-    After each call the caller sends what is in ``outbox``, carries what is in ``returned`` another way, and clears
-    both. ``tick`` is owed at ``deadline_ns``; late is harmless.
+    After each call the caller sends what is in ``outbox`` and clears it. ``tick`` is owed at ``deadline_ns``; late is
+    harmless.
 
     Args:
         life: Tells this process from the one before it on this node: 1 to 2^32 - 1, random.
 
     Attributes:
         outbox: (peer, UDP payload) to send.
-        returned: (peer, body) that could not be delivered.
         resent: How many datagrams were sent again so far.
+        lost: How many were given up: whether they came is not known.
     """
 
     def __init__(self, life: int) -> None:
         self._life: Final = life
         self._peers: dict[NodeId, _Peer] = {}
         self.outbox: Final[list[tuple[NodeId, bytes]]] = []
-        self.returned: Final[list[tuple[NodeId, bytes]]] = []
-        self.resent = 0
+        self.resent = self.lost = 0
 
     @property
     def deadline_ns(self) -> int | None:
@@ -144,8 +153,13 @@ class ReliableDatagrams:
         peer = self._peers.get(node)
         if peer is None:
             peer = self._peers[node] = _Peer()
+        if not peer.is_reached:
+            if now_ns >= peer.hello_ns:
+                peer.hello_ns = now_ns + HELLO_NS
+                self._emit(node, peer, _HELLO, 0, b"")
+            return False
         flying = peer.flying
-        if len(body) > BODY_BYTES_MAX or now_ns < peer.shut_until_ns or len(flying) >= peer.window:
+        if len(body) > BODY_BYTES_MAX or len(flying) >= peer.window:
             return False
         number = peer.number + 1
         if number >= _NUMBERS or (flying and number - next(iter(flying)) > SPAN_MAX):
@@ -164,18 +178,23 @@ class ReliableDatagrams:
         if len(payload) < _HEADER.size:
             raise WireError("datagram length")
         kind, life, number, own_life, newest, seen = _HEADER.unpack_from(payload)
-        if kind not in {_DATA, _ACK} or not life:
+        if not _DATA <= kind <= _HELLO or not life:
             raise WireError("datagram kind")
         peer = self._peers.get(node)
         if peer is None:
             peer = self._peers[node] = _Peer()
-        peer.shut_until_ns = 0  # There is somebody.
-        if own_life == self._life and newest:
-            self._acknowledged(node, peer, newest, seen, now_ns)
-        if kind == _ACK:
+        if life in peer.over:
             return None
         if life != peer.life:
-            peer.life, peer.newest, peer.seen = life, 0, 0
+            self._begin_anew(peer, life)
+        peer.is_reached = True
+        if own_life == self._life and newest:
+            self._acknowledged(node, peer, newest, seen, now_ns)
+        if kind == _HELLO or (kind == _DATA and own_life != self._life):  # Not for us: so it learns who we are.
+            self._emit(node, peer, _ACK, 0, b"")
+            return None
+        if kind == _ACK:
+            return None
         if peer.owes_ns is None:
             peer.owes_ns = now_ns + ACK_NS
         return payload[_HEADER.size :] if _is_new(peer, number) else None
@@ -193,6 +212,17 @@ class ReliableDatagrams:
         for node in [node for node in self._peers if node not in nodes]:
             del self._peers[node]
 
+    def _begin_anew(self, peer: _Peer, life: int) -> None:
+        if peer.life:
+            peer.over.append(peer.life)
+        self._give_up(peer)
+        peer.life, peer.newest, peer.seen, peer.owes_ns = life, 0, 0, None
+
+    def _give_up(self, peer: _Peer) -> None:
+        self.lost += len(peer.flying)
+        peer.flying.clear()
+        peer.window, peer.grown = WINDOW_BEGIN, 0
+
     def _time_out(self, node: NodeId, peer: _Peer, now_ns: int) -> None:
         timeout_ns = peer.timeout_ns
         late = [
@@ -203,9 +233,8 @@ class ReliableDatagrams:
         if not late:
             return
         if any(one.tries >= TRIES_MAX for _, one in late):
-            self.returned.extend((node, one.body) for one in peer.flying.values())
-            peer.flying.clear()
-            peer.shut_until_ns, peer.window, peer.grown = now_ns + SHUT_NS, WINDOW_BEGIN, 0
+            self._give_up(peer)
+            peer.is_reached = False
             return
         peer.window, peer.grown = max(1, peer.window // 2), 0
         for number, one in late:

@@ -2,7 +2,8 @@
 """The way of small messages between servers of environments: straight to the packet device, past control.
 
 Messages of one turn of the loop for one node share a datagram. What is too large, or too much, takes the stream that
-control carries; and for STREAM_S after it all that follows does, so that it is not overtaken.
+control carries; and for STREAM_S after it all that follows does, so that it is not overtaken. So do the first messages
+to a server that was not heard of yet.
 """
 
 import asyncio
@@ -64,6 +65,11 @@ class DatagramDoor:
         self.dropped = 0  # What the device did not take, and what is no datagram of ours.
         self._loop.add_reader(device, self._readable)
 
+    @property
+    def lost(self) -> int:
+        """Datagrams that were given up so far."""
+        return self._machine.lost
+
     def members(self, members: frozenset[NodeId]) -> None:
         """Speak with these from now on, and with nobody else."""
         self._members = members
@@ -71,8 +77,11 @@ class DatagramDoor:
         self._machine.keep(members)
 
     def send(self, node: NodeId, message: bytes) -> None:
-        """Send a message to a member, by either way; it may be lost with the process that it goes to."""
-        if node not in self._members or len(message) + _LENGTH.size > BODY_BYTES_MAX or self._is_streaming(node):
+        """Send a message to a member, by either way. It comes once or, as by a stream that breaks, not at all."""
+        if self._is_streaming(node):
+            self._carry(node, message)
+            return
+        if node not in self._members or len(message) + _LENGTH.size > BODY_BYTES_MAX:
             self._stream(node, message)
             return
         self._waiting.setdefault(node, []).append(message)
@@ -109,7 +118,7 @@ class DatagramDoor:
         self._after()
 
     def _readable(self) -> None:
-        now_ns = self._now_ns()
+        now_ns, has_taken = self._now_ns(), False
         for _ in range(TURN_PACKETS_MAX):
             try:
                 packet = self._device.recv(INNER_BYTES_MAX + 1)
@@ -120,11 +129,13 @@ class DatagramDoor:
             if not packet:  # The device let go of it: control gives another one to the next, and all goes by streams.
                 self._loop.remove_reader(self._device)
                 break
-            self._received(packet, now_ns)
-        self._taken()
+            has_taken |= self._received(packet, now_ns)
+        if has_taken:
+            self._taken()
         self._after()
 
-    def _received(self, packet: bytes, now_ns: int) -> None:
+    def _received(self, packet: bytes, now_ns: int) -> bool:
+        """Take a packet; return whether there were messages in it."""
         try:
             inner = parse(packet)
             node = NodeId(inner.source[-NODE_ID_BYTES:])
@@ -133,9 +144,11 @@ class DatagramDoor:
             body = self._machine.receive(node, inner.payload, now_ns)
         except WireError:
             self.dropped += 1
-            return
-        if body is not None:
-            self._split(body, node, self._take)
+            return False
+        if body is None:
+            return False
+        self._split(body, node, self._take)
+        return True
 
     def _split(self, body: bytes, node: NodeId, give: Callable[[NodeId, bytes], None]) -> None:
         at = 0
@@ -158,9 +171,6 @@ class DatagramDoor:
         for node, payload in machine.outbox:
             self._emit(node, payload)
         machine.outbox.clear()
-        for node, body in machine.returned:
-            self._split(body, node, self._stream)
-        machine.returned.clear()
         due_ns = machine.deadline_ns
         if due_ns is not None and (self._timer is None or due_ns / SECOND_NS < self._timer.when()):
             if self._timer is not None:

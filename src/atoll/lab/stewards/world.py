@@ -148,7 +148,7 @@ class StewardWorld:
         if self.faulty:
             if self.chance(self.loss_percent):
                 return
-            # What clients sent is never carried twice: links are streams, and only senders repeat.
+            # What clients sent is never carried twice, by streams or by datagrams (ADR 0045): only senders repeat.
             copies += self.chance(self.twice_percent) and not self._is_of_client(payload)
         for _ in range(copies):
             late_ns = 0  # When all is well a link is a stream, which keeps the order.
