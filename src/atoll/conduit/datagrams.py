@@ -25,7 +25,7 @@ from typing import Final, final
 
 from atoll.base.errors import WireError
 from atoll.base.ids import NodeId
-from atoll.base.units import MILLISECOND_NS, SECOND_NS
+from atoll.base.units import MILLISECOND_NS
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.packets import HEADERS_BYTES
 
@@ -49,7 +49,7 @@ RTO_BEGIN_NS: Final = 100 * MILLISECOND_NS
 RTO_MIN_NS: Final = 30 * MILLISECOND_NS  # Above ACK_NS, and what a busy machine takes to answer.
 RTO_MAX_NS: Final = 250 * MILLISECOND_NS  # Low: when the overlay has found another way, the next try is not far.
 TRIES_MAX: Final = 8  # Limit. Some 1.5 s, in which the overlay finds another way if there is one.
-HELLO_NS: Final = SECOND_NS  # So often a peer is asked who it is, while there is something to say.
+HELLO_NS: Final = 100 * MILLISECOND_NS  # So often a peer is asked who it is, while there is something to say.
 LIVES_MAX: Final = 8  # Limit. Lives of a peer that are over; a datagram that is later than so many restarts is no more.
 _NUMBERS: Final = 1 << 32
 

@@ -2,8 +2,8 @@
 """The way of small messages between servers of environments: straight to the packet device, past control.
 
 Messages of one turn of the loop for one node share a datagram. What is too large, or too much, takes the stream that
-control carries; and for STREAM_S after it all that follows does, so that it is not overtaken. So do the first messages
-to a server that was not heard of yet.
+control carries; and for a while after it, by its size, all that follows does, so that it is not overtaken. So do the
+first messages to a server that was not heard of yet.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final, final
 
 from atoll.base.errors import WireError
 from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId, packed_address_of
-from atoll.base.units import SECOND_NS
+from atoll.base.units import MIB, SECOND_NS
 from atoll.conduit.datagrams import BODY_BYTES_MAX, DATAGRAM_PORT, ReliableDatagrams
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.packets import UdpPacket, build_udp, parse
@@ -26,6 +26,8 @@ __all__ = ["DatagramDoor"]
 _LENGTH: Final = Struct("<H")
 LIFE_BITS: Final = 32
 STREAM_S: Final = 0.05
+STREAM_BYTES_S: Final = 4 * MIB  # So much of a stream is taken to arrive in a second.
+STREAM_S_MAX: Final = 2.0  # Limit. Then what is still on its way may be overtaken, which the machines mend.
 TURN_PACKETS_MAX: Final = 64  # Limit. Read before anything else has its turn.
 
 
@@ -59,7 +61,7 @@ class DatagramDoor:
         self._machine: Final = ReliableDatagrams(secrets.randbelow((1 << LIFE_BITS) - 1) + 1)
         self._members: frozenset[NodeId] = frozenset()
         self._waiting: dict[NodeId, list[bytes]] = {}
-        self._streamed_at: dict[NodeId, float] = {}
+        self._streams_until: dict[NodeId, float] = {}
         self._turn: Final = Turn(self._flush)
         self._timer: asyncio.TimerHandle | None = None
         self.dropped = 0  # What the device did not take, and what is no datagram of ours.
@@ -100,10 +102,12 @@ class DatagramDoor:
         self._device.close()
 
     def _is_streaming(self, node: NodeId) -> bool:
-        return self._loop.time() < self._streamed_at.get(node, 0.0) + STREAM_S
+        return self._loop.time() < self._streams_until.get(node, 0.0)
 
     def _stream(self, node: NodeId, message: bytes) -> None:
-        self._streamed_at[node] = self._loop.time()
+        now = self._loop.time()
+        until = max(now + STREAM_S, self._streams_until.get(node, 0.0)) + len(message) / STREAM_BYTES_S
+        self._streams_until[node] = min(until, now + STREAM_S_MAX)
         self._carry(node, message)
 
     def _flush(self) -> None:
