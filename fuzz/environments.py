@@ -9,6 +9,8 @@ from guests import GUESTS
 from recording import RECORDING
 
 from atoll.base.errors import CorruptError, UserError, WireError
+from atoll.base.ids import NodeId
+from atoll.conduit.datagrams import ReliableDatagrams, bodies_of, messages_of
 from atoll.domain import messages as local
 from atoll.domain.loading import Bundle, decode_bundle, imports_of, level_of
 from atoll.env import messages
@@ -68,11 +70,35 @@ def _code(data: bytes) -> object:
 
 
 # Name, decoder, what it may raise, seeds: the fields of a Decoder.
+def _datagram(data: bytes) -> list[bytes]:
+    """Take a datagram of another node's server; a second copy gives nothing."""
+    side = ReliableDatagrams(2)
+    body = side.receive(NodeId(_NODE), data, 1)
+    if body is not None:
+        assert side.receive(NodeId(_NODE), data, 1) is None
+    side.tick(1 << 40)
+    return _body(body or b"")
+
+
+def _body(data: bytes) -> list[bytes]:
+    """Take the messages out of a datagram's body, and put them together again."""
+    found = messages_of(data)
+    assert [one for put in bodies_of(found) for one in messages_of(put)] == found
+    return found
+
+
 ENVIRONMENTS: Final[
     tuple[tuple[str, Callable[[bytes], object], tuple[type[Exception], ...], tuple[bytes, ...]], ...]
 ] = (
     *RECORDING,
     *GUESTS,
+    (
+        "datagram",
+        _datagram,
+        (WireError,),
+        (b"\1\0\0\0\1\0\0\0\1\0\0\0\2" + bytes(12) + b"\2\0hi\0\0", b"\3\0\0\0\1" + bytes(20)),
+    ),
+    ("datagram-body", _body, (WireError,), tuple(bodies_of([b"hi", b"", b"there"]))),
     ("party", _message, (WireError,), tuple(map(messages.encode_message, _MESSAGES))),
     (
         "client",

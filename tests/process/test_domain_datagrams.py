@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId
-from atoll.conduit.datagrams import BODY_BYTES_MAX, WINDOW_BEGIN
+from atoll.conduit.datagrams import BODY_BYTES_MAX, MESSAGE_BYTES_MAX, WINDOW_BEGIN
 from atoll.conduit.packets import HEADERS_BYTES
 from atoll.device.nic.client import message_pair
 from atoll.domain.datagrams import DatagramDoor
@@ -164,7 +164,7 @@ def test_many_of_a_turn_take_as_few_as_hold_them() -> None:
 
 def test_what_is_too_large_takes_the_stream_and_is_not_overtaken() -> None:
     async def scenario(world: World) -> None:
-        large = bytes(BODY_BYTES_MAX)
+        large = bytes(MESSAGE_BYTES_MAX + 1)
         world.a.door.send(B, large)
         world.a.door.send(B, b"after it")
         assert world.a.carried == [(B, large), (B, b"after it")]
@@ -175,7 +175,7 @@ def test_what_is_too_large_takes_the_stream_and_is_not_overtaken() -> None:
 
 def test_what_follows_takes_the_stream_for_a_moment_only() -> None:
     async def scenario(world: World) -> None:
-        world.a.door.send(B, bytes(BODY_BYTES_MAX))
+        world.a.door.send(B, bytes(MESSAGE_BYTES_MAX + 1))
         async with asyncio.timeout(WAIT_S):
             while not world.b.came:
                 world.a.door.send(B, b"small, and often")

@@ -13,12 +13,15 @@ from atoll.conduit.datagrams import (
     ACK_NS,
     BODY_BYTES_MAX,
     HELLO_NS,
+    MESSAGE_BYTES_MAX,
     RTO_BEGIN_NS,
     SPAN_MAX,
     TRIES_MAX,
     WINDOW_BEGIN,
     WINDOW_MAX,
     ReliableDatagrams,
+    bodies_of,
+    messages_of,
 )
 
 A, B = NodeId(b"a" * NODE_ID_BYTES), NodeId(b"b" * NODE_ID_BYTES)
@@ -345,3 +348,29 @@ def test_who_is_no_member_any_more_is_forgotten() -> None:
 def test_nonsense_is_refused(payload: bytes) -> None:
     with pytest.raises(WireError):
         ReliableDatagrams(1).receive(A, payload, 0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        ((), 0),
+        ((0,), 1),
+        ((MESSAGE_BYTES_MAX,), 1),
+        ((MESSAGE_BYTES_MAX, 0), 2),
+        ((600, 600, 1), 1),
+        ((600, 600, 2), 2),
+        ((100,) * 20, 2),
+    ],
+)
+def test_messages_share_as_few_bodies_as_hold_them(sizes: tuple[int, ...], count: int) -> None:
+    messages = [bytes((at,)) * size for at, size in enumerate(sizes)]
+    bodies = bodies_of(messages)
+    assert len(bodies) == count
+    assert all(len(body) <= BODY_BYTES_MAX for body in bodies)
+    assert [message for body in bodies for message in messages_of(body)] == messages
+
+
+@pytest.mark.parametrize("body", [b"\1", b"\1\0", b"\2\0x", b"\1\0x\0"])
+def test_a_message_that_is_not_whole_is_refused(body: bytes) -> None:
+    with pytest.raises(WireError):
+        messages_of(body)

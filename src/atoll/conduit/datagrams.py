@@ -19,6 +19,7 @@ Format: docs/spec/streams.md, "Messages of environments". Source: RFC 6298; RFC 
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final, final
@@ -29,7 +30,15 @@ from atoll.base.units import MILLISECOND_NS
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.packets import HEADERS_BYTES
 
-__all__ = ["BODY_BYTES_MAX", "DATAGRAM_PORT", "ReliableDatagrams"]
+__all__ = [
+    "ACK_NS",
+    "BODY_BYTES_MAX",
+    "DATAGRAM_PORT",
+    "MESSAGE_BYTES_MAX",
+    "ReliableDatagrams",
+    "bodies_of",
+    "messages_of",
+]
 
 DATAGRAM_PORT: Final = 4433  # Spec. Inner UDP port, at both ends.
 
@@ -38,7 +47,10 @@ _DATA: Final = 1
 _ACK: Final = 2
 _HELLO: Final = 3  # Is answered at once.
 
+_LENGTH: Final = Struct("<H")  # Of a message, before it.
+
 BODY_BYTES_MAX: Final = INNER_BYTES_MAX - HEADERS_BYTES - _HEADER.size
+MESSAGE_BYTES_MAX: Final = BODY_BYTES_MAX - _LENGTH.size
 WINDOW_MAX: Final = 32  # Limit. On their way to one peer; more take the stream, whose flow control is made for it.
 WINDOW_BEGIN: Final = 16
 SPAN_MAX: Final = 48  # Limit. From the oldest that is on its way to the newest: less than SEEN_BITS.
@@ -277,6 +289,38 @@ class ReliableDatagrams:
         peer.owes_ns = None
         head = _HEADER.pack(kind, self._life, number, peer.life, peer.newest, peer.seen)
         self.outbox.append((node, head + body))
+
+
+def bodies_of(messages: Sequence[bytes]) -> list[bytes]:
+    """Return these messages, put together to as few bodies as their order allows.
+
+    Args:
+        messages: At most MESSAGE_BYTES_MAX bytes each.
+    """
+    found, parts, size = list[bytes](), list[bytes](), 0
+    for message in messages:
+        if size + _LENGTH.size + len(message) > BODY_BYTES_MAX:
+            found.append(b"".join(parts))
+            parts, size = [], 0
+        parts += (_LENGTH.pack(len(message)), message)
+        size += _LENGTH.size + len(message)
+    return [*found, b"".join(parts)] if parts else found
+
+
+def messages_of(body: bytes) -> list[bytes]:
+    """Return the messages in a body.
+
+    Raises:
+        WireError: The last one is not whole. Nothing else.
+    """
+    found, at = list[bytes](), 0
+    while at < len(body):
+        begin = at + _LENGTH.size
+        at = begin + _LENGTH.unpack_from(body, at)[0] if begin <= len(body) else begin
+        if at > len(body):
+            raise WireError("message length")
+        found.append(body[begin:at])
+    return found
 
 
 def _is_new(peer: _Peer, number: int) -> bool:

@@ -10,25 +10,51 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable
-from struct import Struct
 from typing import Final, final
 
 from atoll.base.errors import WireError
 from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId, packed_address_of
 from atoll.base.units import MIB, SECOND_NS
-from atoll.conduit.datagrams import BODY_BYTES_MAX, DATAGRAM_PORT, ReliableDatagrams
+from atoll.conduit.datagrams import (
+    ACK_NS,
+    DATAGRAM_PORT,
+    MESSAGE_BYTES_MAX,
+    ReliableDatagrams,
+    bodies_of,
+    messages_of,
+)
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.packets import UdpPacket, build_udp, parse
 from atoll.domain.turns import Turn
 
-__all__ = ["DatagramDoor"]
+__all__ = ["DatagramDoor", "Streaming"]
 
-_LENGTH: Final = Struct("<H")
 LIFE_BITS: Final = 32
 STREAM_S: Final = 0.05
 STREAM_BYTES_S: Final = 4 * MIB  # So much of a stream is taken to arrive in a second.
 STREAM_S_MAX: Final = 2.0  # Limit. Then what is still on its way may be overtaken, which the machines mend.
 TURN_PACKETS_MAX: Final = 64  # Limit. Read before anything else has its turn.
+
+
+@final
+class Streaming:
+    """Decides until when small messages take the stream behind large ones. Times are monotonic, in seconds."""
+
+    def __init__(self) -> None:
+        self._until: dict[NodeId, float] = {}
+
+    def note(self, node: NodeId, size: int, now_s: float) -> None:
+        """Note that so many bytes of a message that is for the stream went there."""
+        until_s = max(now_s + STREAM_S, self._until.get(node, 0.0)) + size / STREAM_BYTES_S
+        self._until[node] = min(until_s, now_s + STREAM_S_MAX)
+
+    def is_going_on(self, node: NodeId, now_s: float) -> bool:
+        """Return whether what is on the stream to a node may not have arrived."""
+        return now_s < self._until.get(node, 0.0)
+
+    def keep(self, nodes: frozenset[NodeId]) -> None:
+        """Forget all nodes but these."""
+        self._until = {node: until for node, until in self._until.items() if node in nodes}
 
 
 @final
@@ -55,13 +81,12 @@ class DatagramDoor:
         device.setblocking(False)  # noqa: FBT003 - the socket module's own form.
         self._device, (self._group, own) = device, addresses
         self._own_address: Final = packed_address_of(self._group, own)
-        self._addresses: dict[NodeId, bytes] = {}
+        self._addresses: dict[NodeId, bytes] = {}  # Of the members.
         self._take, self._carry, self._taken = take, carry, taken
         self._loop: Final = asyncio.get_running_loop()
         self._machine: Final = ReliableDatagrams(secrets.randbelow((1 << LIFE_BITS) - 1) + 1)
-        self._members: frozenset[NodeId] = frozenset()
         self._waiting: dict[NodeId, list[bytes]] = {}
-        self._streams_until: dict[NodeId, float] = {}
+        self._streaming: Final = Streaming()
         self._turn: Final = Turn(self._flush)
         self._timer: asyncio.TimerHandle | None = None
         self.dropped = 0  # What the device did not take, and what is no datagram of ours.
@@ -74,17 +99,17 @@ class DatagramDoor:
 
     def members(self, members: frozenset[NodeId]) -> None:
         """Speak with these from now on, and with nobody else."""
-        self._members = members
         self._addresses = {node: packed_address_of(self._group, node) for node in members}
         self._machine.keep(members)
+        self._streaming.keep(members)
 
     def send(self, node: NodeId, message: bytes) -> None:
         """Send a message to a member, by either way. It comes once or, as by a stream that breaks, not at all."""
-        if self._is_streaming(node):
-            self._carry(node, message)
-            return
-        if node not in self._members or len(message) + _LENGTH.size > BODY_BYTES_MAX:
+        if len(message) > MESSAGE_BYTES_MAX:
             self._stream(node, message)
+            return
+        if node not in self._addresses or self._streaming.is_going_on(node, self._loop.time()):
+            self._carry(node, message)
             return
         self._waiting.setdefault(node, []).append(message)
         self._turn.later()
@@ -101,13 +126,8 @@ class DatagramDoor:
             self._timer.cancel()
         self._device.close()
 
-    def _is_streaming(self, node: NodeId) -> bool:
-        return self._loop.time() < self._streams_until.get(node, 0.0)
-
     def _stream(self, node: NodeId, message: bytes) -> None:
-        now = self._loop.time()
-        until = max(now + STREAM_S, self._streams_until.get(node, 0.0)) + len(message) / STREAM_BYTES_S
-        self._streams_until[node] = min(until, now + STREAM_S_MAX)
+        self._streaming.note(node, len(message), self._loop.time())
         self._carry(node, message)
 
     def _flush(self) -> None:
@@ -116,9 +136,10 @@ class DatagramDoor:
         waiting, self._waiting = self._waiting, {}
         now_ns = self._now_ns()
         for node, messages in waiting.items():
-            for body in bodies(messages):
+            for body in bodies_of(messages):
                 if not self._machine.send(node, body, now_ns):
-                    self._split(body, node, self._stream)
+                    for message in messages_of(body):
+                        self._stream(node, message)
         self._after()
 
     def _readable(self) -> None:
@@ -143,26 +164,16 @@ class DatagramDoor:
         try:
             inner = parse(packet)
             node = NodeId(inner.source[-NODE_ID_BYTES:])
-            if not isinstance(inner, UdpPacket) or node not in self._members:
+            if not isinstance(inner, UdpPacket) or node not in self._addresses:
                 raise WireError("datagram of a stranger")
             body = self._machine.receive(node, inner.payload, now_ns)
+            messages = messages_of(body or b"")
         except WireError:
             self.dropped += 1
             return False
-        if body is None:
-            return False
-        self._split(body, node, self._take)
-        return True
-
-    def _split(self, body: bytes, node: NodeId, give: Callable[[NodeId, bytes], None]) -> None:
-        at = 0
-        while len(body) - at > _LENGTH.size:
-            end = at + _LENGTH.size + _LENGTH.unpack_from(body, at)[0]
-            if end > len(body):
-                self.dropped += 1
-                return
-            give(node, body[at + _LENGTH.size : end])
-            at = end
+        for message in messages:
+            self._take(node, message)
+        return bool(messages)
 
     def _tick(self) -> None:
         self._timer = None
@@ -175,6 +186,8 @@ class DatagramDoor:
         for node, payload in machine.outbox:
             self._emit(node, payload)
         machine.outbox.clear()
+        if self._timer is not None and self._timer.when() <= self._loop.time() + ACK_NS / SECOND_NS:
+            return  # Nothing new is due sooner, and in traffic this is nearly always so.
         due_ns = machine.deadline_ns
         if due_ns is not None and (self._timer is None or due_ns / SECOND_NS < self._timer.when()):
             if self._timer is not None:
@@ -193,15 +206,3 @@ class DatagramDoor:
 
     def _now_ns(self) -> int:
         return int(self._loop.time() * SECOND_NS)
-
-
-def bodies(messages: list[bytes]) -> list[bytes]:
-    """Return these messages, none too long, put together to as few bodies as their order allows."""
-    found, parts, size = list[bytes](), list[bytes](), 0
-    for message in messages:
-        if size + _LENGTH.size + len(message) > BODY_BYTES_MAX:
-            found.append(b"".join(parts))
-            parts, size = [], 0
-        parts += (_LENGTH.pack(len(message)), message)
-        size += _LENGTH.size + len(message)
-    return [*found, b"".join(parts)]

@@ -49,6 +49,7 @@ from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Code, Done, RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
 from atoll.domain.shipping import Shipper
+from atoll.domain.turns import Turn
 from atoll.domain.warming import Warming
 from atoll.env.chain import Sealer
 from atoll.env.facts import Suspect
@@ -149,7 +150,8 @@ class Server:
         self._asked: dict[int, tuple[NodeId, asyncio.Future[Answered]]] = {}
         self._last_asked = secrets.randbits(ASKED_BITS)  # No number of the process before this one.
         self._answers: OrderedDict[tuple[NodeId, int], Answered | None] = OrderedDict()
-        self._is_due = self._is_stirring = False
+        self._is_stirring = False
+        self._turn: Final = Turn(self._stir)
         self._wanted: dict[bytes, list[asyncio.Future[None]]] = {}
         self.ended: Final[asyncio.Future[str]] = self._loop.create_future()
 
@@ -454,12 +456,9 @@ class Server:
 
     def stir(self) -> None:
         """Do what the steward wants done, once this turn of the loop is over."""
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._stir)
+        self._turn.later()
 
     def _stir(self) -> None:
-        self._is_due = False
         if self._is_stirring:
             return  # An order was answered on the spot; what came of it is done below.
         self._is_stirring = True

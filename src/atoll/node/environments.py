@@ -156,16 +156,18 @@ class Environments:
             return self._handle
 
     async def _launched(self, recorder: RecorderHandle) -> EnvironmentsHandle:
-        if self._port is not None:
-            self._port.close()
+        self._detach()
         try:
             theirs, self._port = message_pair()
         except OSError as error:
-            self._port = None
             raise LinkError(f"no connection to the packet device: {error.strerror}") from error
         for end in (theirs, self._port):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PORT_SOCKET_BYTES)
-        ends = Ends(recorder.attach(), recorder.sealer, theirs, self._group)
+        try:
+            ends = Ends(recorder.attach(), recorder.sealer, theirs, self._group)
+        except LinkError:
+            theirs.close()
+            raise
         handle = await launch_environments(self._state, self._name, ends, self._tell, self._lost)
         self.attach()
         return handle
@@ -175,6 +177,11 @@ class Environments:
         if self._port is not None:
             with suppress(LinkError):  # It is being started again, and gets it then.
                 self._nic.attach(AttachPort(DATAGRAM_PORT), self._port.fileno())
+
+    def _detach(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            port.close()
 
     async def command(self, verb: str, params: bytes) -> bytes:
         """Have something done; return what came of it as JSON.
@@ -206,9 +213,7 @@ class Environments:
             await handle.stop()
         if recorder is not None:
             await recorder.stop()
-        if self._port is not None:
-            self._port.close()
-            self._port = None
+        self._detach()
 
     # Other nodes.
 

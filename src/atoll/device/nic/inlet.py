@@ -106,24 +106,21 @@ class Inlet:
 
     def takes(self, packet: bytes) -> bool:
         """Return whether a checked packet from a peer is the kernel's."""
-        if not self.is_open:
-            return False
-        protocol = packet[6]
-        if protocol == _UDP and len(packet) >= IPV6_HEADER_BYTES + 8:
-            source, target = _PORTS.unpack_from(packet, IPV6_HEADER_BYTES)
-            return source not in self.ports and target not in self.ports
-        return True
+        return self.is_open and not self._is_controls(packet)
 
     def refuses(self, packet: bytes, now_ns: int) -> bool:
         """Refuse a packet of the kernel that is UDP of a port of control's, or any program could speak as the node."""
-        if packet[6] != _UDP or len(packet) < IPV6_HEADER_BYTES + 4:
-            return False
-        source, target = _PORTS.unpack_from(packet, IPV6_HEADER_BYTES)
-        if source not in self.ports and target not in self.ports:
+        if not self._is_controls(packet):
             return False
         self._counters.drop("tun-reserved")
         self.refuse(packet, ADMINISTRATIVE, now_ns)
         return True
+
+    def _is_controls(self, packet: bytes) -> bool:
+        if packet[6] != _UDP or len(packet) < IPV6_HEADER_BYTES + 8:
+            return False
+        source, target = _PORTS.unpack_from(packet, IPV6_HEADER_BYTES)
+        return source in self.ports or target in self.ports
 
     def ported(self, packet: bytes) -> Peer | None:
         """Return the member that a packet of the process at ``port`` goes to; None: it goes nowhere, and is counted."""
