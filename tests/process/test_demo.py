@@ -113,7 +113,8 @@ def test_the_demo_keeps_every_promise_and_its_trace_does_not_depend_on_hashing()
     assert killed.acknowledged > moved.acknowledged, told
     assert all(len(names) == 1 for names in killed.owners), told
     assert [names[0] for names in killed.owners[:2]] == [moved.source, moved.target], told
-    assert report.keeping.replayed.owner == killed.node, told
+    later = {names[0] for names in killed.owners[2:]}  # It goes on to another node if the next one is slow.
+    assert {killed.node, report.keeping.replayed.owner} <= later, told
     assert report.alarms == (), told
     assert report.simulated.trace == run("-c", PLAY, str(SEED), hash_seed="2").stdout
     assert left_over(mark) == []

@@ -2,8 +2,8 @@
 """The process that runs environments: a steward between clients, other nodes, the recorder and control.
 
 It carries and waits; the steward decides. Clients come by a socket that only this user can open, other nodes through
-control, which knows who they are. Everything is sent again by whoever misses an answer, so an end at any moment loses
-nothing that was confirmed.
+the packet device and, with what is large, through control: both know who they are. Everything is sent again by whoever
+misses an answer, so an end at any moment loses nothing that was confirmed.
 """
 
 import asyncio

@@ -127,12 +127,12 @@ class KeepStage:
                 death = await self._kill(moved.node, bidders, rows[1])
             await asyncio.gather(*(bidder.end() for bidder in bidders))
             account = await self._accounts(bidders)
-        killed = None
-        if death is not None:
-            killed = told_kill((death.killed, death.node), death.again_s, account, self._owners(), death.words)
-            self._done(rows[1], kept=killed.kept, route=killed.node)
         rows[-1].state = "replaying"
         holders, past, audit = await self._past()
+        killed = None
+        if death is not None:  # Now that nothing more is asked: it may have gone on from a slow node until here.
+            killed = told_kill((death.killed, death.node), death.again_s, account, self._owners(), death.words)
+            self._done(rows[1], kept=killed.kept, route=killed.node)
         self._done(rows[-1], kept=past.kept and audit.kept, route=past.node)
         return KeepReport(
             name=NAME,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The environments of a node, as control sees them: two processes that it starts, and messages that it carries.
+"""The environments of a node, as control sees them: two processes that it starts, and large messages that it carries.
 
 They are started when somebody wants them: a command, another node, or environments that are there from before. A node
 that runs none pays nothing. Control never reads what it carries; it adds who said it, which the session has proved.
