@@ -23,10 +23,19 @@ from atoll.env.holding.events import (
     Seal,
     Sealed,
     Suspected,
+    Tell,
 )
-from atoll.env.holding.messages import HandOver, Prepare, Prepared, SnapshotPart, Store
+from atoll.env.holding.messages import HandOver, Prepare, Prepared, SnapshotPart, Store, Stored
 from atoll.env.holding.state import Awaited, Plan
-from atoll.env.limits import HAND_OVER_NS, HEARTBEAT_NS, LEARNED_BLOCKS, PREPARE_NS, PROGRESS_NS
+from atoll.env.limits import (
+    HAND_OVER_NS,
+    HEARTBEAT_NS,
+    NEAR_BLOCKS,
+    PREPARE_NS,
+    PROGRESS_NS,
+    ROUND_NS,
+    ROUNDS_MAX,
+)
 from tests.unit.holding_bench import A, B, Bench, C, D, E, F, block
 
 HOLDERS = (A, B, C, D, E)
@@ -149,6 +158,51 @@ def test_a_new_holder_that_does_not_answer_is_given_up_and_told_so() -> None:
     assert [message.counted for message in bench.told(C) if isinstance(message, Store)] == [False]
 
 
+def catch_up(bench: Bench, lag_blocks: int, lag_ns: int, blocks: int) -> list[HoldingEffect]:
+    """Let C have all but so many blocks, told so long ago, while so many more come; return all that this led to."""
+    seen: list[HoldingEffect] = []
+    for _ in range(blocks):
+        bench.now_ns += 25 * MILLISECOND_NS
+        bench.propose()
+        bench.stored(B, bench.machine.last)
+        number = bench.machine.last - lag_blocks
+        if number > 0 and not seen:
+            answer = Stored(bench.machine.epoch, accepted=True, number=number, echo_ns=bench.now_ns - lag_ns)
+            seen += [effect for effect in bench.hear(C, answer) if not isinstance(effect, Tell)]
+        if bench.machine.deadline_ns is not None and bench.now_ns >= bench.machine.deadline_ns:
+            seen += [effect for effect in bench.tick() if not isinstance(effect, Tell)]
+    return seen
+
+
+@pytest.mark.parametrize("lag", [1, 12, 30])
+def test_a_new_holder_may_be_as_far_away_as_an_election_allows(lag: int) -> None:
+    bench = owner(B)
+    bench.do(HoldersAsked((A, B, C)))
+    assert catch_up(bench, lag, lag * 25 * MILLISECOND_NS, 80)[0] == Change(1, (A, B, C))
+
+
+def test_a_new_holder_that_takes_less_than_comes_is_given_up() -> None:
+    bench = owner(B)
+    bench.do(HoldersAsked((A, B, C)))
+    seen = catch_up(bench, 40, 40 * 25 * MILLISECOND_NS, 40 * (ROUNDS_MAX + 2))
+    assert seen == [HoldersFailed("the new holder does not keep up")]
+
+
+def test_a_new_holder_that_took_long_to_learn_shows_once_more_that_it_keeps_up() -> None:
+    bench = owner(B)
+    for _ in range(3):
+        bench.propose()
+        bench.stored(B, bench.machine.last)
+    bench.do(HoldersAsked((A, B, C)))
+    wait(bench, ROUND_NS, C)
+    bench.propose()
+    bench.stored(B, bench.machine.last)
+    bench.stored(C, bench.machine.last - 1)
+    assert not bench.got(Change), "a block was committed since the round began, and it may need as long for that"
+    bench.stored(C, bench.machine.last)
+    assert bench.got(Change) == [Change(1, (A, B, C))]
+
+
 def test_a_snapshot_on_its_way_is_progress() -> None:
     bench = owner(B)
     bench.do(HoldersAsked((A, B, C)))
@@ -235,8 +289,9 @@ def test_nothing_is_handed_over_before_the_own_disk_has_it_and_the_target_was_to
     bench.do(Sealed(2, 1, b"sealed"))
     assert bench.told(C)[-1] == HandOver(1, (), 2)
     behind = owner(B, C)
-    for _ in range(LEARNED_BLOCKS + 1):
+    for _ in range(NEAR_BLOCKS + 1):
         behind.propose()
+        behind.stored(B, behind.machine.last)
     behind.do(MoveAsked(C))
     behind.prepared(C)
     assert behind.told(C) == [], "it lacks too many"

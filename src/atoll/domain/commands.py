@@ -380,7 +380,8 @@ class Commands:
             async with asyncio.timeout(COMMAND_S_MAX):
                 told = await waiting
         except TimeoutError as error:
-            raise UserError("A406", f"{notice.name} did not move in time", fix="see: atoll env list") from error
+            fix = "it may still move; see: atoll env list"
+            raise UserError("A406", f"{notice.name} did not move in time", fix=fix) from error
         if told.failure is not None:
             raise UserError("A608", f"{notice.name} did not move", where=told.failure, fix="see: atoll status")
         return self._view(self._named(asked.name))

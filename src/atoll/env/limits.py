@@ -191,8 +191,15 @@ SNAPSHOT_BYTES_MAX: Final = 256 * MIB
 PROGRESS_NS: Final = 10 * SECOND_NS
 """A node that shall be a holder and took nothing for so long is lost; the change is given up."""
 
-LEARNED_BLOCKS: Final = 8
-"""A node that lacks no more committed blocks than these may be made a holder: it will have them in a moment."""
+ROUND_NS: Final = ELECTION_NS_MIN
+"""A node that got in so short a time what was committed before may be made a holder: no block waits longer for it."""
+
+ROUNDS_MAX: Final = 10
+"""Rounds in which a node may catch up. One whose rounds are all longer takes less than comes, and is no holder."""
+
+NEAR_BLOCKS: Final = PIPELINED_BLOCKS_MAX
+"""A holder that was told everything and lacks no more than these blocks may be told to stand for election, which it
+does when it has them: they are on their way, and from far away to wait for its answer would take a round trip more."""
 
 LEAVE_NS: Final = 10 * SECOND_NS
 """A node that was a holder is told everything for so long, so that it learns that it is none, and stands no more. One

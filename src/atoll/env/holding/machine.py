@@ -2,7 +2,8 @@
 """The machine that decides, with those of the other nodes, which node owns one environment: Raft, the owner its leader.
 
 Source: D. Ongaro, Consensus: Bridging Theory and Practice, 2014; elections on trial (9.6), transfer of leadership
-(3.10), changes of one server at a time (4.1, with the correction of 2015), leaders that step down when alone (6.2).
+(3.10), changes of one server at a time (4.1, with the correction of 2015), who is new catches up in rounds (4.2.1),
+leaders that step down when alone (6.2).
 What is not as there: the log is the journal, which another process writes, so everything waits for its answer; blocks
 are told when they are on the owner's own disk; and ownership can pass to a node that holds nothing yet.
 """

@@ -15,8 +15,18 @@ from atoll.env.holding.desk import Desk
 from atoll.env.holding.events import HoldersChanged, HoldersFailed, Moved, MoveFailed
 from atoll.env.holding.messages import HandOver, Prepare, Prepared
 from atoll.env.holding.serving import Serving
-from atoll.env.holding.state import Handing, Plan, Preparing, Reign
-from atoll.env.limits import HAND_OVER_NS, HEARTBEAT_NS, HOLDERS_MAX, LEARNED_BLOCKS, PREPARE_NS, PROGRESS_NS
+from atoll.env.holding.state import Handing, Learning, Plan, Preparing, Reign
+from atoll.env.limits import (
+    HAND_OVER_NS,
+    HEARTBEAT_NS,
+    HOLDERS_MAX,
+    NEAR_BLOCKS,
+    OWNER_ALONE_NS,
+    PREPARE_NS,
+    PROGRESS_NS,
+    ROUND_NS,
+    ROUNDS_MAX,
+)
 
 __all__ = ["Planning"]
 
@@ -114,16 +124,28 @@ class Planning:
             self._finish(plan)
 
     def _add(self, plan: Plan, node: bytes) -> None:
-        """Make a node a holder when it has nearly all."""
+        """Make a node a holder when it keeps up.
+
+        It catches up in rounds: in each it gets what was committed when the round began, and one that was short is the
+        last (Ongaro, 4.2.1). How much it lacks says nothing: who is far away always lacks what was committed meanwhile.
+        """
         state = self._desk.state
         peer = self._serving.learn(node)
         learned = peer.match if peer.shipping is None else peer.shipping.offset
-        if plan.learner != node or plan.learned != learned:
-            plan.learner, plan.learned, plan.learned_ns = node, learned, state.now_ns
-        if peer.match >= max(1, state.committed - LEARNED_BLOCKS) and peer.heard_ns >= state.now_ns - 2 * HEARTBEAT_NS:
-            plan.learner, plan.added = b"", node
+        learning = plan.learning
+        if learning is None or learning.node != node:
+            learning = plan.learning = Learning(node, learned, state.now_ns)
+            learning.begin_round(state.committed, state.now_ns)
+        elif learning.learned != learned:
+            learning.learned, learning.learned_ns = learned, state.now_ns
+        if peer.match >= learning.goal and state.now_ns > learning.begun_ns + ROUND_NS:
+            learning.begin_round(state.committed, state.now_ns)
+        if peer.match >= learning.goal and peer.heard_ns >= state.now_ns - OWNER_ALONE_NS:
+            plan.learning, plan.added = None, node
             self._desk.ask_change(plan, (*state.ledger.holders, node))
-        elif state.now_ns >= plan.learned_ns + PROGRESS_NS:
+        elif learning.rounds > ROUNDS_MAX:
+            self._fail(plan, "the new holder does not keep up")
+        elif state.now_ns >= learning.learned_ns + PROGRESS_NS:
             self._fail(plan, "the new holder does not answer")
 
     def _hand_over(self, plan: Plan) -> None:
@@ -141,7 +163,7 @@ class Planning:
             return
         is_told = handing.tell_ns is not None and state.now_ns < handing.tell_ns
         last = state.ledger.last
-        is_near = peer.next > last and peer.match >= last - LEARNED_BLOCKS and peer.shipping is None
+        is_near = peer.next > last and peer.match >= last - NEAR_BLOCKS and peer.shipping is None
         if not is_told and state.ledger.durable == last and is_near and peer.probe is None:
             # Not when all of it is committed: that would be two ways later. What is not is committed by the next owner.
             handing.tell_ns = state.now_ns + HEARTBEAT_NS

@@ -70,7 +70,8 @@ class Serving:
     def meet(self) -> None:
         """Know all holders; let those go that are none any more, but not before they could learn of it."""
         state, reign = self._desk.state, self._reign
-        learner = b"" if reign.plan is None else reign.plan.learner
+        learning = None if reign.plan is None else reign.plan.learning
+        learner = b"" if learning is None else learning.node
         for node in state.ledger.holders:
             if node != state.own:
                 self.learn(node)

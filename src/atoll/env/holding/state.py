@@ -21,6 +21,7 @@ __all__ = [
     "HoldingOptions",
     "HoldingState",
     "Incoming",
+    "Learning",
     "Peer",
     "Plan",
     "Preparing",
@@ -194,6 +195,31 @@ class Preparing(msgspec.Struct):
     ready: bool = False
 
 
+class Learning(msgspec.Struct):
+    """A node that is catching up, to be a holder.
+
+    Attributes:
+        node: Who.
+        learned: How much it had: its last block, or bytes of a snapshot.
+        learned_ns: When that last changed.
+        goal: The block that ends this round.
+        begun_ns: When this round began.
+        rounds: How many there were, this one included.
+    """
+
+    node: bytes
+    learned: int
+    learned_ns: int
+    goal: int = 1
+    begun_ns: int = 0
+    rounds: int = 0
+
+    def begin_round(self, committed: int, now_ns: int) -> None:
+        """Let it get what is committed now; at least one block, so that it has answered at all."""
+        self.goal, self.begun_ns = max(1, committed), now_ns
+        self.rounds += 1
+
+
 class Plan(msgspec.Struct):
     """What an owner was asked to bring about, one step at a time.
 
@@ -204,9 +230,7 @@ class Plan(msgspec.Struct):
         count: Holders when it began.
         change: Holders that the runner was asked to propose; empty: none. Once asked it is not taken back.
         added: Who was made a holder last.
-        learner: Who is catching up; empty: nobody.
-        learned: How much it had.
-        learned_ns: When that last grew.
+        learning: Who is catching up; None: nobody.
         preparing: The step before the last.
         handing: The last step.
     """
@@ -217,9 +241,7 @@ class Plan(msgspec.Struct):
     count: int = 0
     change: tuple[bytes, ...] = ()
     added: bytes = b""
-    learner: bytes = b""
-    learned: int = 0
-    learned_ns: int = 0
+    learning: Learning | None = None
     preparing: Preparing | None = None
     handing: Handing | None = None
 
