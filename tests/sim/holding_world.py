@@ -176,6 +176,7 @@ class HoldingWorld:
         self.cut_off: dict[tuple[int, int], bool] = {}
         self.loss_percent = 2
         self.delay_ns = (1 + self.below(40)) * MILLISECOND_NS
+        self.far_ns: dict[int, int] = {}  # Nodes that are so much further away from all others.
         self.late_percent = (1, 5, 20)[self.below(3)]
         self.slow_percent = (1, 5, 30)[self.below(3)]  # Writes that take long.
         self.hasty_percent = (0, 25, 60)[self.below(3)]  # Of what happens in the moment in which it hurts most.
@@ -444,7 +445,8 @@ class HoldingWorld:
                 continue
             is_late = self.faulty and self.chance(self.late_percent)
             late_ns = self.span_ns(0, 2000) if is_late else self.span_ns(0, 5)
-            self.after(self.delay_ns + late_ns, lambda: self._arrive(source, target, letter))
+            far_ns = max(self.far_ns.get(node.index, 0) for node in (source, target))
+            self.after(self.delay_ns + far_ns + late_ns, lambda: self._arrive(source, target, letter))
 
     def _arrive(self, source: Node, target: Node, letter: bytes) -> None:
         if (source.index, target.index) not in self.cut_off:
@@ -476,12 +478,12 @@ class HoldingWorld:
         for holders in refused:
             self._propose(node, node.running, b"change", holders)
 
-    def _client(self, node: Node) -> None:
+    def client(self, node: Node) -> None:
         """Something for the environment to do, again and again."""
         if node.machine is not None and node.running and not node.held and not node.paused:
             for _ in range(1 + self.below(3)):
                 self._propose(node, node.running, b"work")
-        self.after(self.span_ns(30, 200), lambda: self._client(node))
+        self.after(self.span_ns(30, 200), lambda: self.client(node))
 
     # What must hold.
 
@@ -622,7 +624,7 @@ class HoldingWorld:
     def begin(self) -> None:
         for node in self.nodes:
             self.start(node)
-            self._client(node)
+            self.client(node)
 
     def heal(self) -> None:
         """End all faults."""
