@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds what makes atoll's packet device fast, of the atoll beside it; both parts are optional.
+"""Builds what makes atoll fast, of the atoll beside it; both parts are optional.
 
-* ``atoll_fast``: the loops over a burst, in C against Python's stable ABI and the system's OpenSSL.
+* ``atoll_fast``: the loops over a burst, and a turn of a guest, in C against Python's stable ABI and OpenSSL.
 * ``atoll_device``: a copy of the rooms that the device's process loads, with the modules that see packets translated by
   mypyc. See ``atoll/host/compiled_tree.py``.
 """
@@ -53,7 +53,7 @@ setup(
     ext_modules=[
         Extension(
             "atoll_fast",
-            ["src/batch.c", "src/label.c", "src/port.c", "src/turn.c"],
+            ["src/batch.c", "src/label.c", "src/port.c", "src/ring.c", "src/turn.c"],
             depends=["src/atoll_fast.h"],
             libraries=["crypto"],
             extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],

@@ -469,7 +469,7 @@ static int add(PyObject *made, const char *name, PyType_Spec *from) {
 PyMODINIT_FUNC PyInit_atoll_fast(void) {
     PyObject *made = PyModule_Create(&module);
     if (made && add(made, "Batch", &spec) && add(made, "Label", &label_spec) && add(made, "Port", &port_spec) &&
-        PyModule_AddIntConstant(made, "FORM", FORM) == 0)
+        PyModule_AddFunctions(made, ring_functions) == 0 && PyModule_AddIntConstant(made, "FORM", FORM) == 0)
         return made;
     Py_XDECREF(made);
     return NULL;

@@ -8,7 +8,16 @@ from threading import Thread
 
 import pytest
 
-from atoll.domain.guest.ring import GUEST_END, MEMORY_BYTES, SERVER_END, Memory, Receiver, RingError, Sender
+from atoll.domain.guest.ring import (
+    GUEST_END,
+    MEMORY_BYTES,
+    SERVER_END,
+    Exchange,
+    Memory,
+    Receiver,
+    RingError,
+    Sender,
+)
 from atoll.domain.limits import GUEST_RING_BYTES
 
 _CONSUMED = 16
@@ -37,6 +46,79 @@ def both() -> Iterator[_Both]:
     made = _Both()
     yield made
     made.close()
+
+
+@pytest.fixture(params=[True, False], ids=["compiled", "python"])
+def asking(both: _Both, request: pytest.FixtureRequest) -> Exchange:
+    """The server's."""
+    return Exchange(both.server, both.out, both.back, compiled=bool(request.param))
+
+
+@pytest.fixture
+def answering(both: _Both, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A guest that answers with what it is asked, turned round, until it is asked nothing."""
+    exchange = Exchange(both.guest, both.guest_out, both.guest_in, compiled="compiled" in request.node.name)
+
+    def run() -> None:
+        frame = both.guest_in.receive(1 << 30)
+        while frame:
+            frame = exchange.ask(frame[::-1], 1 << 30)
+
+    thread = Thread(target=run)
+    thread.start()
+    yield
+    both.out.send(b"")
+    thread.join()
+
+
+@pytest.mark.usefixtures("answering")
+def test_who_asks_gets_the_answer_however_long_both_are(both: _Both, asking: Exchange) -> None:
+    rng = Random(4)
+    sizes = [rng.randrange(1, 300) for _ in range(3000)] + [
+        GUEST_RING_BYTES - 4,
+        GUEST_RING_BYTES,
+        GUEST_RING_BYTES * 2,
+    ]
+    for size in sizes:
+        frame = rng.randbytes(size)
+        assert asking.ask(frame, 1 << 30) == frame[::-1]
+    assert both.out.is_sent
+
+
+def test_who_asks_waits_no_longer_than_it_said(both: _Both, asking: Exchange) -> None:
+    assert asking.turn(b"anybody?", 100, 1) is None
+    assert both.out.is_sent
+    assert both.guest_in.pull(100) == b"anybody?"
+    both.guest_out.send(b"here")
+    assert asking.turn(b"at last", 100, 1) == b"here"
+
+
+def test_who_asks_too_much_at_once_writes_the_rest_later(both: _Both, asking: Exchange) -> None:
+    both.out.send(b"one")
+    both.guest_in.receive(10)
+    assert asking.turn(bytes(GUEST_RING_BYTES), 100, 1) is None
+    assert not both.out.is_sent
+    both.guest_in.pull(1 << 30)
+    both.out.finish()
+    assert both.guest_in.pull(1 << 30) == bytes(GUEST_RING_BYTES)
+
+
+def test_who_asks_refuses_what_cannot_be(both: _Both, asking: Exchange) -> None:
+    both.guest_out.begin(b"12345")
+    with pytest.raises(RingError, match="too long"):
+        asking.turn(b"?", 8, 1)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_who_answers_rings_the_bell_while_it_is_awaited(both: _Both, compiled: bool) -> None:
+    exchange = Exchange(both.guest, both.guest_out, both.guest_in, compiled=compiled)
+    assert exchange.turn(b"one", 100, 1) is None
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(both.bell)
+    assert both.back.pull(100) == b"one"
+    both.server.await_bell(awaited=True)
+    assert exchange.turn(b"two", 100, 1) is None
+    assert os.eventfd_read(both.bell) == 1
 
 
 def test_frames_of_all_sizes_go_through_both_ways(both: _Both) -> None:

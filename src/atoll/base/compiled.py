@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["COMPILED", "FORM", "is_compiled"]
 
-FORM: Final = 5  # Of what the module offers (native/src/atoll_fast.h). One of another form is left alone.
+FORM: Final = 6  # Of what the module offers (native/src/atoll_fast.h). One of another form is left alone.
 
 
 def _loaded() -> ModuleType | None:

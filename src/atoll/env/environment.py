@@ -98,6 +98,8 @@ class Environment(Asked):
         return min(first[1].at_ns, lease_ns)
 
     def _lease_ns(self) -> int | None:
+        if not self._spaces:  # Asked with each event.
+            return None
         ends = [at_ns for space in self._spaces.values() if (at_ns := space.deadline_ns) is not None]
         return min(ends) if ends else None
 

@@ -23,7 +23,7 @@ from atoll.base.units import SECOND_NS
 from atoll.domain.guard import INTERPRETER_VARIABLES
 from atoll.domain.guest.confine import is_possible
 from atoll.domain.guest.nearness import Here, Nearness
-from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Memory, Receiver, RingError, Sender
+from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Exchange, Memory, Receiver, RingError, Sender
 from atoll.domain.guest.zygote import MESSAGE_BYTES_MAX, Bury, Fork, Order, encode_order
 from atoll.domain.limits import GUEST_LOOK_S, GUEST_START_S_MAX
 
@@ -64,11 +64,11 @@ class GuestProcess:
         self.pidfd, self.bell = files
         self._memory, self._bury = memory, bury
         self._sender, self._receiver = Sender(memory, SERVER_END[0]), Receiver(memory, SERVER_END[1])
+        self._exchange: Final = Exchange(memory, self._sender, self._receiver)
         self._poll: Final = select.poll()
         self._poll.register(self.pidfd, select.POLLIN)
         self._nearness: Final = Nearness(pid, here)
         self._bytes_max = 0
-        self._is_sent = True
         self._is_awaited = False
         self.is_closed = self.is_untouched = False
 
@@ -80,7 +80,7 @@ class GuestProcess:
         """
         self._bytes_max = bytes_max
         try:
-            self._is_sent = self._sender.begin(request)
+            self._sender.begin(request)
         except RingError as error:
             raise GuestGoneError(str(error)) from error
 
@@ -93,11 +93,8 @@ class GuestProcess:
         self._bytes_max = bytes_max
         self._nearness.stay()
         try:
-            self._is_sent = self._sender.begin(request)
-            if self._is_sent:
-                self._receiver.wait(_LOOK_NS)
-                if (answer := self._receiver.pull(bytes_max)) is not None:
-                    return answer
+            if (answer := self._exchange.turn(request, bytes_max, _LOOK_NS)) is not None:
+                return answer
         except RingError as error:
             raise GuestGoneError(str(error)) from error
         return self.answer(patience_s)
@@ -115,7 +112,7 @@ class GuestProcess:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self.bell)
             if patience_s:
-                (self._receiver if self._is_sent else self._sender).wait(_LOOK_NS)
+                (self._receiver if self._sender.is_sent else self._sender).wait(_LOOK_NS)
             answer = self._step()  # It is there, but for guests that take long, and all that is below is for those.
             if answer is None:
                 answer = self._patient(patience_s)
@@ -135,19 +132,19 @@ class GuestProcess:
                 return self._last_words()
             if time.monotonic() >= until:
                 return None
-            (self._receiver if self._is_sent else self._sender).wait(_LOOK_NS)
+            (self._receiver if self._sender.is_sent else self._sender).wait(_LOOK_NS)
             if (answer := self._step()) is not None:
                 return answer
 
     def _step(self) -> bytes | None:
-        if not self._is_sent:
-            self._is_sent = self._sender.go_on()
+        if not self._sender.is_sent:
+            self._sender.go_on()
             return None
         return self._receiver.pull(self._bytes_max)
 
     def _last_words(self) -> bytes:
         """Return the answer of a guest that has ended, if it gave one before."""
-        if self._is_sent and (answer := self._receiver.pull(self._bytes_max)) is not None:
+        if self._sender.is_sent and (answer := self._receiver.pull(self._bytes_max)) is not None:
             return answer
         raise GuestGoneError(_fate(self.close()))
 

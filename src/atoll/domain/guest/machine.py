@@ -347,8 +347,9 @@ class GuestEnvironment:
         room = EVENTS_MAX
         match record:
             case Arrived():
-                mirror.took(record.party, answer.received, _last(record))
-                room *= len(memoryview(record.items))
+                size = len(memoryview(record.items))  # Items are at least one byte each.
+                mirror.took(record.party, answer.received, record.first + size)
+                room *= size
             case Failed(party, number) if party:
                 mirror.took(party, number, number)
             case Confirmed(party, upto):
@@ -406,8 +407,3 @@ class GuestEnvironment:
         if isinstance(answer, Content):
             return answer.content
         raise UsageError(answer.text if isinstance(answer, Fault) else "its process does not write its state")
-
-
-def _last(record: Arrived) -> int:
-    """Return a number that is not below that of the last item: an item is at least one byte."""
-    return record.first + len(memoryview(record.items))
