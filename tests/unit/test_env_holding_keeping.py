@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A holder: what it keeps, what it refuses, what it confirms and when, and snapshots that come in parts."""
 
+import pytest
+
 from atoll.core.machine import Tick
 from atoll.env.holding.events import (
     Committed,
     CutFrom,
+    Heard,
+    HoldingInput,
     Keep,
     KeepFailed,
     KeepPromise,
@@ -17,9 +21,9 @@ from atoll.env.holding.events import (
     SnapshotFailed,
     SnapshotKept,
 )
-from atoll.env.holding.messages import PartStored, SnapshotPart, Store, Stored
-from atoll.env.holding.state import Awaited
-from atoll.env.limits import KEEPS_MAX
+from atoll.env.holding.messages import Block, PartStored, SnapshotPart, Store, Stored
+from atoll.env.holding.state import Awaited, Early
+from atoll.env.limits import EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, EARLY_NS, KEEPS_MAX
 from tests.unit.holding_bench import A, B, Bench, C, D, block, rows
 
 
@@ -53,6 +57,72 @@ def test_nothing_is_confirmed_before_the_promise_is_kept() -> None:
     assert bench.told(B) == []
     bench.do(PromiseKept(1, b""))
     assert bench.told(B) == [confirmed(1)]
+
+
+# Blocks that were overtaken.
+
+
+def test_a_block_that_was_overtaken_is_waited_for() -> None:
+    bench = Bench()
+    bench.store(block(1, 1))
+    bench.store(block(4, 1), before=(3, 1), sent_ns=4)
+    bench.store(block(3, 1), before=(2, 1), sent_ns=3)
+    bench.store(before=(4, 1), sent_ns=5)
+    assert bench.effects == [], "neither taken nor refused"
+    bench.store(block(2, 1), before=(1, 1), sent_ns=2)
+    assert [keep.number for keep in bench.got(Keep)] == [2, 3, 4]
+    assert bench.told(B)[-1] == confirmed(4, echo_ns=5)
+    assert bench.state.early == Early(is_level=True)
+
+
+def test_a_block_that_stays_missing_is_asked_for() -> None:
+    bench = Bench()
+    bench.store(block(1, 1))
+    bench.store(block(3, 1), before=(2, 1))
+    bench.now_ns += EARLY_NS - 1
+    bench.store(before=(3, 1), sent_ns=8)
+    assert bench.told(B) == []
+    bench.now_ns += 1
+    bench.store(before=(3, 1), sent_ns=9)
+    assert bench.told(B) == [refused(1, echo_ns=9)]
+    bench.store(block(3, 1), before=(2, 1), sent_ns=10)
+    assert bench.told(B) == [refused(1, echo_ns=10)], "nor does it wait again before something is taken"
+    bench.store(block(2, 1), block(3, 1), before=(1, 1), sent_ns=11)
+    assert bench.told(B)[-1] == confirmed(3, echo_ns=11)
+
+
+def test_one_gap_after_the_other_is_waited_for() -> None:
+    bench = Bench()
+    bench.store(block(1, 1))
+    for number in range(3, 20, 2):
+        bench.store(block(number, 1), before=(number - 1, 1))
+    for number in range(2, 20, 2):
+        bench.now_ns += EARLY_NS - 1
+        bench.store(block(number, 1), before=(number - 1, 1))
+        assert [keep.number for keep in bench.got(Keep)] == [number, number + 1][: 20 - number]
+    assert bench.state.early == Early(is_level=True)
+
+
+@pytest.mark.parametrize(("count", "size"), [(EARLY_MESSAGES_MAX, 1), (4, EARLY_BYTES_MAX // 4)])
+def test_what_waits_is_bounded(count: int, size: int) -> None:
+    bench = Bench()
+    bench.store(block(1, 1))
+    for number in range(3, 4 + count):
+        assert bench.told(B) == [] or number == 3
+        bench.store(Block(number, 1, (), bytes(size)), before=(number - 1, 1))
+    assert bench.told(B) == [refused(1)]
+    assert bench.state.early == Early()
+
+
+@pytest.mark.parametrize("ends", [Heard(C, Store(2, 1, 1, (), 0, 0, counted=True)), KeepFailed(1, 1, "full")])
+def test_what_waits_is_of_one_owner_and_of_a_journal_that_stands(ends: HoldingInput) -> None:
+    bench = Bench()
+    bench.answers = False
+    bench.store(block(1, 1))
+    bench.store(block(3, 1), before=(2, 1))
+    assert len(bench.state.early.stores) == 1
+    bench.do(ends)
+    assert not bench.state.early.stores
 
 
 def test_a_sign_of_life_is_confirmed_at_once_and_says_what_is_committed() -> None:

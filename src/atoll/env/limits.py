@@ -179,6 +179,16 @@ WINDOW_BLOCKS_MAX: Final = 256
 KEEPS_MAX: Final = 512
 """Blocks of an owner that wait for the own disk: two whole windows. What comes then is dropped, and told again."""
 
+EARLY_NS: Final = 2 * HEARTBEAT_NS
+"""So long a holder waits for blocks that were overtaken before it says that they are missing: a lost datagram is sent
+again meanwhile. To say so costs a round trip in which it is told nothing, and all that is on its way twice."""
+
+EARLY_MESSAGES_MAX: Final = 64
+"""Messages of blocks that wait for such blocks; at it those are taken for missing."""
+
+EARLY_BYTES_MAX: Final = MIB
+"""The same, bytes together."""
+
 PART_BYTES: Final = 256 * KIB
 """One part of a snapshot; one is on its way at a time, so that a snapshot does not hold up blocks."""
 

@@ -11,8 +11,8 @@ from atoll.env.holding.desk import Desk
 from atoll.env.holding.events import CutFrom, Keep, KeepSnapshot, Left, Moved, MoveFailed
 from atoll.env.holding.ledger import Ledger
 from atoll.env.holding.messages import Block, PartStored, SnapshotPart, Store, Stored
-from atoll.env.holding.state import OWNER, Incoming
-from atoll.env.limits import KEEPS_MAX, PARTS_MAX
+from atoll.env.holding.state import OWNER, Early, Incoming
+from atoll.env.limits import EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, EARLY_NS, KEEPS_MAX, PARTS_MAX
 
 __all__ = ["Keeping"]
 
@@ -41,7 +41,7 @@ class Keeping:
         epoch, number = ledger.rank
         state.ledger = Ledger(floor_epoch=epoch, floor_number=number)
         state.committed = state.matched = state.told = 0
-        state.incoming = None
+        state.incoming, state.early = None, Early()
         self._desk.effects.append(Left(epoch, number))
 
     def _take_all(self, node: bytes, message: Store) -> None:
@@ -55,6 +55,8 @@ class Keeping:
             self._confirm()  # What comes after the snapshot is told again.
             return
         if before >= ledger.base_number and ledger.epoch_of(before) != message.before_epoch:
+            if self._waits(message):
+                return
             if state.promise.kept:
                 hint = max(ledger.hint(before), state.committed)
                 desk.tell(node, Stored(state.promise.epoch, accepted=False, number=hint, echo_ns=message.sent_ns))
@@ -65,8 +67,40 @@ class Keeping:
             desk.count("blocks that contradict what is committed")
             return
         state.matched = max(state.matched, before, taken)
+        state.early.is_level = True
         if len(ledger.writes) == pending or not message.blocks:
             self._confirm()  # Else the disk's answer does.
+        if message.blocks:
+            self._take_early(node)
+
+    def _waits(self, message: Store) -> bool:
+        """Return whether to wait for blocks that were overtaken, and keep what follows them."""
+        state, early = self._desk.state, self._desk.state.early
+        if not early.is_level or message.before_number <= state.ledger.last:
+            return False
+        if early.since_ns is None:
+            early.since_ns = state.now_ns
+        size = sum(len(block.sealed) for block in message.blocks)
+        is_full = len(early.stores) >= EARLY_MESSAGES_MAX or early.size + size > EARLY_BYTES_MAX
+        if state.now_ns >= early.since_ns + EARLY_NS or is_full:
+            state.early = Early()
+            return False
+        if message.blocks and message.before_number not in early.stores:
+            early.stores[message.before_number] = message
+            early.size += size
+        return True
+
+    def _take_early(self, node: bytes) -> None:
+        """Take what follows now."""
+        state, early = self._desk.state, self._desk.state.early
+        following = early.stores.pop(state.ledger.last, None)
+        if following is not None:
+            early.size -= sum(len(block.sealed) for block in following.blocks)
+            self._take_all(node, following)
+        elif all(number < state.ledger.last for number in early.stores):
+            state.early = Early(is_level=True)
+        else:
+            early.since_ns = state.now_ns  # Something else is missing.
 
     def _take(self, blocks: tuple[Block, ...]) -> int | None:
         """Write what is not here; return the last block that is, 0 for none, or None if the blocks cannot be true."""
@@ -104,6 +138,8 @@ class Keeping:
             desk.count("second owner in an epoch")
             return False
         is_new = not state.owner
+        if is_new:
+            state.early = Early()
         desk.yield_role()
         state.owner, state.heard_ns, state.echo_ns = node, state.now_ns, max(state.echo_ns, sent_ns)
         if is_new:
@@ -147,7 +183,7 @@ class Keeping:
         state = self._desk.state
         assert number > state.committed, f"a cut at {number}, committed up to {state.committed}"
         state.ledger.cut(number)
-        state.matched = min(state.matched, state.ledger.last)
+        state.matched, state.early = min(state.matched, state.ledger.last), Early()
 
     # Snapshots.
 

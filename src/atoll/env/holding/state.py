@@ -8,7 +8,7 @@ import msgspec
 
 from atoll.core.entropy import Draws
 from atoll.env.holding.ledger import Ledger
-from atoll.env.holding.messages import HandOver
+from atoll.env.holding.messages import HandOver, Store
 
 __all__ = [
     "CANDIDATE",
@@ -17,6 +17,7 @@ __all__ = [
     "TRIAL",
     "Awaited",
     "Draft",
+    "Early",
     "Handing",
     "HoldingOptions",
     "HoldingState",
@@ -195,6 +196,22 @@ class Preparing(msgspec.Struct):
     ready: bool = False
 
 
+class Early(msgspec.Struct):
+    """Blocks that came before those which they follow.
+
+    Attributes:
+        is_level: All of the owner's blocks were here once: what is missing was overtaken, or lost on the way.
+        stores: By the number of the block before the first one.
+        size: Their bytes.
+        since_ns: Since when something is missing; None: nothing is.
+    """
+
+    is_level: bool = False
+    stores: dict[int, Store] = {}
+    size: int = 0
+    since_ns: int | None = None
+
+
 class Learning(msgspec.Struct):
     """A node that is catching up, to be a holder.
 
@@ -292,6 +309,7 @@ class HoldingState(msgspec.Struct):
         committed: Blocks up to here are kept by a majority; never goes back.
         matched: Blocks up to here are the same as the owner's of this epoch.
         told: What that owner says is committed.
+        early: What that owner told and is beyond a gap.
         owner: Of this epoch; empty: not known.
         heard_ns: When it was last heard.
         echo_ns: Its clock in the newest message.
@@ -318,6 +336,7 @@ class HoldingState(msgspec.Struct):
     committed: int = 0
     matched: int = 0
     told: int = 0
+    early: Early = msgspec.field(default_factory=Early)
     owner: bytes = b""
     heard_ns: int = 0
     echo_ns: int = 0
