@@ -32,6 +32,7 @@ from atoll.domain.server import Server, now
 from atoll.domain.shelves import DiskShelf, find_journal
 from atoll.domain.walls import InlineWalls
 from atoll.env.app import Program
+from atoll.env.chain import Frame, read
 from atoll.env.environment import Environment
 from atoll.env.hosted import Hosted
 from atoll.env.messages import Carried, Receipt
@@ -194,13 +195,12 @@ async def alone(directory: Path, count: int) -> dict[str, Any]:
         (journal,) = find_journal(directory, NAME).segments
         for _ in range(50):
             await live.one(frame, by_socket=False)
-        before = journal.stat().st_size
+        *_, last = (found for found in read(journal.read_bytes()) if isinstance(found, Frame))
+        content = secrets.token_bytes(last.end - last.offset)
         descriptor = os.open(journal.with_name("bare"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
-            for at in range(count):
+            for _ in range(count):
                 here.append(await live.one(frame, by_socket=False))
-                if at == 0:
-                    content = secrets.token_bytes(journal.stat().st_size - before)
                 disk.append(synced(descriptor, content, clock))
                 by_socket.append(await live.one(frame, by_socket=True))
                 disk.append(synced(descriptor, content, clock))
