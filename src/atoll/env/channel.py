@@ -81,6 +81,7 @@ class Channel(msgspec.Struct, array_like=True):
 
         A gap means that items before these have not come yet; the sender sends again from the first unconfirmed one.
         """
-        if first > self.received + 1:
+        taken = self.received + 1 - first
+        if taken < 0:
             return -1
-        return min(count, self.received + 1 - first)
+        return taken if taken < count else count  # noqa: FURB136 - asked with each record, and min() takes 0.1 us.

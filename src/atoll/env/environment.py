@@ -211,9 +211,10 @@ class Environment(Asked):
         """
         self.now_ns = max(self.now_ns, now_ns)
         self._begun = self.events
+        if isinstance(event, Arrived):  # What nearly all are; a pattern takes 0.3 us.
+            self._arrived(event.party, event.first, event.items)
+            return self._done()
         match event:
-            case Arrived(party, first, items):
-                self._arrived(party, first, items)
             case Confirmed(party, upto):
                 channel = self._channels.get(party)
                 if channel is not None:

@@ -125,26 +125,22 @@ class Sender:
     Attributes:
         first: As given.
         produced: Bytes that were written so far, modulo 2^32.
+        before: What the other side had read when the last frame was begun, the same.
     """
 
-    __slots__ = ("_base", "_before", "_memory", "_rest", "_seen", "first", "produced")
+    __slots__ = ("_base", "_memory", "_rest", "_seen", "before", "first", "produced")
 
     def __init__(self, memory: Memory, first: int) -> None:
         self._memory = memory
         self.first: Final = first
         self._base: Final = _PAGE + (GUEST_RING_BYTES if first else 0)
-        self.produced = self._seen = self._before = 0
+        self.produced = self._seen = self.before = 0
         self._rest: memoryview | bytes = b""
 
     @property
     def is_sent(self) -> bool:
         """Whether all of the last frame was written."""
         return not self._rest
-
-    def note(self, size: int) -> None:
-        """Note that a frame of this size was written by ``Exchange``, into a ring that was empty."""
-        self._seen = self._before = self.produced
-        self.produced = (self.produced + _HEAD + size) & _MASK
 
     def begin(self, frame: bytes) -> bool:
         """Write a frame, as much of it as there is room for; return whether that was all. One at a time.
@@ -155,7 +151,7 @@ class Sender:
         data = _pack(len(frame)) + frame
         memory, words, first, produced, size = self._memory, self._memory.words, self.first, self.produced, len(data)
         start = produced & _LAST
-        self._seen = self._before = seen = words[first + _CONSUMED]
+        self._seen = self.before = seen = words[first + _CONSUMED]
         if start + size > GUEST_RING_BYTES or produced != seen:
             self._rest = data
             return self.go_on()
@@ -197,7 +193,7 @@ class Sender:
     @property
     def is_untouched(self) -> bool:
         """Whether the other side has read nothing since the last frame was begun."""
-        return self._memory.words[self.first + _CONSUMED] == self._before
+        return self._memory.words[self.first + _CONSUMED] == self.before
 
     def wait(self, timeout_ns: int = 0) -> None:
         """Wait until there may be more room."""
@@ -237,10 +233,6 @@ class Receiver:
         self.consumed = 0
         self._came = bytearray()
         self._size = -1
-
-    def note(self, size: int) -> None:
-        """Note that a frame of this size was read by ``Exchange``."""
-        self.consumed = (self.consumed + _HEAD + size) & _MASK
 
     def pull(self, bytes_max: int) -> bytes | None:
         """Return the next frame, or None while it is not all there.
@@ -338,23 +330,24 @@ class Exchange:
         Raises:
             RingError: As ``Sender.begin`` and ``Receiver.pull``.
         """
-        memory, sender, receiver = self._memory, self._sender, self._receiver
+        sender, receiver = self._sender, self._receiver
         if self._compiled is not None:
+            memory, produced, consumed = self._memory, sender.produced, receiver.consumed
             came: bytes | bool | None = self._compiled(
                 memory.content,
                 frame,
                 sender.first,
                 receiver.first,
-                sender.produced,
-                receiver.consumed,
+                produced,
+                consumed,
                 bytes_max,
                 timeout_ns,
                 memory.bell,
             )
             if came is not False:
-                sender.note(len(frame))
+                sender.before, sender.produced = produced, (produced + _HEAD + len(frame)) & _MASK
                 if isinstance(came, bytes):
-                    receiver.note(len(came))
+                    receiver.consumed = (consumed + _HEAD + len(came)) & _MASK
                     return came
                 return receiver.pull(bytes_max)
         if not sender.begin(frame):
