@@ -87,6 +87,7 @@ def test_what_begins_is_known_by_its_name_and_told_to_all_members() -> None:
     assert (TWO, Notices((known,))) in told_nodes(place)
     assert (THREE, Notices((known,))) in told_nodes(place)
     assert place.got(Create) == [Create(identity, "shop")]
+    assert place.steward.running == 1
 
 
 def test_a_name_is_given_once() -> None:

@@ -68,6 +68,8 @@ FULL = StatusView(
     degraded=True,
     warnings=("A107: the clock was set back", "full"),
     dropped={"tun-queue": 3, "session-stale": 1},
+    environments=2,
+    datagrams={"sent": 10, "lost": 0},
     components=(DISK, SEEN),
 )
 
@@ -104,6 +106,9 @@ EXPECTED: Samples = {
     at("atoll_warnings"): 2.0,
     at("atoll_dropped_packets_total", reason="tun-queue"): 3.0,
     at("atoll_dropped_packets_total", reason="session-stale"): 1.0,
+    at("atoll_environments"): 2.0,
+    at("atoll_environment_datagrams_total", fate="sent"): 10.0,
+    at("atoll_environment_datagrams_total", fate="lost"): 0.0,
     at("atoll_relay_forwarded_bytes_total"): 123_456_789.0,
     at("atoll_relay_bytes_per_second"): 1000.0,
     at("atoll_relay_budget_bytes_per_second"): 2_500_000.0,

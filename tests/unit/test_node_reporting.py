@@ -10,6 +10,7 @@ from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.cli import render
 from atoll.device.nic.messages import NicCounters
+from atoll.domain.messages import Alive
 from atoll.group.messages import REFUSED_DUPLICATE, Hello, Refused, encode
 from atoll.health.members.bulletin import Found
 from atoll.health.members.messages import Ailment, Ailments, encode_ailments
@@ -93,6 +94,13 @@ def test_what_a_member_sent_and_was_dropped_is_told_of_it_alone() -> None:
     told = {peer.name: peer.dropped for peer in status_view(around).peers}
     assert told.pop(SITES[1]) == {"packet-foreign": 7}
     assert not any(told.values())
+
+
+def test_what_the_server_of_environments_says_is_told() -> None:
+    around = around_of(running(20), 0)
+    assert (status_view(around).environments, status_view(around).datagrams) == (0, {})
+    view = status_view(replace(around, environments=Alive(3, {"sent": 9})))
+    assert (view.environments, view.datagrams) == (3, {"sent": 9})
 
 
 def test_a_warning_alone_is_degraded_enough_for_a_monitor() -> None:

@@ -139,7 +139,8 @@ class ReliableDatagrams:
 
     Attributes:
         outbox: (peer, UDP payload) to send.
-        resent: How many datagrams were sent again so far.
+        sent: How many datagrams with something in them were sent so far.
+        resent: How many of them were sent again.
         lost: How many were given up: whether they came is not known.
     """
 
@@ -147,7 +148,7 @@ class ReliableDatagrams:
         self._life: Final = life
         self._peers: dict[NodeId, _Peer] = {}
         self.outbox: Final[list[tuple[NodeId, bytes]]] = []
-        self.resent = self.lost = 0
+        self.sent = self.resent = self.lost = 0
 
     @property
     def deadline_ns(self) -> int | None:
@@ -177,6 +178,7 @@ class ReliableDatagrams:
         if number >= _NUMBERS or (flying and number - next(iter(flying)) > SPAN_MAX):
             return False
         peer.number = number
+        self.sent += 1
         flying[number] = _Flying(body, now_ns)
         self._emit(node, peer, _DATA, number, body)
         return True

@@ -93,9 +93,10 @@ class DatagramDoor:
         self._loop.add_reader(device, self._readable)
 
     @property
-    def lost(self) -> int:
-        """Datagrams that were given up so far."""
-        return self._machine.lost
+    def counts(self) -> dict[str, int]:
+        """How many datagrams were sent so far; sent again; given up, whether they came or not; dropped here."""
+        machine = self._machine
+        return {"sent": machine.sent, "resent": machine.resent, "lost": machine.lost, "dropped": self.dropped}
 
     def members(self, members: frozenset[NodeId]) -> None:
         """Speak with these from now on, and with nobody else."""

@@ -64,6 +64,9 @@ class EnvironmentsHandle:
         process: It.
         tell: Sends what it says to another node's server.
         lost: Called once when it ends though nobody stopped it.
+
+    Attributes:
+        alive: What it said last of itself.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class EnvironmentsHandle:
     ) -> None:
         self._process: Final = process
         self._tell, self._on_lost = tell, lost
+        self.alive = Alive()
         self._connection: FrameConnection | None = None
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._last = 0
@@ -100,7 +104,7 @@ class EnvironmentsHandle:
             case ToNode(node, payload):
                 self._tell(NodeId(node), payload)
             case Alive():
-                pass
+                self.alive = message
             case Outcome():
                 waiting = self._waiting.pop(message.number, None)
                 if waiting is not None and not waiting.done():

@@ -159,7 +159,15 @@ class Outcome(Tuple, frozen=True, tag=9):
 
 
 class Alive(Tuple, frozen=True, tag=10):
-    """To control: it turns; said every second, unless a handler keeps it from that."""
+    """To control: it turns; said every second, unless a handler keeps it from that.
+
+    Attributes:
+        running: Environments that run here.
+        datagrams: Small messages to other servers since it started, by their fate: ``DatagramDoor.counts``.
+    """
+
+    running: int = 0
+    datagrams: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 
 
 ClientMessage = Hello | Find | Carried | Receipt

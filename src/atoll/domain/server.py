@@ -196,7 +196,8 @@ class Server:
         """Say every second that the loop turns."""
         while True:
             if self._control is not None:
-                self._say(self._control, Alive())
+                counts = {} if self._datagrams is None else self._datagrams.counts
+                self._say(self._control, Alive(self.steward.running, counts))
             await asyncio.sleep(1)
 
     async def listen(self, path: Path) -> asyncio.AbstractServer:

@@ -30,7 +30,7 @@ class Facts:
 
 @dataclass(slots=True)
 class Waiting:
-    """A frame of a party that was not applied yet; fields as in ``Carried``."""
+    """A frame of a party that was not applied yet; fields as in ``Carried``. Without items: those that follow go on."""
 
     party: bytes
     first: int

@@ -163,6 +163,11 @@ class Steward:
         """When ``tick`` is owed by the wall clock, for timers of environments."""
         return min(self._wall_dues.values()) if self._wall_dues else None
 
+    @property
+    def running(self) -> int:
+        """How many environments run here."""
+        return sum(hosted.runner is not None for hosted in self.hosted.values())
+
     def named(self, name: str) -> bytes:
         """Return the id of an environment that runs, or that is kept here and that nobody runs yet; empty: none."""
         notice = self.directory.named(name)
@@ -370,7 +375,7 @@ class Steward:
         """A client is here; what environments owe it is sent now."""
         self._sessions[party] = session
         for hosted in tuple(self.hosted.values()):
-            hosted.receipt(Receipt(party, hosted.facts.id, 0, again=True), now)
+            hosted.receipt(Receipt(party, hosted.facts.id, 0, again=1), now)
             self._after(hosted, now)
 
     def detach(self, party: bytes, session: int) -> None:

@@ -24,7 +24,7 @@ from atoll.device.nic.client import NicClient, message_pair
 from atoll.device.nic.messages import AttachPort
 from atoll.domain.launch import Ends, EnvironmentsHandle, launch_environments
 from atoll.domain.limits import SERVER_FRAME_BYTES_MAX
-from atoll.domain.messages import MemberSeen
+from atoll.domain.messages import Alive, MemberSeen
 from atoll.domain.recorder.launch import Owner, RecorderHandle, launch_recorder
 from atoll.node.limits import CARRIED_BYTES_MAX, ENVIRONMENTS_RETRY_S, LINK_IDLE_S, PORT_SOCKET_BYTES
 
@@ -120,6 +120,11 @@ class Environments:
     def pids(self) -> tuple[int, ...]:
         """The processes whose work is this node's."""
         return tuple(one.pid for one in (self._recorder, self._handle) if one is not None)
+
+    @property
+    def alive(self) -> Alive:
+        """What the server said last of itself; nothing runs, as long as there is none."""
+        return Alive() if self._handle is None else self._handle.alive
 
     def begin(self) -> None:
         """Start them if there are environments from before."""

@@ -40,6 +40,7 @@ class _Told(Collector):
     def collect(self) -> Iterator[Metric]:
         view = self._view
         yield from _of_node(view)
+        yield from _of_environments(view)
         yield from _of_relaying(view.relaying)
         yield from _of_peers(view.peers)
         yield from _of_components(view.components)
@@ -54,6 +55,12 @@ def _of_node(view: StatusView) -> Iterator[Metric]:
     yield _number("atoll_warnings", "Warnings of `atoll status`.", len(view.warnings))
     dropped = "Packets that the packet device dropped since it started."
     yield _counter("atoll_dropped_packets", dropped, _counts((), view.dropped), "reason")
+
+
+def _of_environments(view: StatusView) -> Iterator[Metric]:
+    yield _number("atoll_environments", "Environments that run on this node.", view.environments)
+    fates = "Small messages to servers of environments of other nodes, since this node's server started."
+    yield _counter("atoll_environment_datagrams", fates, _counts((), view.datagrams), "fate")
 
 
 def _of_relaying(relaying: RelayView) -> Iterator[Metric]:

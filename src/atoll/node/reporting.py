@@ -12,6 +12,7 @@ from atoll.base.member import Member
 from atoll.base.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from atoll.base.version import __version__
 from atoll.device.nic.messages import NicCounters
+from atoll.domain.messages import Alive
 from atoll.health.members.bulletin import ANSWERS, LINK, SEEN, Word
 from atoll.health.members.programs import PROGRAM
 from atoll.health.members.vitals import Vitals
@@ -56,6 +57,7 @@ class RelayMeter:
 
 
 _NOTHING: Final = NicCounters({})
+_NONE_RUNS: Final = Alive()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Around:
         warnings: Sentences for people.
         device: What the packet device uses of this machine.
         dropped: What the packet device dropped, and how much of it came from each member.
+        environments: What the server of environments says of itself.
         vitals: What this node measures; None: it measures nothing yet.
         clock_stepped_s: By how much the wall clock was set lately.
     """
@@ -87,6 +90,7 @@ class Around:
     warnings: tuple[str, ...] = ()
     device: str = ""
     dropped: NicCounters = _NOTHING
+    environments: Alive = _NONE_RUNS
     vitals: Vitals | None = None
     clock_stepped_s: int = 0
 
@@ -115,6 +119,8 @@ def status_view(around: Around) -> StatusView:
         listen=around.listen,
         device=around.device,
         dropped=around.dropped.dropped,
+        environments=around.environments.running,
+        datagrams=around.environments.datagrams,
         peers=peers,
         relaying=RelayView(
             will=own.relay.value,

@@ -351,6 +351,7 @@ class Node:
             endpoints=self._endpoints,
             meter=self._meter,
             dropped=self._dropped,
+            environments=self.environments.alive,
             vitals=None if self._senses is None else self._senses.vitals,
             warnings=(
                 *(() if performer is None else performer.warnings),

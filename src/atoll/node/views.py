@@ -217,6 +217,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
 
     ``warnings`` are sentences; one that begins with a code has an entry in the catalogue. ``dropped`` counts what the
     packet device dropped since it started, by reason (``device/nic/counters.py``); at most some seconds old.
+    ``environments`` run on this node; ``datagrams`` are small messages that their server has sent to those of others
+    since it started, by fate (``sent``, ``resent``, ``lost``, ``dropped``); at most a second old.
     """
 
     schema: str = STATUS_SCHEMA
@@ -235,6 +237,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     dropped: dict[str, int] = {}
     components: tuple[ComponentView, ...] = ()
+    environments: int = 0
+    datagrams: dict[str, int] = {}
 
 
 class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
