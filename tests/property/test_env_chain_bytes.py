@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from atoll.base.errors import CorruptError, UserError
 from atoll.env.chain import (
     GENESIS,
-    SECTOR_BYTES,
     ChainError,
     Fault,
     Frame,
@@ -63,28 +62,6 @@ def test_any_cut_leaves_the_whole_frames_before_it(script: Script, data: st.Data
     kept = [frame for frame in frames if frame.end <= cut]
     end = kept[-1].end if kept else 0
     assert left == [*kept, *([TornTail(end)] if cut > end else [])]
-
-
-@given(blocks, blocks.filter(bool), st.integers(0, 40_000), st.data())
-def test_what_a_power_cut_left_of_a_write_into_zeros_is_torn(
-    synced: Script, last: Script, zeros: int, data: st.DataObject
-) -> None:
-    """Some sectors of the last write are still zeros; all that was durable before is read, and it is no corruption."""
-    journal, _ = written(synced + last)
-    frames = whole(journal)
-    begin = max(frame.end for frame in whole(written(synced)[0]))
-    left = bytearray(journal + bytes(zeros))
-    for at in range(begin - begin % SECTOR_BYTES, len(journal), SECTOR_BYTES):
-        inside = [min(at + SECTOR_BYTES, one.end) - max(at, one.offset) for one in frames if one.end > begin]
-        if data.draw(st.booleans()) and not any(0 < size < 16 for size in inside):
-            left[max(at, begin) : at + SECTOR_BYTES] = bytes(len(left[max(at, begin) : at + SECTOR_BYTES]))
-    *found, end = [*read(bytes(left)), None]
-    if isinstance(found[-1], TornTail):
-        *found, end = found
-    kept = [frame for frame in frames if frame.end <= begin]
-    assert found[: len(kept)] == kept
-    assert found == frames[: len(found)]
-    assert end == (None if bytes(left) == journal else TornTail(frames[len(found) - 1].end))
 
 
 def is_whole(data: bytes) -> bool:

@@ -170,13 +170,11 @@ class DiskWorld:
         self.memory.seal(*records)
         self.journal.append(self.memory.blocks[-1])
         self.journal.commit()
-        self.journal.close()
 
     def checkpoint(self) -> None:
         self.memory.checkpoint()
         self.journal.append(self.memory.blocks[-1])
         self.journal.commit()
-        self.journal.close()
         number = self.memory.last
         self.journal.keep_snapshot(number, self.memory.kept[number].encode())
 

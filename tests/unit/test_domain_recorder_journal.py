@@ -43,7 +43,6 @@ def append(journal: BlockJournal, *blocks: bytes, epoch: int = 1) -> None:
     for records in blocks:
         journal.append(block_after(journal.position, records, epoch=epoch))
         journal.commit()
-    journal.close()  # So that files end with what was written.
 
 
 def files(tmp_path: Path) -> list[Path]:
@@ -89,8 +88,8 @@ def test_what_was_committed_is_there_after_a_new_start_and_checks(tmp_path: Path
     assert journal.staged_bytes > 0
     journal.commit()
     assert journal.position.head == seal.head
-    assert journal.is_open
     append(journal, b"two")
+    assert journal.is_open
     again = journal_in(tmp_path)
     assert again.position == journal.position
     verifier = Verifier(ENVIRONMENT, position=GENESIS)
@@ -671,8 +670,7 @@ def test_retention_that_the_disk_refuses_is_said(tmp_path: Path) -> None:
 def test_a_descriptor_is_given_back(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
     before = open_files()
-    journal.append(block_after(GENESIS, b"one"))
-    journal.commit()
+    append(journal, b"one")
     opened = journal.is_open
     journal.release()
     journal.release()

@@ -269,7 +269,6 @@ def test_a_recorder_seals_nothing_before_it_is_certified(tmp_path: Path) -> None
 def test_a_damaged_environment_is_listed_and_refused_and_can_be_put_aside(store: Store[str], tmp_path: Path) -> None:
     ask(store, Append(2, ENVIRONMENT, plain(1)), Create(3, b"o" * 16, "other"))
     path = tmp_path / "envs" / ENVIRONMENT.hex() / f"{1:08d}.atb"
-    store.close()
     content = path.read_bytes()
     path.write_bytes(content[:-9] + b"x" + content[-8:])
     again = store_in(tmp_path)

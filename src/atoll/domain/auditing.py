@@ -208,7 +208,7 @@ def _segment(
         data = path.read_bytes()
         for frame in read(data):
             if isinstance(frame, TornTail):
-                found.torn = max(len(data.rstrip(b"\0")) - frame.offset, 0)  # Zeros are laid down ahead.
+                found.torn = len(data) - frame.offset
                 if not is_last:
                     _blame(found, f"{path}: offset {frame.offset}: it ends in the middle, and is not the newest")
                     return False

@@ -17,13 +17,6 @@ SEGMENT_BYTES_MAX: Final = 64 * MIB
 BATCH_BYTES_MAX: Final = 16 * MIB
 """Blocks of one environment that share one write and one sync; more wait for the next. Room for two of the largest."""
 
-AHEAD_BYTES_MIN: Final = 16 * KIB
-"""Zeros that are laid down behind the blocks of a journal at first: some seventy events that come alone."""
-
-AHEAD_BYTES_MAX: Final = 256 * KIB
-"""The most that is laid down at a time: some ms of a disk, once in a thousand events; and what each quiet journal may
-take of a disk beside its blocks."""
-
 SEGMENTS_OPEN_MAX: Final = 128
 """Segment files that stay open for appending: far below the 1,024 descriptors that a process may have by default."""
 

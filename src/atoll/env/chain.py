@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from atoll.base.errors import CorruptError, UsageError, UserError, WireError
 from atoll.base.ids import KEY_BYTES, NODE_ID_BYTES
-from atoll.base.units import KIB
 from atoll.core.codec import Codec
 from atoll.env.limits import BLOCK_FRAME_BYTES_MAX, NAME_CHARS_MAX, RECORDS_BYTES_MAX
 
@@ -39,10 +38,8 @@ __all__ = [
     "FORMAT",
     "GENESIS",
     "HEAD_BYTES",
-    "HOLED_BYTES_MAX",
     "ID_BYTES",
     "MAGIC",
-    "SECTOR_BYTES",
     "SIGNATURE_BYTES",
     "Block",
     "ChainError",
@@ -83,8 +80,6 @@ ID_BYTES: Final = 16
 HEAD_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 BODY_BYTES_MAX: Final = RECORDS_BYTES_MAX + 1
-HOLED_BYTES_MAX: Final = 16 * KIB  # Of one write into zeros that were laid down ahead.
-SECTOR_BYTES: Final = 512  # A disk writes all of one or nothing.
 _CHAIN: Final = b"atoll-chain-1"
 _SEAL: Final = b"atoll-seal-1"
 _CERTIFICATE: Final = b"atoll-recorder-1"
@@ -543,7 +538,7 @@ def _manifest_of(content: bytes) -> Manifest:
 
 
 def _content_at(data: bytes, offset: int, number: int, base: int) -> bytes | None:
-    """Return the content of the frame at an offset; None where a crash has left it: ``data`` ends then, or is zeros."""
+    """Return the content of the frame at an offset; None when the bytes end inside it or are zeros to the end."""
     begin = offset + _FRAME.size
     if begin > len(data):
         return None
@@ -551,7 +546,7 @@ def _content_at(data: bytes, offset: int, number: int, base: int) -> bytes | Non
     size = word & 0xFF_FFFF
     check = (size ^ size >> 8 ^ size >> 16 ^ 0x5A) & 0xFF
     if word >> 24 != check or not 1 <= size <= BLOCK_FRAME_BYTES_MAX:
-        if _zeros_from(data, offset) or _has_hole(data, offset, begin + _TORN_ZEROS, base):
+        if _zeros_from(data, offset):
             return None
         raise CorruptError(f"offset {base + offset}: a length that does not check")
     end = begin + size
@@ -560,19 +555,10 @@ def _content_at(data: bytes, offset: int, number: int, base: int) -> bytes | Non
     content = data[begin:end]
     if crc32(content, number & 0xFFFF_FFFF) != checksum:
         # A file system may have made the file longer before it wrote the end of what was to be in it.
-        if (size > _TORN_ZEROS and _zeros_from(data, end - _TORN_ZEROS)) or _has_hole(data, offset, end, base):
+        if size > _TORN_ZEROS and _zeros_from(data, end - _TORN_ZEROS):
             return None
         raise CorruptError(f"offset {base + offset}: content that does not check (block {number})")
     return content
-
-
-def _has_hole(data: bytes, begin: int, end: int, base: int) -> bool:
-    """Return whether a sector of a frame is still the zeros that were laid down ahead, in the last write of a file."""
-    if len(data.rstrip(b"\0")) - begin > HOLED_BYTES_MAX:
-        return False
-    first = begin - (base + begin) % SECTOR_BYTES
-    parts = (data[max(at, begin) : min(at + SECTOR_BYTES, end)] for at in range(first, end, SECTOR_BYTES))
-    return any(len(part) >= _TORN_ZEROS and not part.strip(b"\0") for part in parts)
 
 
 def _zeros_from(data: bytes, offset: int) -> bool:

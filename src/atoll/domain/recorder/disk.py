@@ -9,7 +9,7 @@ from typing import Final
 from atoll.base.errors import CorruptError, StorageError
 from atoll.domain.recorder.messages import Code, RefusedError
 
-__all__ = ["cut_file", "read_at", "refusal_of", "sync_directory", "write_all", "write_at"]
+__all__ = ["cut_file", "read_at", "refusal_of", "sync_directory", "write_all"]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -29,13 +29,6 @@ def write_all(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def write_at(descriptor: int, content: bytes, offset: int) -> None:
-    """Write all of it from an offset on. Raises ``OSError``; then some of it may be written."""
-    written = os.pwrite(descriptor, content, offset)
-    while written < len(content):
-        written += os.pwrite(descriptor, content[written:], offset + written)
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:

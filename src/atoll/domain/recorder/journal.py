@@ -11,6 +11,7 @@ succeeded nothing else is accepted. So what is on disk is at each moment what wa
     <environment id>/orphans/N-K.atb      blocks from N on that were cut or given up, numbered by K; and their snapshots
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ import msgspec
 
 from atoll.base.errors import CorruptError, StorageError, UserError
 from atoll.domain.limits import BATCH_BYTES_MAX, KEPT_SNAPSHOTS_MAX, SEGMENT_BYTES_MAX, SNAPSHOTS_STAY
-from atoll.domain.recorder.disk import cut_file, refusal_of, sync_directory
+from atoll.domain.recorder.disk import cut_file, refusal_of, sync_directory, write_all
 from atoll.domain.recorder.key import RecorderKey
 from atoll.domain.recorder.messages import Code, Recorded, RefusedError, Restart
 from atoll.domain.recorder.pruning import (
@@ -46,7 +47,6 @@ from atoll.domain.recorder.snapshots import (
     encode_standing,
     open_snapshot,
 )
-from atoll.domain.recorder.tail import Tail
 from atoll.env.chain import (
     GENESIS,
     Block,
@@ -119,7 +119,7 @@ class BlockJournal:
         self._key: Final = key
         self._roll_bytes: Final = max(segment_bytes_max - BATCH_BYTES_MAX, 1)
         self.environment: Final = bytes.fromhex(directory.name)
-        self._tail: Tail | None = None
+        self._descriptor = -1
         self._segments: list[Segment] = []
         self._snapshots: list[int] = []
         self._standing = Standing(self.environment, 0, b"")
@@ -162,7 +162,7 @@ class BlockJournal:
     @property
     def is_open(self) -> bool:
         """Whether a descriptor is held; ``release`` gives it back."""
-        return self._tail is not None
+        return self._descriptor >= 0
 
     def recorded(self) -> Recorded:
         """Return what ``List`` tells of it."""
@@ -226,9 +226,10 @@ class BlockJournal:
         staged, self._staged, self.staged_bytes = self._staged, [], 0
         segment = self._segments[-1]
         try:
-            if self._tail is None:
-                self._tail = Tail(segment.path, segment.size)
-            self._tail.write(staged[0] if len(staged) == 1 else b"".join(staged))
+            if self._descriptor < 0:
+                self._descriptor = os.open(segment.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            write_all(self._descriptor, staged[0] if len(staged) == 1 else b"".join(staged))
+            os.fdatasync(self._descriptor)
         except OSError as error:
             self._needs_cut = True
             self._staged_position, self._staged_sealer = self._position, self._sealer
@@ -243,16 +244,9 @@ class BlockJournal:
 
     def release(self) -> None:
         """Give the descriptor back; the next ``commit`` opens the file again."""
-        tail, self._tail = self._tail, None
-        if tail is not None:
-            tail.close()
-
-    def close(self) -> None:
-        """Give the descriptor back, and what is laid down ahead, which only matters to who looks at the file."""
-        if self._tail is not None:
-            with suppress(OSError):
-                self._tail.cut()
-        self.release()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def read(self, number: int, bytes_max: int, blocks_max: int = 1 << 63) -> tuple[Sealer | Sealed, ...]:
         """Return blocks from a number on, about so many bytes, at most so many and at least one; none: it is the next.
@@ -469,13 +463,12 @@ class BlockJournal:
         before = self._segments[-1]
         path = segment_path(self._directory, int(before.path.stem) + 1)
         manifest = self._key.manifest(self.environment, before.manifest.name, self._position)
-        self.release()
         try:
-            cut_file(before.path, before.size)  # Only the newest one may end in zeros.
             write_atomic(path, segment_start(manifest))
             self._segments.append(open_segment(path))
         except (OSError, StorageError) as error:
             raise refusal_of(error, path) from error
+        self.release()
         self._sealer = self._staged_sealer = manifest.sealer
 
     def _cut_back(self) -> None:
@@ -539,11 +532,9 @@ class BlockJournal:
         Verifier(self.environment).feed(segment.manifest, str(path))
         verifier = Verifier(self.environment, signatures=False)
         try:
-            data = path.read_bytes()
-            for found in read(data):
+            for found in read(path.read_bytes()):
                 if isinstance(found, TornTail):
-                    if data[found.offset :].strip(b"\0"):  # Else it was laid down ahead.
-                        cut_file(path, found.offset)
+                    cut_file(path, found.offset)
                     segment.size = found.offset
                     break
                 verifier.feed(found.item, f"{path}: offset {found.offset}")

@@ -134,7 +134,7 @@ class Store(Generic[Asker]):
     def close(self) -> None:
         """Give all descriptors back."""
         for journal in self._open.values():
-            journal.close()
+            journal.release()
         self._open.clear()
 
     def _stage(self, asker: Asker, request: Append | Keep) -> None:
