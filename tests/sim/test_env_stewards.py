@@ -189,7 +189,7 @@ def test_it_notices_an_owner_that_answers_before_its_epoch_is_open(monkeypatch: 
 
 def test_it_notices_frames_behind_a_gap_that_ask_for_ever_more(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(self: Inbox, party: bytes, _: int) -> Receipt:
-        return Receipt(self._identity, party, self.done.get(party, 0), again=1)
+        return Receipt(self._identity, party, self.done.get(party, 0), again=True)
 
     monkeypatch.setattr(Inbox, "_ask_again", ask)
     monkeypatch.setattr("atoll.lab.stewards.world.EVENTS_MAX", 40_000)

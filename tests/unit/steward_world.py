@@ -422,7 +422,7 @@ def started(**options: Any) -> tuple[Place, bytes]:
 
 
 def receipts(place: Place, session: int = 1) -> list[tuple[int, bool]]:
-    return [(one.upto, bool(one.again)) for one in place.said(session) if isinstance(one, Receipt)]
+    return [(one.upto, one.again) for one in place.said(session) if isinstance(one, Receipt)]
 
 
 def refusals(place: Place, session: int = 1) -> list[str]:

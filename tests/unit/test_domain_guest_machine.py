@@ -12,7 +12,7 @@ from atoll.domain.guest.machine import EVENTS_MAX, GuestEnvironment, GuestPlace
 from atoll.domain.guest.messages import Content, Done, Fault, Status
 from atoll.env.history import decode_body, decode_snapshot
 from atoll.env.places import HandlerFailedError, UnansweredError
-from atoll.env.records import Confirmed, Failed, Fired, Held, Note, Post, Rejoined
+from atoll.env.records import Confirmed, Failed, Fired, Held, Note, Post
 from atoll.env.runner import Runner
 from tests.unit.guest_world import ANN, SOURCE, NearGuest, Nursery, began, bundle, done, encode
 
@@ -175,14 +175,6 @@ def test_a_guest_cannot_take_back_events_or_forget_debts() -> None:
     world.guest.script.append(Done(Status(events=2), (), 2, (ANN,)))
     with pytest.raises(HandlerFailedError, match="forgotten"):
         world.environment.handle(done(2, "two"), 7)
-
-
-def test_who_rejoins_goes_on_at_both_ends() -> None:
-    world = _World()
-    world.environment.handle(Rejoined(ANN, 5), 7)
-    assert world.environment.received(ANN) == 5
-    world.environment.handle(done(6, "six"), 7)
-    assert world.environment.received(ANN) == 6
 
 
 def test_timers_that_nobody_set_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from atoll.env.messages import Carried, Receipt, Refusal
 
 A, B, NODE, KEY = b"a" * 16, b"b" * 16, b"n" * 10, b"k" * 32
 SEEN = MemberSeen(NODE, "two", KEY, lost=True, slow="disk")
-FROM_CLIENTS = (Hello(A), Find(1, "shop"), Carried(A, B, 1, b"\x91\xc0"), Receipt(A, B, 3, again=1))
+FROM_CLIENTS = (Hello(A), Find(1, "shop"), Carried(A, B, 1, b"\x91\xc0"), Receipt(A, B, 3, again=True))
 FROM_CONTROL = (Members(()), Members((SEEN,)), FromNode(NODE, b"payload"), Command(1, "list", b"{}"))
 FROM_SERVER = (
     Alive(),

@@ -7,7 +7,7 @@ import pytest
 
 from atoll.base.errors import UsageError
 from atoll.base.units import SECOND_NS
-from atoll.env.app import App, intercept, on, program_of
+from atoll.env.app import App, intercept, on
 from atoll.env.asking import NOTE_CHARS_MAX
 from atoll.env.changes import Failure, Put, Read, Request, Started, Watch
 from atoll.env.context import Context, QueueFull
@@ -15,7 +15,7 @@ from atoll.env.environment import Environment
 from atoll.env.limits import NESTED_MAX, OPERATIONS_MAX, SPACE_TUPLES_MAX, TIMERS_MAX, TUPLE_BYTES_MAX, UNCONFIRMED_MAX
 from atoll.env.parties import Ref
 from atoll.env.query import where
-from atoll.env.records import Confirmed, Ended, Found, Post, Rejoined, Resolve
+from atoll.env.records import Confirmed, Ended, Found, Post, Resolve
 from atoll.env.tuples import Tuple
 from tests.unit.env_world import ANN, BOB, ME, Actor, Other, Word, World, go, heard, items_of, notes, said, wait
 
@@ -371,31 +371,6 @@ def test_the_party_that_was_silent_longest_is_forgotten(monkeypatch: pytest.Monk
     world.send(go(to_all), party=parties[4])
     assert set(world.environment.taken()) == set(parties[:5])  # All owe or speak: the table grows.
     assert world.environment.owes(parties[2]) == 1
-
-
-def test_who_was_forgotten_is_told_nothing_with_a_number_that_it_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 2)
-    world = _world()
-    one, two, three = (bytes([number]) * 16 for number in (1, 2, 3))
-
-    def said(party: bytes) -> tuple[int, int]:
-        """Ask something; return the number of the response, and up to which one it says that nothing is owed."""
-        (post,) = world.send(Word(), party=party, ask=1)
-        assert isinstance(post, Post)
-        kept = world.environment.confirmed(party)
-        world.put(Confirmed(party, post.first))
-        return post.first, kept
-
-    assert said(one) == (1, 0)
-    assert said(one) == (2, 1)
-    assert said(two) == (1, 0)
-    assert said(three) == (4, 3), "a gap shows that it is not known"
-    world.put(Rejoined(one, 2))
-    assert (world.environment.received(one), world.environment.confirmed(one)) == (2, 3)
-    again = Environment.restore(program_of(Actor), world.environment.snapshot())
-    assert again.snapshot() == world.environment.snapshot()
-    world.put(Rejoined(one, 1))
-    assert world.environment.received(one) == 2, "it never goes back"
 
 
 def test_names_become_parties_when_the_answer_comes() -> None:

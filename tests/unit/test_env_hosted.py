@@ -263,7 +263,7 @@ def test_what_is_not_confirmed_is_sent_again_after_a_while_and_at_once_when_aske
     place.send(identity, 1, Add(1), ask=1)
     place.send(identity, 2, Add(1), ask=2)
     count = len([one for one in place.said(1) if isinstance(one, Carried)])
-    place.hear(1, Receipt(ANN, identity, 1, again=1))
+    place.hear(1, Receipt(ANN, identity, 1, again=True))
     assert len([one for one in place.said(1) if isinstance(one, Carried)]) == count + 1
     place.tick(RESEND_NS)
     assert len([one for one in place.said(1) if isinstance(one, Carried)]) == count + 2
@@ -279,7 +279,7 @@ def test_what_is_held_back_is_not_sent_again_and_others_are_not_asked() -> None:
     place.is_slow = True
     place.send(identity, 1, Add(1), ask=1)
     before = len(place.said(1)), len(place.said(2))
-    place.hear(1, Receipt(ANN, identity, 0, again=1))
+    place.hear(1, Receipt(ANN, identity, 0, again=True))
     assert (len(place.said(1)), len(place.said(2))) == before
 
 

@@ -187,7 +187,7 @@ def test_what_was_inherited_counts_only_when_the_opening_is_durable() -> None:
     assert not place.said(1), "it is there, and not committed in this epoch"
     place.answer()
     assert (1, True) in receipts(place)
-    place.hear(1, Receipt(ANN, identity, 0, again=1))
+    place.hear(1, Receipt(ANN, identity, 0, again=True))
     assert place.responses(1) == [{"is": "Sum", "n": 2}]
 
 
@@ -473,7 +473,7 @@ def test_nothing_is_sent_again_before_the_opening_is_durable() -> None:
     place.attach()
     assert not place.said(1)
     place.answer()
-    place.hear(1, Receipt(ANN, identity, 0, again=1))
+    place.hear(1, Receipt(ANN, identity, 0, again=True))
     assert place.responses(1)
 
 

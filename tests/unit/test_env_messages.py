@@ -42,7 +42,7 @@ NOTICE = Notice(A, 3, NODE, "shop", "Shop", CODE, (NODE,))
 ALL: tuple[Message, ...] = (
     Carried(A, B, 1, encode([ITEM])),
     Receipt(A, B, 0),
-    Receipt(A, B, (1 << 63) - 1, again=1),
+    Receipt(A, B, (1 << 63) - 1, again=True),
     Refusal(A, B, "disk-full", "the disk of one refuses"),
     Notices(()),
     Notices((NOTICE, Notice(B, 0, NODE, "s", "S", CODE, (), ended=True))),

@@ -6,26 +6,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from atoll.env.records import (
-    FOUND_MAX,
-    Effect,
-    Ended,
-    Failed,
-    Fired,
-    Found,
-    Item,
-    Note,
-    Opened,
-    Post,
-    Record,
-    Rejoined,
-    Resolve,
-)
+from atoll.env.records import FOUND_MAX, Effect, Ended, Failed, Fired, Found, Item, Note, Opened, Post, Record, Resolve
 from tests.unit.env_world import ANN, ME, arrived, began, item
 
 KINDS = {
     **dict(enumerate(("Began", "Arrived", "Confirmed", "Fired", "Told", "Failed", "Checkpointed", "Upgraded"), 1)),
-    **dict(enumerate(("Opened", "Held", "Found", "Stopped", "Rejoined"), 9)),
+    **dict(enumerate(("Opened", "Held", "Found", "Stopped"), 9)),
 }
 
 
@@ -44,7 +30,6 @@ def test_numbers_on_disk_do_not_change() -> None:
         Failed(ANN, 3, "raised", "ValueError: no", b"item", search=4),
         Opened(b"n" * 10, "ams", 4, "fra", silent=True),
         Found(3, (ANN, ME)),
-        Rejoined(ANN, 3),
     ],
 )
 def test_a_record_survives_its_encoding(record: Record) -> None:

@@ -90,7 +90,6 @@ class Asked:
         self._rested = state.events  # At the last moment of rest.
         self._bytes: int = 0  # Of items, since then.
         self._put_off: list[PutOff] = []
-        self._floor: int = state.floor
         for late in state.put_off:  # At rest coroutines may begin again: each of these is due now.
             self._timers.owe(Timer(self.now_ns, late.path, late.event, sender=late.sender, ask=late.ask))
 
@@ -348,16 +347,14 @@ class Asked:
         if channel is None:
             if len(self._channels) >= PARTIES_MAX:
                 self._forget()
-            channel = self._channels[party] = Channel(self._floor)
+            channel = self._channels[party] = Channel()
         channel.used = self.events
         return channel
 
     def _forget(self) -> None:
         """Make room for one more party: forget who was silent longest, owes nothing, and is owed nothing.
 
-        If that is nobody, the table grows: by what one record can reach, and each of these owes from then on. Who was
-        forgotten may come back (``Rejoined``), and is told nothing with a number that it has seen: items to parties
-        that are not known begin with a higher one, and a gap before it, so that others see that it was forgotten.
+        If that is nobody, the table grows: by what one record can reach, and each of these owes from then on.
         """
         asked = {call.party for call in self._calls.values()}
         idle = [
@@ -366,8 +363,7 @@ class Asked:
             if not channel.outbox and party not in asked and channel.used < self._begun
         ]
         if idle:
-            channel = self._channels.pop(min(idle)[1])
-            self._floor = max(self._floor, channel.sent + 1)
+            del self._channels[min(idle)[1]]
 
     def _abandon(self, number: int, failure: Failure) -> None:
         """End a call whose outcome could not be handled; whom its coroutine was to answer hears so."""

@@ -148,7 +148,7 @@ class Correspondent:
         for party, line in self._lines.items():
             if line.channel.outbox or party in asked or is_sign:
                 again = is_sign or party in asked
-                self._said.append(Receipt(self.party, party, line.channel.received, again=int(again)))
+                self._said.append(Receipt(self.party, party, line.channel.received, again=again))
                 self._resend(party, line)
 
     # What comes.
@@ -167,7 +167,7 @@ class Correspondent:
                 line.channel.confirm(message.upto)
                 self._forget_copies(line)
                 if message.again:
-                    self._resend(message.source, line, message.again)
+                    self._resend(message.source, line)
                 return []
             case _:
                 return self._refused(message)
@@ -178,8 +178,6 @@ class Correspondent:
             items = _items.decode(message.items)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError("items") from error
-        if message.kept == message.first - 1:  # It has forgotten us, or others, and its numbers go on further ahead.
-            line.channel.received = max(line.channel.received, message.kept)
         skip = line.channel.news(message.first, len(items))
         news: list[News] = []
         if skip >= 0:
@@ -216,14 +214,13 @@ class Correspondent:
             line = self._lines[party] = _Line()
         return line
 
-    def _resend(self, party: bytes, line: _Line, echo: int = 0) -> None:
+    def _resend(self, party: bytes, line: _Line) -> None:
         for parcel in line.channel.outbox:
-            self._carry(party, line, parcel, echo)
+            self._carry(party, line, parcel)
 
-    def _carry(self, party: bytes, line: _Line, parcel: Parcel, echo: int = 0) -> None:
+    def _carry(self, party: bytes, line: _Line, parcel: Parcel) -> None:
         line.copies[parcel.first] = line.copies.get(parcel.first, 0) + 1
-        kept = line.channel.sent - line.channel.unconfirmed
-        self._said.append(Carried(self.party, party, parcel.first, parcel.payload, kept=kept, echo=echo))
+        self._said.append(Carried(self.party, party, parcel.first, parcel.payload))
 
     @staticmethod
     def _forget_copies(line: _Line) -> None:

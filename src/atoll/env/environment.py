@@ -49,7 +49,6 @@ from atoll.env.records import (
     Opened,
     Post,
     Record,
-    Rejoined,
     Resolve,
     Stopped,
     Told,
@@ -178,7 +177,6 @@ class Environment(Asked):
             called=self._called,
             wanted=self._wanted,
             put_off=self._put_off,
-            floor=self._floor,
         )
         return _encode(state)
 
@@ -239,9 +237,6 @@ class Environment(Asked):
                     self._announce(Moved(before, name) if before else Restored(name))
             case Stopped():
                 self.end("")
-            case Rejoined(party, upto):
-                channel = self._channel(party)
-                channel.received = max(channel.received, upto)
             case _:  # Held, and Upgraded: whoever drives the machine makes a new one from its snapshot.
                 pass
         return self._done()

@@ -30,7 +30,7 @@ class Facts:
 
 @dataclass(slots=True)
 class Waiting:
-    """A frame of a party that was not applied yet; fields as in ``Carried``. Without items: those that follow go on."""
+    """A frame of a party that was not applied yet; fields as in ``Carried``."""
 
     party: bytes
     first: int

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
+import msgspec
+
 from atoll.base.errors import CorruptError, UsageError
 from atoll.base.ids import NodeId
 from atoll.core.machine import Tick
@@ -19,7 +21,7 @@ from atoll.env.holding import Holding
 from atoll.env.holding import events as on
 from atoll.env.holding.messages import SnapshotPart, Store
 from atoll.env.holding.messages import encode as encode_letter
-from atoll.env.inbox import DEADLY, Inbox, records_of
+from atoll.env.inbox import Inbox
 from atoll.env.keepers import Kept, Peer, wanted_holders
 from atoll.env.limits import (
     BLOCK_BYTES,
@@ -39,7 +41,9 @@ from atoll.env.messages import (
     Letter,
     Receipt,
     Routed,
+    join_items,
     parcels_of,
+    split_items,
 )
 from atoll.env.orders import (
     AskRecorder,
@@ -56,6 +60,7 @@ from atoll.env.orders import (
 )
 from atoll.env.places import Place
 from atoll.env.records import (
+    Arrived,
     Began,
     Confirmed,
     Ended,
@@ -76,6 +81,7 @@ from atoll.env.slew import SlewedClock
 __all__ = ["Hosted"]
 
 NOBODY: Final = -1  # Instead of a command: nobody waits for the answer.
+_DEADLY: Final = "the process that ran it did not survive it"
 
 
 @final
@@ -434,7 +440,7 @@ class Hosted:
                 if self._confirm_at_ns is None:
                     self._confirm_at_ns = now.ns + CONFIRM_NS
         if message.again:
-            self._resend(party, message.again)
+            self._resend(party)
 
     def tell(self, record: Record, now: Moment) -> None:
         """Let the environment hear of a change."""
@@ -568,7 +574,7 @@ class Hosted:
             number = runner.environment.first_timer
             runner.walls.about(self.facts.id, b"", number, 1)
             if self.suspect == Suspect(b"", number, 1):
-                runner.take(Failed(b"", number, "killed", DEADLY), self._clock.read(now))
+                runner.take(Failed(b"", number, "killed", _DEADLY), self._clock.read(now))
                 self.suspect = None
             else:
                 runner.take(Fired(), self._clock.read(now))
@@ -576,12 +582,20 @@ class Hosted:
     def _frame(self, runner: Runner, frame: Waiting, now: Moment) -> None:
         """Apply items; one by one where the process before this one did not survive one of them."""
         suspect = self.suspect
-        for record, about in records_of(frame, suspect, runner.environment.received(frame.party)):
-            runner.walls.about(self.facts.id, about.party, about.first, about.count)
-            runner.take(record, self._clock.read(now))
-        if suspect is not None and suspect.party == frame.party:
-            is_behind = frame.first + frame.count >= suspect.first + suspect.count
-            self.suspect = None if is_behind else suspect
+        if suspect is None or suspect.party != frame.party:
+            runner.walls.about(self.facts.id, frame.party, frame.first, frame.count)
+            runner.take(Arrived(frame.party, frame.first, msgspec.Raw(frame.items)), self._clock.read(now))
+            return
+        for number, item in enumerate(split_items(frame.items), frame.first):
+            if number <= runner.environment.received(frame.party):
+                continue
+            runner.walls.about(self.facts.id, frame.party, number, 1)
+            if suspect.count == 1 and number == suspect.first:
+                runner.take(Failed(frame.party, number, "killed", _DEADLY, bytes(item)), self._clock.read(now))
+            else:
+                runner.take(Arrived(frame.party, number, join_items((item,))), self._clock.read(now))
+        if frame.first + frame.count >= suspect.first + suspect.count:
+            self.suspect = None
 
     def _block(self, now: Moment) -> None:
         assert self.runner is not None
@@ -614,7 +628,7 @@ class Hosted:
             self._is_open = True
             self._inbox.committed(self._inherited)
             for party, upto in self._inherited.items():  # What was on its way to the owner before is wanted now.
-                self._routed.append(Receipt(self.facts.id, party, upto, again=now.ns))
+                self._routed.append(Receipt(self.facts.id, party, upto, again=True))
             self._resend(b"")  # What the owner before did not send any more, somebody waits for.
         while self._ahead and self._ahead[0].made.number <= number:
             ahead = self._ahead.popleft()
@@ -639,7 +653,7 @@ class Hosted:
         if self._resend_at_ns is None:
             self._resend_at_ns = now.ns + RESEND_NS
 
-    def _resend(self, party: bytes, echo: int = 0) -> None:
+    def _resend(self, party: bytes) -> None:
         """Send again what one party, or any, has not confirmed and what was sent long enough ago to be lost."""
         if self.runner is None or not self._is_open:
             return
@@ -650,16 +664,14 @@ class Hosted:
                 continue
             if post.first + post.count - 1 <= self._confirms.get(post.party, 0):
                 continue
-            self._send(post, echo)
+            self._send(post)
             sent += 1
             if sent >= RESEND_PARCELS_MAX:
                 return
 
-    def _send(self, post: Post, echo: int = 0) -> None:
-        assert self.runner is not None, "what leaves is of what runs"
-        kept = self.runner.environment.confirmed(post.party)
+    def _send(self, post: Post) -> None:
         for first, _, items in parcels_of(post.first, post.count, post.items):
-            self._routed.append(Carried(self.facts.id, post.party, first, items, kept=kept, echo=echo))
+            self._routed.append(Carried(self.facts.id, post.party, first, items))
 
     def _answer(self, failure: str | None) -> None:
         if self._mover:

@@ -5,17 +5,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, final
 
-import msgspec
-
-from atoll.env.facts import UNKNOWN, Suspect, Waiting
+from atoll.env.facts import Waiting
 from atoll.env.limits import AGAIN_NS, INBOX_ITEMS_MAX, OWED_MAX, PARCEL_BYTES, PARTIES_MAX
-from atoll.env.messages import Carried, Receipt, Refusal, count_items, join_items, parcels_of, split_items
+from atoll.env.messages import Carried, Receipt, Refusal, count_items, parcels_of
 from atoll.env.places import Running
-from atoll.env.records import Arrived, Failed, Record, Rejoined
 
-__all__ = ["DEADLY", "Inbox", "records_of"]
-
-DEADLY: Final = "the process that ran it did not survive it"
+__all__ = ["Inbox"]
 
 _PARCEL_MAX: Final = PARCEL_BYTES + 5  # With the head of its list; a longer one holds one item that is too large.
 
@@ -37,9 +32,7 @@ class Inbox:
         self._frames: deque[Waiting] = deque()
         self._items = 0
         self._expected: dict[bytes, int] = {}  # Number of the next item of a party, those that wait counted.
-        self._asked: dict[
-            bytes, tuple[int, int]
-        ] = {}  # When a party was asked last for what is missing; by which number.
+        self._asked: dict[bytes, int] = {}  # When a party was asked for what is missing, monotonic.
         self.done: dict[bytes, int] = {}
 
     def __bool__(self) -> bool:
@@ -64,10 +57,8 @@ class Inbox:
         parcels = parcels_of(first, count := count_items(message.items), message.items)
         expected = self._expected.get(party) or environment.received(party) + 1
         if first > expected:
-            if is_disk_full:
-                return None  # What is missing was refused, and comes by itself later.
-            if not self._goes_on(message, expected):
-                return self._ask_again(party, now_ns)
+            # While the disk refuses, what is missing was refused, and comes by itself later.
+            return None if is_disk_full else self._ask_again(party, now_ns)
         if first + count <= expected:  # All of it has come before; if it is committed, the receipt was lost.
             done = self.done.get(party, 0)
             return Receipt(self._identity, party, done) if done >= first + count - 1 else None
@@ -79,34 +70,19 @@ class Inbox:
             return self._refusal(message, "queue-full", f"it has not read {OWED_MAX} responses")
         if max(len(one[2]) for one in parcels) > _PARCEL_MAX:
             return self._refusal(message, "too-large", f"a tuple of more than {PARCEL_BYTES} bytes")
-        if first > expected:
-            self._frames.append(Waiting(party, first, 0, b""))
-            self._asked.pop(party, None)
         self._frames += (Waiting(party, *parcel) for parcel in parcels)
         self._items += count
         self._expected[party] = first + count
         return None
 
-    def _goes_on(self, message: Carried, expected: int) -> bool:
-        """Return whether nothing is missing before items, though they are not the next ones that are known of here.
-
-        Of a party that is known, the source's word is enough: what it says that we took we did take, and so there never
-        was anything with these numbers. One that is not known may have been forgotten, and this an old copy of what it
-        sent before: it must be in answer to a question.
-        """
-        if message.kept != message.first - 1:
-            return False
-        return expected > 1 or message.echo == self._asked.get(message.source, (0, -1))[1]
-
     def _ask_again(self, party: bytes, now_ns: int) -> Receipt | None:
         """Ask a party for what is missing; not for each frame that comes too soon, or ever more would come."""
-        asked_ns, number = self._asked.get(party, (-AGAIN_NS, max(now_ns, 1)))
-        if now_ns < asked_ns + AGAIN_NS:
+        if now_ns < self._asked.get(party, 0) + AGAIN_NS:
             return None
         if len(self._asked) >= PARTIES_MAX:
             self._asked.clear()
-        self._asked[party] = now_ns, number  # The same one again: an answer may be on its way.
-        return Receipt(self._identity, party, self.done.get(party, 0), again=number)
+        self._asked[party] = now_ns
+        return Receipt(self._identity, party, self.done.get(party, 0), again=True)
 
     def _refusal(self, message: Carried, code: str, text: str) -> Refusal:
         return Refusal(self._identity, message.source, code, text, message.first)
@@ -128,35 +104,8 @@ class Inbox:
 
     def clear(self) -> list[Carried]:
         """Forget everything; return what waits, so that it can go to whoever runs the environment next."""
-        waiting = [
-            Carried(frame.party, self._identity, frame.first, frame.items) for frame in self._frames if frame.count
-        ]
+        waiting = [Carried(frame.party, self._identity, frame.first, frame.items) for frame in self._frames]
         self._frames.clear()
         self._items = 0
         self._expected, self._asked, self.done = {}, {}, {}
         return waiting
-
-
-def records_of(frame: Waiting, suspect: Suspect | None, received: int) -> list[tuple[Record, Suspect]]:
-    """Return the records of a frame, with what each of them is about.
-
-    Args:
-        frame: The next one of its party.
-        suspect: What the process before this one did not survive; items of that party are given one by one.
-        received: Number of the last item that was taken of that party.
-    """
-    party = frame.party
-    if not frame.count:
-        return [(Rejoined(party, frame.first - 1), UNKNOWN)]
-    if suspect is None or suspect.party != party:
-        return [(Arrived(party, frame.first, msgspec.Raw(frame.items)), Suspect(party, frame.first, frame.count))]
-    records: list[tuple[Record, Suspect]] = []
-    for number, item in enumerate(split_items(frame.items), frame.first):
-        if number <= received:
-            continue
-        is_guilty = suspect.count == 1 and number == suspect.first
-        failed = Failed(party, number, "killed", DEADLY, bytes(item))
-        records.append(
-            (failed if is_guilty else Arrived(party, number, join_items((item,))), Suspect(party, number, 1))
-        )
-    return records

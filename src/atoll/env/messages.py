@@ -74,10 +74,6 @@ class Carried(Tuple, frozen=True, tag=64):
         first: Number of the first one in their channel.
         items: Encoded list of at most ITEMS_MAX ``Item``.
         hops: Nodes that have passed it on, which they do while the target changes hands.
-        kept: The target has taken everything up to this number for good, as far as the source knows, or was never sent
-            anything with such a number. One less than ``first``: nothing is missing before this, whatever the target
-            knows of it.
-        echo: ``again`` of the receipt that asked for it; 0: none did.
     """
 
     source: Party
@@ -85,8 +81,6 @@ class Carried(Tuple, frozen=True, tag=64):
     first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
     items: Annotated[bytes, msgspec.Meta(max_length=CARRIED_BYTES_MAX)]
     hops: Hops = 0
-    kept: Count = 0
-    echo: Count = 0
 
 
 class Receipt(Tuple, frozen=True, tag=65):
@@ -96,15 +90,14 @@ class Receipt(Tuple, frozen=True, tag=65):
         source: Who has taken them.
         target: Who sent them.
         upto: Number of the last one.
-        again: Not 0: what follows is missing here. Send it again now, and say this number with it: then it is no old
-            copy.
+        again: What follows is missing here: send it again now.
         hops: As of ``Carried``.
     """
 
     source: Party
     target: Party
     upto: Count
-    again: Count = 0
+    again: bool = False
     hops: Hops = 0
 
 

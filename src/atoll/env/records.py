@@ -36,7 +36,6 @@ __all__ = [
     "Opened",
     "Post",
     "Record",
-    "Rejoined",
     "Resolve",
     "Stopped",
     "Told",
@@ -223,35 +222,7 @@ class Stopped(Tuple, frozen=True, tag=12):
     """Somebody ended the environment. Nothing but what a change of hands needs comes after it."""
 
 
-class Rejoined(Tuple, frozen=True, tag=13):
-    """The items of a party go on behind this number, and nothing before it is missing.
-
-    It was forgotten here, or has forgotten us: then its numbers are beyond all that it ever gave.
-
-    Attributes:
-        party: Who.
-        upto: Number of the item before its next one.
-    """
-
-    party: Party
-    upto: Count
-
-
-Record = (
-    Began
-    | Arrived
-    | Confirmed
-    | Fired
-    | Told
-    | Failed
-    | Checkpointed
-    | Upgraded
-    | Opened
-    | Held
-    | Found
-    | Stopped
-    | Rejoined
-)
+Record = Began | Arrived | Confirmed | Fired | Told | Failed | Checkpointed | Upgraded | Opened | Held | Found | Stopped
 
 
 # Effects.

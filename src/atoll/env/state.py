@@ -213,7 +213,6 @@ class State(msgspec.Struct, array_like=True):
         called: Calls and searches so far; the number of the last one.
         wanted: Search by number.
         put_off: Events of coroutines that wait for a checkpoint, oldest first.
-        floor: Number of the last item before the first one to a party that is new or was forgotten.
     """
 
     format: int = STATE_FORMAT
@@ -229,4 +228,3 @@ class State(msgspec.Struct, array_like=True):
     called: int = 0
     wanted: dict[int, Wanted] = msgspec.field(default_factory=dict[int, Wanted])
     put_off: list[PutOff] = msgspec.field(default_factory=list[PutOff])
-    floor: int = 0

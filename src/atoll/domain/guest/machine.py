@@ -41,7 +41,7 @@ from atoll.domain.limits import (
 )
 from atoll.env.limits import LOCAL_EVENTS_MAX, NESTED_MAX
 from atoll.env.places import HandlerFailedError, UnansweredError
-from atoll.env.records import Arrived, Confirmed, Effect, Failed, Fired, Record, Rejoined
+from atoll.env.records import Arrived, Confirmed, Effect, Failed, Fired, Record
 
 __all__ = ["GuestEnvironment", "GuestPlace", "Process"]
 
@@ -354,8 +354,6 @@ class GuestEnvironment:
                 mirror.took(party, number, number)
             case Confirmed(party, upto):
                 mirror.confirm(party, upto)
-            case Rejoined(party, upto):
-                mirror.rejoined(party, upto)
             case Fired():
                 self._fruitless = 0 if events else self._fruitless + 1
                 if self._fruitless > GUEST_FIRED_MAX:
@@ -367,7 +365,7 @@ class GuestEnvironment:
         if answer.forgotten:
             mirror.forget(answer.forgotten)
         if answer.effects:
-            mirror.sent(answer.effects, record.party if isinstance(record, Arrived) else b"")
+            mirror.sent(answer.effects)
         self.events, self.deadline_ns = status.events, status.deadline_ns
         self.first_timer, self.is_quiescent = status.first_timer, status.is_quiescent
 

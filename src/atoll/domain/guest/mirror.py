@@ -31,15 +31,13 @@ class Mirror:
     Args:
         channels: Channel by party; None: a new environment.
         now_ns: As below.
-        floor: As of ``State``.
 
     Attributes:
         now_ns: Time of the last input when the state was written.
     """
 
-    def __init__(self, channels: dict[bytes, Channel] | None = None, now_ns: int = 0, floor: int = 0) -> None:
+    def __init__(self, channels: dict[bytes, Channel] | None = None, now_ns: int = 0) -> None:
         self._channels: dict[bytes, Channel] = {} if channels is None else channels
-        self._floor = floor
         self.now_ns: Final = now_ns
 
     @classmethod
@@ -61,7 +59,7 @@ class Mirror:
                 sent += parcel.count
             if len(party) != PARTY_BYTES or sent != channel.sent or min(sent, channel.received) < 0:
                 raise CorruptError("a snapshot whose channels cannot be")
-        return cls(state.channels, state.now_ns, state.floor)
+        return cls(state.channels, state.now_ns)
 
     def received(self, party: bytes) -> int:
         """Return the number of the last item that was taken of a party."""
@@ -107,17 +105,8 @@ class Mirror:
             raise WireError("items that nobody sent")
         channel.received = upto
 
-    def rejoined(self, party: bytes, upto: int) -> None:
-        """Note that the items of a party go on behind this number."""
-        channel = self._channel(party)
-        channel.received = max(channel.received, upto)
-
-    def sent(self, effects: Iterable[Effect], heard: bytes = b"") -> None:
+    def sent(self, effects: Iterable[Effect]) -> None:
         """Note what goes out.
-
-        Args:
-            effects: Of one record.
-            heard: Whose items were in it; that party was not forgotten meanwhile.
 
         Raises:
             WireError: It cannot be sent.
@@ -128,10 +117,8 @@ class Mirror:
             if not isinstance(effect, Post):
                 continue
             channel = self._channel(effect.party)
-            if effect.first > channel.sent + 1 and not channel.outbox and self._has_forgotten:
-                received = channel.received if effect.party == heard else 0  # Else it was, and is known again.
-                channel = self._channels[effect.party] = Channel(effect.first - 1, received)
-                self._floor = max(self._floor, effect.first - 1)
+            if effect.first == 1 and channel.sent and not channel.outbox:
+                channel = self._channels[effect.party] = Channel()  # It was forgotten, and known again at once.
             if effect.first != channel.sent + 1 or effect.count != _count(effect.items):
                 raise WireError("items out of order")
             channel.send(effect.count, effect.items)
@@ -145,14 +132,7 @@ class Mirror:
         for party in parties:
             if self.owes(party):
                 raise WireError("a party is forgotten to which something is owed")
-            channel = self._channels.pop(party, None)
-            if channel is not None:
-                self._floor = max(self._floor, channel.sent + 1)
-
-    @property
-    def _has_forgotten(self) -> bool:
-        """Whether a party may have been forgotten: before that all numbers begin with 1."""
-        return self._floor > 0 or len(self._channels) >= PARTIES_MAX
+            self._channels.pop(party, None)
 
     def _channel(self, party: bytes) -> Channel:
         channel = self._channels.get(party)
