@@ -32,7 +32,8 @@ static int numbers(PyObject *const *args, int count, long long *found) {
     return 1;
 }
 
-/* Wait until a word has another value than this, at most so long; 0: however long it takes. A signal ends it, too. */
+/* Wait until a word has another value than this, at most so long; 0: however long it takes. A signal ends it, too, and is
+ * handled when the caller goes on. */
 static void wait_for(const uint32_t *word, uint32_t value, long long timeout_ns) {
     struct timespec span = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     Py_BEGIN_ALLOW_THREADS;
@@ -40,7 +41,7 @@ static void wait_for(const uint32_t *word, uint32_t value, long long timeout_ns)
     Py_END_ALLOW_THREADS;
 }
 
-/* Return the frame that has come at once and whole, and say that it was read; NULL without an error: there is none. */
+/* Return the frame that has come at once and whole, and say that it was read; NULL: there is none, or no memory for it. */
 static PyObject *taken(const char *ring, uint32_t size, uint32_t *word, uint32_t consumed, long long bytes_max) {
     uint32_t produced = seen(word), there = produced - consumed, start = consumed & (size - 1), length;
     if (there < HEAD || there > size - start || there > bytes_max)
@@ -62,13 +63,13 @@ PyDoc_STRVAR(exchange_doc,
 static PyObject *ring_exchange(PyObject *module, PyObject *const *args, Py_ssize_t given) {
     enum { OUT, IN, PRODUCED, CONSUMED_BEFORE, BYTES_MAX, TIMEOUT, BELL, NUMBERS };
     long long number[NUMBERS];
-    PyObject *frame = args[1], *answer = NULL;
+    PyObject *answer;
     Py_buffer memory;
     char *bytes;
     Py_ssize_t length;
     (void)module;
     if (!is_called_with(given, 2 + NUMBERS) || !numbers(args + 2, NUMBERS, number) ||
-        PyBytes_AsStringAndSize(frame, &bytes, &length) < 0 || PyObject_GetBuffer(args[0], &memory, PyBUF_WRITABLE) < 0)
+        PyBytes_AsStringAndSize(args[1], &bytes, &length) < 0 || PyObject_GetBuffer(args[0], &memory, PyBUF_WRITABLE) < 0)
         return NULL;
     uint32_t size = memory.len > PAGE ? (uint32_t)((memory.len - PAGE) / 2) : 0;
     if (!size || size & (size - 1) || number[OUT] < 0 || number[OUT] > AWAITED || number[IN] < 0 || number[IN] > AWAITED) {
@@ -96,8 +97,10 @@ static PyObject *ring_exchange(PyObject *module, PyObject *const *args, Py_ssize
         if (seen(in) == consumed)
             wait_for(in, consumed, number[TIMEOUT]);
         answer = taken(in_ring, size, in, consumed, number[BYTES_MAX]);
-        if (!answer && !PyErr_Occurred() && PyErr_CheckSignals() == 0)
+        if (!answer) { /* Whatever it was: the frame is written, and the caller must know that. */
+            PyErr_Clear();
             answer = Py_NewRef(Py_None);
+        }
     }
     PyBuffer_Release(&memory);
     return answer;

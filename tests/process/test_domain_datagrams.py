@@ -109,7 +109,7 @@ class World:
 
 async def gives_up(side: Side) -> None:
     async with asyncio.timeout(WAIT_S):
-        while not side.door.counts["lost"]:  # noqa: ASYNC110 - nothing tells.
+        while not side.door.counts.lost:  # noqa: ASYNC110 - nothing tells.
             await asyncio.sleep(0.01)
 
 
@@ -255,7 +255,7 @@ def test_a_device_that_ends_is_not_read_again_and_again() -> None:
     async def scenario(world: World) -> None:
         world.device_ends()
         async with asyncio.timeout(WAIT_S):
-            while not world.b.door.counts["lost"]:
+            while not world.b.door.counts.lost:
                 world.b.door.send(A, b"lost")
                 await asyncio.sleep(0.01)
         world.b.carried.clear()

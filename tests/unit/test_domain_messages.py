@@ -12,6 +12,7 @@ from atoll.domain.limits import SERVER_FRAME_BYTES_MAX, SERVER_MEMBERS_MAX
 from atoll.domain.messages import (
     Alive,
     Command,
+    Datagrams,
     Find,
     Found,
     FromNode,
@@ -33,7 +34,7 @@ FROM_CLIENTS = (Hello(A), Find(1, "shop"), Carried(A, B, 1, b"\x91\xc0"), Receip
 FROM_CONTROL = (Members(()), Members((SEEN,)), FromNode(NODE, b"payload"), Command(1, "list", b"{}"))
 FROM_SERVER = (
     Alive(),
-    Alive(3, {"sent": 7, "lost": 0}),
+    Alive(3, Datagrams(7, 1, 0, 2)),
     Welcome("one"),
     Found(1, b""),
     Found(1, A, "one"),

@@ -103,6 +103,16 @@ def test_one_gap_after_the_other_is_waited_for() -> None:
     assert bench.state.early == Early(is_level=True)
 
 
+def test_what_overlaps_what_was_missing_is_taken_as_well() -> None:
+    bench = Bench()
+    bench.store(block(1, 1))
+    bench.store(block(4, 1), block(5, 1), before=(3, 1))
+    bench.store(block(3, 1), before=(2, 1))
+    bench.store(block(2, 1), block(3, 1), block(4, 1), before=(1, 1))
+    assert [keep.number for keep in bench.got(Keep)] == [2, 3, 4, 5]
+    assert bench.state.early == Early(is_level=True)
+
+
 @pytest.mark.parametrize(("count", "size"), [(EARLY_MESSAGES_MAX, 1), (4, EARLY_BYTES_MAX // 4)])
 def test_what_waits_is_bounded(count: int, size: int) -> None:
     bench = Bench()

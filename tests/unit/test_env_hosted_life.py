@@ -32,6 +32,7 @@ from tests.unit.steward_world import (
     ANN,
     BOB,
     CODE,
+    OTHER,
     OTHER_CODE,
     PROGRAM,
     Add,
@@ -489,6 +490,30 @@ def test_a_party_is_asked_for_what_is_missing_only_now_and_then(monkeypatch: pyt
     place.tick(AGAIN_NS)
     place.send(identity, 3, Add(1))
     assert receipts(place)[-1] == (0, True)
+
+
+def test_what_waits_for_a_party_to_be_forgotten_is_not_said_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 2)
+    monkeypatch.setattr("atoll.env.hosted.BLOCKS_AHEAD_MAX", 1)
+    place, identity = started()
+    for session, party in enumerate((ANN, BOB, OTHER), 1):
+        place.attach(party, session)
+
+    def add(session: int, first: int, n: int) -> None:
+        party = (ANN, BOB, OTHER)[session - 1]
+        place.hear(session, Carried(party, identity, first, items(Add(n))))
+
+    add(1, 1, 1)
+    add(2, 1, 10)
+    before = place.counter(identity)["n"]
+    place.is_slow = True
+    add(2, 2, 100)  # Its block is on its way to the disk, so the others wait; ANN is still known.
+    add(3, 1, 1000)  # For whom ANN is forgotten.
+    add(1, 2, 10000)
+    for _ in range(3):
+        place.answer()
+    assert place.counter(identity)["n"] == before + 1100
+    assert receipts(place)[-1] == (1, False), "nobody is told that it was taken"
 
 
 def test_one_leaves_a_slow_node_now_and_then_and_only_for_a_better_one() -> None:

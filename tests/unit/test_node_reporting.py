@@ -10,7 +10,7 @@ from atoll.base.ids import DIRECT, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.cli import render
 from atoll.device.nic.messages import NicCounters
-from atoll.domain.messages import Alive
+from atoll.domain.messages import Alive, Datagrams
 from atoll.group.messages import REFUSED_DUPLICATE, Hello, Refused, encode
 from atoll.health.members.bulletin import Found
 from atoll.health.members.messages import Ailment, Ailments, encode_ailments
@@ -98,9 +98,9 @@ def test_what_a_member_sent_and_was_dropped_is_told_of_it_alone() -> None:
 
 def test_what_the_server_of_environments_says_is_told() -> None:
     around = around_of(running(20), 0)
-    assert (status_view(around).environments, status_view(around).datagrams) == (0, {})
-    view = status_view(replace(around, environments=Alive(3, {"sent": 9})))
-    assert (view.environments, view.datagrams) == (3, {"sent": 9})
+    assert status_view(around).environments == 0
+    view = status_view(replace(around, environments=Alive(3, Datagrams(9, 4, 2, 1))))
+    assert (view.environments, view.datagrams) == (3, {"sent": 9, "resent": 4, "lost": 2, "dropped": 1})
 
 
 def test_a_warning_alone_is_degraded_enough_for_a_monitor() -> None:

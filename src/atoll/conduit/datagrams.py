@@ -140,7 +140,7 @@ class ReliableDatagrams:
     Attributes:
         outbox: (peer, UDP payload) to send.
         sent: How many datagrams with something in them were sent so far.
-        resent: How many of them were sent again.
+        resent: How often one of them was sent again.
         lost: How many were given up: whether they came is not known.
     """
 

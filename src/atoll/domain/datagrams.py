@@ -25,6 +25,7 @@ from atoll.conduit.datagrams import (
 )
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.packets import UdpPacket, build_udp, parse
+from atoll.domain.messages import Datagrams
 from atoll.domain.turns import Turn
 
 __all__ = ["DatagramDoor", "Streaming"]
@@ -93,10 +94,10 @@ class DatagramDoor:
         self._loop.add_reader(device, self._readable)
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many datagrams were sent so far; sent again; given up, whether they came or not; dropped here."""
+    def counts(self) -> Datagrams:
+        """What became of everything so far."""
         machine = self._machine
-        return {"sent": machine.sent, "resent": machine.resent, "lost": machine.lost, "dropped": self.dropped}
+        return Datagrams(machine.sent, machine.resent, machine.lost, self.dropped)
 
     def members(self, members: frozenset[NodeId]) -> None:
         """Speak with these from now on, and with nobody else."""

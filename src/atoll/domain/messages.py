@@ -22,6 +22,7 @@ __all__ = [
     "ClientMessage",
     "Command",
     "ControlMessage",
+    "Datagrams",
     "Find",
     "Found",
     "FromNode",
@@ -158,16 +159,32 @@ class Outcome(Tuple, frozen=True, tag=9):
     fix: str = ""
 
 
+class Datagrams(msgspec.Struct, frozen=True, array_like=True):
+    """Small messages to other servers since this one started.
+
+    Attributes:
+        sent: Datagrams, each with one message or some.
+        resent: How often one was sent again.
+        lost: Given up; whether they came is not known.
+        dropped: That the packet device did not take at once, and what came and was nobody's.
+    """
+
+    sent: Number = 0
+    resent: Number = 0
+    lost: Number = 0
+    dropped: Number = 0
+
+
 class Alive(Tuple, frozen=True, tag=10):
     """To control: it turns; said every second, unless a handler keeps it from that.
 
     Attributes:
         running: Environments that run here.
-        datagrams: Small messages to other servers since it started, by their fate: ``DatagramDoor.counts``.
+        datagrams: What became of what it said to others.
     """
 
-    running: int = 0
-    datagrams: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    running: Number = 0
+    datagrams: Datagrams = Datagrams()
 
 
 ClientMessage = Hello | Find | Carried | Receipt

@@ -31,6 +31,7 @@ from atoll.domain.limits import COMMAND_S_MAX, RETAINED_BYTES, SESSIONS_MAX, WAR
 from atoll.domain.messages import (
     Alive,
     Command,
+    Datagrams,
     Find,
     Found,
     FromNode,
@@ -196,7 +197,7 @@ class Server:
         """Say every second that the loop turns."""
         while True:
             if self._control is not None:
-                counts = {} if self._datagrams is None else self._datagrams.counts
+                counts = Datagrams() if self._datagrams is None else self._datagrams.counts
                 self._say(self._control, Alive(self.steward.running, counts))
             await asyncio.sleep(1)
 

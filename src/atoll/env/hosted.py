@@ -562,6 +562,8 @@ class Hosted:
         while not runner.is_busy and not runner.is_over and not self._is_full(runner):
             if self._inbox:
                 frame = self._inbox.pop()
+                if not self._inbox.follows(frame, runner.environment):
+                    continue
                 self._bytes += len(frame.items)
                 self._frame(runner, frame, now)
                 self._receipts[frame.party] = frame.first + frame.count - 1

@@ -93,6 +93,17 @@ class Inbox:
         self._items -= frame.count
         return frame
 
+    def follows(self, frame: Waiting, environment: Running) -> bool:
+        """Return whether what was popped may be applied.
+
+        It may not if its party was forgotten while it waited: the environment would pass over it. Nobody is told then
+        that it was taken, and what the party sends from now on is judged anew.
+        """
+        if frame.first <= environment.received(frame.party) + 1:
+            return True
+        self._expected.pop(frame.party, None)
+        return False
+
     def applied(self) -> None:
         """Note that all that was popped is applied, so that the environment itself knows what comes next."""
         if not self._frames:

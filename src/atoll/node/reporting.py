@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
+import msgspec
+
 from atoll.base.ids import DIRECT, Endpoint, NodeId, address_of
 from atoll.base.member import Member
 from atoll.base.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
@@ -120,7 +122,7 @@ def status_view(around: Around) -> StatusView:
         device=around.device,
         dropped=around.dropped.dropped,
         environments=around.environments.running,
-        datagrams=around.environments.datagrams,
+        datagrams=msgspec.structs.asdict(around.environments.datagrams),
         peers=peers,
         relaying=RelayView(
             will=own.relay.value,

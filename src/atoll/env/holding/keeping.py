@@ -74,7 +74,7 @@ class Keeping:
             self._take_early(node)
 
     def _waits(self, message: Store) -> bool:
-        """Return whether to wait for blocks that were overtaken, and keep what follows them."""
+        """Return whether to wait for blocks that were overtaken, and keep what follows them; else forget what waits."""
         state, early = self._desk.state, self._desk.state.early
         if not early.is_level or message.before_number <= state.ledger.last:
             return False
@@ -91,16 +91,17 @@ class Keeping:
         return True
 
     def _take_early(self, node: bytes) -> None:
-        """Take what follows now."""
+        """Take what follows now, or overlaps what is here."""
         state, early = self._desk.state, self._desk.state.early
-        following = early.stores.pop(state.ledger.last, None)
-        if following is not None:
+        number = min(early.stores, default=None)
+        if number is None:
+            state.early = Early(is_level=True)
+        elif number > state.ledger.last:
+            early.since_ns = state.now_ns  # Something else is missing.
+        else:
+            following = early.stores.pop(number)
             early.size -= sum(len(block.sealed) for block in following.blocks)
             self._take_all(node, following)
-        elif all(number < state.ledger.last for number in early.stores):
-            state.early = Early(is_level=True)
-        else:
-            early.since_ns = state.now_ns  # Something else is missing.
 
     def _take(self, blocks: tuple[Block, ...]) -> int | None:
         """Write what is not here; return the last block that is, 0 for none, or None if the blocks cannot be true."""
