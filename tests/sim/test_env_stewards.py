@@ -13,10 +13,12 @@ from atoll.env.channel import Channel
 from atoll.env.correspondent import Correspondent, Lost, News
 from atoll.env.directory import Directory
 from atoll.env.environment import Environment
+from atoll.env.facts import Waiting
 from atoll.env.hosted import Hosted
 from atoll.env.inbox import Inbox
 from atoll.env.messages import Carried, Notice, Receipt, Refusal
 from atoll.env.orders import Moment
+from atoll.env.places import Running
 from atoll.env.records import Post
 from atoll.env.runner import OPEN, Runner, Walls
 from atoll.env.slew import SlewedClock
@@ -102,7 +104,11 @@ def _forget_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
     def news(_: Channel, __: int, ___: int) -> int:
         return 0
 
+    def follows(_: Inbox, __: Waiting, ___: Running) -> bool:
+        return True
+
     monkeypatch.setattr(Channel, "news", news)
+    monkeypatch.setattr(Inbox, "follows", follows)
     monkeypatch.setattr(Hosted, "carried", again)
 
 
@@ -184,7 +190,7 @@ def test_it_notices_an_owner_that_answers_before_its_epoch_is_open(monkeypatch: 
         self._is_open = True
 
     monkeypatch.setattr(Hosted, "_start", eager)
-    assert found(range(1, 6)).invariant in {"what leaves is committed", "after healing all is well"}
+    assert found(range(8, 14)).invariant in {"what leaves is committed", "after healing all is well"}
 
 
 def test_it_notices_frames_behind_a_gap_that_ask_for_ever_more(monkeypatch: pytest.MonkeyPatch) -> None:
