@@ -14,29 +14,13 @@ import pytest
 from atoll.cli.api import Api
 from atoll.client.environments import Desk
 from atoll.domain.loading import bundle_of
+from tests.process.env_apps import COUNTER
 from tests.process.node_world import Box, children_of, kill, nodes, until
 
 pytestmark = pytest.mark.process
 
 WAIT_S = 30.0
 CALLS = 20
-COUNTER = """
-import atoll
-
-class Add(atoll.Tuple):
-    pass
-
-class Sum(atoll.Tuple):
-    n: int
-
-class Counter(atoll.App):
-    n: int = 0
-
-    @atoll.on(Add)
-    def add(self, add: Add, ctx: atoll.Context) -> Sum:
-        self.n += 1
-        return Sum(self.n)
-"""
 
 
 @pytest.fixture
@@ -61,7 +45,7 @@ def ask(box: Box, count: int) -> None:
         async with asyncio.timeout(WAIT_S), Desk(box.state) as desk:
             counter = await desk.environment("counter")
             for _ in range(count):
-                await counter.call({"is": "Add"}, timeout_s=WAIT_S)
+                await counter.call({"is": "Add", "n": 1}, timeout_s=WAIT_S)
 
     asyncio.run(asked())
 

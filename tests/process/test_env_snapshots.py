@@ -13,28 +13,12 @@ import pytest
 from atoll.base.errors import CorruptError
 from atoll.domain.recorder.segments import open_segment
 from atoll.domain.recorder.snapshots import Standing, decode_standing
+from tests.process.env_apps import COUNTER
 from tests.process.node_world import Box, Nodes, nodes, until
 
 pytestmark = pytest.mark.process
 
 MOVE_S = 45.0
-COUNTER = """
-import atoll
-
-class Add(atoll.Tuple):
-    n: int
-
-class Sum(atoll.Tuple):
-    n: int
-
-class Counter(atoll.App):
-    n: int = 0
-
-    @atoll.on(Add)
-    def add(self, add: Add, ctx: atoll.Context) -> Sum:
-        self.n += add.n
-        return Sum(self.n)
-"""
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.domain.guest.ring import GUEST_END, MEMORY_BYTES, SERVER_END, Exchange, Memory, Receiver, RingError, Sender
+from atoll.domain.guest.ring import GUEST_END, MEMORY_BYTES, SERVER_END, Exchange, Memory, RingError
 from atoll.domain.limits import GUEST_RING_BYTES
 
 _PAGE, _CONSUMED = 4096, 16
@@ -48,12 +48,12 @@ def _memory() -> Generator[Memory]:
 def _played(turns: list[Turn], shift: int, *, compiled: bool) -> _Seen:
     """Ask again and again, from some place in the rings on, while somebody writes what it likes into them."""
     with _memory() as memory:
+        exchange = Exchange(memory, SERVER_END, compiled=compiled)
+        sender, receiver = exchange.sender, exchange.receiver
         out, back = SERVER_END
-        sender, receiver = Sender(memory, out), Receiver(memory, back)
         sender.produced = receiver.consumed = shift
         for word in (out, out + _CONSUMED, back, back + _CONSUMED):
             memory.words[word] = shift
-        exchange = Exchange(memory, sender, receiver, compiled=compiled)
         outcomes: list[object] = []
         for frame, read, produced, answer, bytes_max in turns:
             memory.words[out + _CONSUMED] = (sender.produced + read) & 0xFFFFFFFF
@@ -83,14 +83,11 @@ def test_both_ways_do_the_same_with_whatever_is_there(turns: list[Turn], shift: 
 @given(st.lists(st.binary(max_size=200), max_size=8), shifts)
 def test_what_is_sent_comes_whole(texts: list[bytes], shift: int) -> None:
     with _memory() as memory:
-        sender, receiver = Sender(memory, SERVER_END[0]), Receiver(memory, SERVER_END[1])
-        there, back = Receiver(memory, GUEST_END[1]), Sender(memory, GUEST_END[0])
-        for one in (sender, back):
-            one.produced = shift
-            memory.words[one.first] = memory.words[one.first + _CONSUMED] = shift
-        there.consumed = receiver.consumed = shift
-        exchange = Exchange(memory, sender, receiver)
+        asking, answering = Exchange(memory, SERVER_END), Exchange(memory, GUEST_END)
+        for end in (asking, answering):
+            end.sender.produced = end.receiver.consumed = shift
+            memory.words[end.sender.first] = memory.words[end.sender.first + _CONSUMED] = shift
         for text in texts:
-            back.begin(text[::-1])
-            assert exchange.turn(text, 1 << 20, 1) == text[::-1]
-            assert there.pull(1 << 20) == text
+            answering.sender.begin(text[::-1])
+            assert asking.turn(text, 1 << 20, 1) == text[::-1]
+            assert answering.receiver.pull(1 << 20) == text

@@ -26,13 +26,15 @@ _CONSUMED = 16
 class _Both:
     """Both ends of a memory, in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, compiled: bool) -> None:
         self.file = os.memfd_create("ring")
         os.ftruncate(self.file, MEMORY_BYTES)
         self.bell = os.eventfd(0, os.EFD_NONBLOCK)
         self.server, self.guest = Memory(self.file), Memory(self.file, self.bell)
-        self.out, self.back = Sender(self.server, SERVER_END[0]), Receiver(self.server, SERVER_END[1])
-        self.guest_in, self.guest_out = Receiver(self.guest, GUEST_END[1]), Sender(self.guest, GUEST_END[0])
+        self.asking = Exchange(self.server, SERVER_END, compiled=compiled)
+        self.answering = Exchange(self.guest, GUEST_END, compiled=compiled)
+        self.out, self.back = self.asking.sender, self.asking.receiver
+        self.guest_out, self.guest_in = self.answering.sender, self.answering.receiver
 
     def close(self) -> None:
         for memory in (self.server, self.guest, self.server):
@@ -41,38 +43,36 @@ class _Both:
         os.close(self.bell)
 
 
-@pytest.fixture
-def both() -> Iterator[_Both]:
-    made = _Both()
+def send(sender: Sender, frame: bytes) -> None:
+    sender.begin(frame)
+    sender.finish()
+
+
+@pytest.fixture(params=[True, False], ids=["compiled", "python"])
+def both(request: pytest.FixtureRequest) -> Iterator[_Both]:
+    made = _Both(compiled=bool(request.param))
     yield made
     made.close()
 
 
-@pytest.fixture(params=[True, False], ids=["compiled", "python"])
-def asking(both: _Both, request: pytest.FixtureRequest) -> Exchange:
-    """The server's."""
-    return Exchange(both.server, both.out, both.back, compiled=bool(request.param))
-
-
 @pytest.fixture
-def answering(both: _Both, request: pytest.FixtureRequest) -> Iterator[None]:
+def answering(both: _Both) -> Iterator[None]:
     """A guest that answers with what it is asked, turned round, until it is asked nothing."""
-    exchange = Exchange(both.guest, both.guest_out, both.guest_in, compiled="compiled" in request.node.name)
 
     def run() -> None:
         frame = both.guest_in.receive(1 << 30)
         while frame:
-            frame = exchange.ask(frame[::-1], 1 << 30)
+            frame = both.answering.ask(frame[::-1], 1 << 30)
 
     thread = Thread(target=run)
     thread.start()
     yield
-    both.out.send(b"")
+    send(both.out, b"")
     thread.join()
 
 
 @pytest.mark.usefixtures("answering")
-def test_who_asks_gets_the_answer_however_long_both_are(both: _Both, asking: Exchange) -> None:
+def test_who_asks_gets_the_answer_however_long_both_are(both: _Both) -> None:
     rng = Random(4)
     sizes = [rng.randrange(1, 300) for _ in range(3000)] + [
         GUEST_RING_BYTES - 4,
@@ -81,43 +81,41 @@ def test_who_asks_gets_the_answer_however_long_both_are(both: _Both, asking: Exc
     ]
     for size in sizes:
         frame = rng.randbytes(size)
-        assert asking.ask(frame, 1 << 30) == frame[::-1]
+        assert both.asking.ask(frame, 1 << 30) == frame[::-1]
     assert both.out.is_sent
 
 
-def test_who_asks_waits_no_longer_than_it_said(both: _Both, asking: Exchange) -> None:
-    assert asking.turn(b"anybody?", 100, 1) is None
+def test_who_asks_waits_no_longer_than_it_said(both: _Both) -> None:
+    assert both.asking.turn(b"anybody?", 100, 1) is None
     assert both.out.is_sent
     assert both.guest_in.pull(100) == b"anybody?"
-    both.guest_out.send(b"here")
-    assert asking.turn(b"at last", 100, 1) == b"here"
+    send(both.guest_out, b"here")
+    assert both.asking.turn(b"at last", 100, 1) == b"here"
 
 
-def test_who_asks_too_much_at_once_writes_the_rest_later(both: _Both, asking: Exchange) -> None:
-    both.out.send(b"one")
+def test_who_asks_too_much_at_once_writes_the_rest_later(both: _Both) -> None:
+    send(both.out, b"one")
     both.guest_in.receive(10)
-    assert asking.turn(bytes(GUEST_RING_BYTES), 100, 1) is None
+    assert both.asking.turn(bytes(GUEST_RING_BYTES), 100, 1) is None
     assert not both.out.is_sent
     both.guest_in.pull(1 << 30)
     both.out.finish()
     assert both.guest_in.pull(1 << 30) == bytes(GUEST_RING_BYTES)
 
 
-def test_who_asks_refuses_what_cannot_be(both: _Both, asking: Exchange) -> None:
+def test_who_asks_refuses_what_cannot_be(both: _Both) -> None:
     both.guest_out.begin(b"12345")
     with pytest.raises(RingError, match="too long"):
-        asking.turn(b"?", 8, 1)
+        both.asking.turn(b"?", 8, 1)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_who_answers_rings_the_bell_while_it_is_awaited(both: _Both, compiled: bool) -> None:
-    exchange = Exchange(both.guest, both.guest_out, both.guest_in, compiled=compiled)
-    assert exchange.turn(b"one", 100, 1) is None
+def test_who_answers_rings_the_bell_while_it_is_awaited(both: _Both) -> None:
+    assert both.answering.turn(b"one", 100, 1) is None
     with pytest.raises(BlockingIOError):
         os.eventfd_read(both.bell)
     assert both.back.pull(100) == b"one"
     both.server.await_bell(awaited=True)
-    assert exchange.turn(b"two", 100, 1) is None
+    assert both.answering.turn(b"two", 100, 1) is None
     assert os.eventfd_read(both.bell) == 1
 
 
@@ -127,7 +125,7 @@ def test_frames_of_all_sizes_go_through_both_ways(both: _Both) -> None:
         frame = rng.randbytes(size)
         assert both.out.begin(frame)
         assert both.guest_in.receive(1 << 30) == frame
-        both.guest_out.send(frame[::-1])
+        send(both.guest_out, frame[::-1])
         assert both.back.pull(GUEST_RING_BYTES) == frame[::-1]
     assert both.back.pull(1) is None
 
@@ -164,7 +162,7 @@ def test_waiting_ends_at_once_where_there_is_news_and_else_with_its_time(both: _
 
 def test_a_long_frame_is_written_by_send_while_somebody_reads(both: _Both) -> None:
     frame = bytes(4 * GUEST_RING_BYTES)
-    writing = Thread(target=both.guest_out.send, args=(frame,))
+    writing = Thread(target=send, args=(both.guest_out, frame))
     writing.start()
     assert both.back.receive(1 << 30) == frame
     writing.join()

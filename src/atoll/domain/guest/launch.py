@@ -23,7 +23,7 @@ from atoll.base.units import SECOND_NS
 from atoll.domain.guard import INTERPRETER_VARIABLES
 from atoll.domain.guest.confine import is_possible
 from atoll.domain.guest.nearness import Here, Nearness
-from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Exchange, Memory, Receiver, RingError, Sender
+from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Exchange, Memory, RingError
 from atoll.domain.guest.zygote import MESSAGE_BYTES_MAX, Bury, Fork, Order, encode_order
 from atoll.domain.limits import GUEST_LOOK_S, GUEST_START_S_MAX
 
@@ -63,8 +63,8 @@ class GuestProcess:
         self.pid: Final = pid
         self.pidfd, self.bell = files
         self._memory, self._bury = memory, bury
-        self._sender, self._receiver = Sender(memory, SERVER_END[0]), Receiver(memory, SERVER_END[1])
-        self._exchange: Final = Exchange(memory, self._sender, self._receiver)
+        self._exchange: Final = Exchange(memory, SERVER_END)
+        self._sender, self._receiver = self._exchange.sender, self._exchange.receiver
         self._poll: Final = select.poll()
         self._poll.register(self.pidfd, select.POLLIN)
         self._nearness: Final = Nearness(pid, here)

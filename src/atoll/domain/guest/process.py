@@ -34,7 +34,7 @@ from atoll.domain.guest.messages import (
     decode_request,
     encode_answer,
 )
-from atoll.domain.guest.ring import GUEST_END, Exchange, Memory, Receiver, Sender
+from atoll.domain.guest.ring import GUEST_END, Exchange, Memory
 from atoll.domain.limits import GUEST_ANSWER_BYTES_MAX, GUEST_STATE_BYTES_MAX, MESSAGE_BYTES_MAX
 from atoll.domain.loading import Loaded, decode_bundle, imports_of, load
 from atoll.env.environment import Environment
@@ -53,13 +53,12 @@ def run_guest(memory_file: int, bell_file: int, confinement: Confinement, clock:
     try:
         os.dup2(bell_file, _BELL)
         memory = Memory(memory_file, _BELL)
-        sender, receiver = Sender(memory, GUEST_END[0]), Receiver(memory, GUEST_END[1])
-        exchange = Exchange(memory, sender, receiver)
+        exchange = Exchange(memory, GUEST_END)
         sys.stdout = sys.stderr = Nowhere()
         sys.meta_path.append(Refusing())
         confinement.narrow()
         guest = Guest(clock)
-        answer = guest.obey(receiver.receive(MESSAGE_BYTES_MAX), confinement)
+        answer = guest.obey(exchange.receiver.receive(MESSAGE_BYTES_MAX), confinement)
         while True:
             answer = guest.obey(exchange.ask(answer, MESSAGE_BYTES_MAX))
     except BaseException:  # noqa: BLE001 - nobody could be told; the server sees that the process is gone.

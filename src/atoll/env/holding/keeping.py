@@ -80,14 +80,13 @@ class Keeping:
             return False
         if early.since_ns is None:
             early.since_ns = state.now_ns
-        size = sum(len(block.sealed) for block in message.blocks)
-        is_full = len(early.stores) >= EARLY_MESSAGES_MAX or early.size + size > EARLY_BYTES_MAX
+        size = sum(len(block.sealed) for store in (*early.stores.values(), message) for block in store.blocks)
+        is_full = len(early.stores) >= EARLY_MESSAGES_MAX or size > EARLY_BYTES_MAX
         if state.now_ns >= early.since_ns + EARLY_NS or is_full:
             state.early = Early()
             return False
-        if message.blocks and message.before_number not in early.stores:
-            early.stores[message.before_number] = message
-            early.size += size
+        if message.blocks:
+            early.stores.setdefault(message.before_number, message)
         return True
 
     def _take_early(self, node: bytes) -> None:
@@ -99,9 +98,7 @@ class Keeping:
         elif number > state.ledger.last:
             early.since_ns = state.now_ns  # Something else is missing.
         else:
-            following = early.stores.pop(number)
-            early.size -= sum(len(block.sealed) for block in following.blocks)
-            self._take_all(node, following)
+            self._take_all(node, early.stores.pop(number))
 
     def _take(self, blocks: tuple[Block, ...]) -> int | None:
         """Write what is not here; return the last block that is, 0 for none, or None if the blocks cannot be true."""

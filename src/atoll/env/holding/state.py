@@ -202,13 +202,11 @@ class Early(msgspec.Struct):
     Attributes:
         is_level: All of the owner's blocks were here once: what is missing was overtaken, or lost on the way.
         stores: By the number of the block before the first one.
-        size: Their bytes.
         since_ns: Since when something is missing; None: nothing is.
     """
 
     is_level: bool = False
     stores: dict[int, Store] = {}
-    size: int = 0
     since_ns: int | None = None
 
 
