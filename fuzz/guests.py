@@ -28,9 +28,9 @@ def _answered(data: bytes) -> object:
     answer = messages.decode_answer(data)
     mirror = Mirror()
     if isinstance(answer, messages.Done):
-        mirror.took(_ANN, answer.received, 10)
-        mirror.forget(answer.forgotten)
-        mirror.sent(answer.effects)
+        mirror.took(_ANN, answer.received, 10, 0)
+        mirror.forget(answer.forgotten, 0)
+        mirror.sent(answer.effects, 0, 0)
     return mirror.owed()
 
 

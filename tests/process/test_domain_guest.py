@@ -89,8 +89,8 @@ class _Run:
     def says(self, what: str) -> str:
         """Return what the handler responds."""
         self.do(what)
-        last = self.runner.environment.owed()[-1]
-        return str(msgspec.msgpack.decode(msgspec.msgpack.decode(last.items, type=list[Item])[0].event)["text"])
+        _, last = self.runner.environment.owed()[-1]
+        return str(msgspec.msgpack.decode(msgspec.msgpack.decode(last.payload, type=list[Item])[0].event)["text"])
 
 
 @pytest.fixture

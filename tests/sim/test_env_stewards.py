@@ -6,19 +6,20 @@ from collections.abc import Callable
 
 import pytest
 
+from atoll.base.units import SECOND_NS
 from atoll.domain.recorder.messages import Recorded
 from atoll.domain.reviving import Archive
+from atoll.env import asking
+from atoll.env import inbox as inbox_module
 from atoll.env.changes import Failure
-from atoll.env.channel import Channel
+from atoll.env.channel import Channel, Parcel
 from atoll.env.correspondent import Correspondent, Lost, News
 from atoll.env.directory import Directory
 from atoll.env.environment import Environment
-from atoll.env.facts import Waiting
 from atoll.env.hosted import Hosted
 from atoll.env.inbox import Inbox
 from atoll.env.messages import Carried, Notice, Receipt, Refusal
 from atoll.env.orders import Moment
-from atoll.env.places import Running
 from atoll.env.records import Post
 from atoll.env.runner import OPEN, Runner, Walls
 from atoll.env.slew import SlewedClock
@@ -34,6 +35,19 @@ CHUNK = 5
 def test_all_holds_under_faults_and_is_well_afterwards(first: int) -> None:
     for seed in range(first, first + CHUNK):
         tell(seed)
+
+
+def test_all_holds_where_nobody_can_remember_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgetful(monkeypatch)
+    forgot = sum(truth.forgets for seed in range(1, CHUNK + 1) for truth in tell(seed).world.checks.truths.values())
+    assert forgot
+
+
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let environments have room for two parties only, after three seconds instead of a minute."""
+    monkeypatch.setattr(asking, "PARTIES_MAX", 2)
+    monkeypatch.setattr(asking, "PARTY_KEPT_NS", 3 * SECOND_NS)
+    monkeypatch.setattr(inbox_module, "DOUBT_NS", 3 * SECOND_NS // 2)
 
 
 def test_a_seed_is_the_whole_cause() -> None:
@@ -77,7 +91,7 @@ def test_it_notices_effects_that_leave_before_they_are_committed(monkeypatch: py
         honest(self, now)
         for effect in () if self.runner is None else self.runner.release(self.runner.number):
             if isinstance(effect, Post):
-                self._send(effect)
+                self._send(effect.party, Parcel(effect.first, effect.count, effect.items), 0)
 
     monkeypatch.setattr(Hosted, "_block", early)
     assert found(range(1, 4)).invariant == "what leaves is committed"
@@ -104,11 +118,7 @@ def _forget_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
     def news(_: Channel, __: int, ___: int) -> int:
         return 0
 
-    def follows(_: Inbox, __: Waiting, ___: Running) -> bool:
-        return True
-
     monkeypatch.setattr(Channel, "news", news)
-    monkeypatch.setattr(Inbox, "follows", follows)
     monkeypatch.setattr(Hosted, "carried", again)
 
 

@@ -94,6 +94,7 @@ class Spoil(Tuple):
 
 class Seek(Tuple):
     name: str
+    n: int = 1
 
 
 class Counter(App):
@@ -128,7 +129,7 @@ class Counter(App):
 
     @on(Seek)
     def seek(self, seek: Seek, ctx: Context) -> None:
-        ctx.send(seek.name, Add(1))
+        ctx.send(seek.name, Add(seek.n))
 
 
 PROGRAM = program_of(Counter, known=[Sum])

@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the server keeps of a guest's channels is what the guest has, and rubbish is not taken over."""
 
-from random import Random
-
 import msgspec
 import pytest
 
 from atoll.base.errors import CorruptError, WireError
+from atoll.base.units import SECOND_NS
 from atoll.domain.guest.mirror import Mirror
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import PARTIES_MAX
-from atoll.env.records import Confirmed, Ended, Note, Post
+from atoll.env.limits import PARTIES_KNOWN_MAX, PARTY_SILENT_NS
+from atoll.env.records import Ended, Note, Post
 from atoll.env.state import State
-from tests.unit.env_world import Actor, World, arrived, item
 
 ANN, BOB = b"a" * 16, b"b" * 16
+NOW = 1_000 * SECOND_NS
 encode = msgspec.msgpack.Encoder().encode
 
 
 def _post(first: int, count: int = 1, party: bytes = ANN) -> Post:
     return Post(party, first, count, encode([[1]] * count))
+
+
+def _parcel(first: int, count: int = 1) -> Parcel:
+    return Parcel(first, count, _post(first, count).items, NOW)
 
 
 def _state(**channels: Channel) -> bytes:
@@ -28,51 +31,54 @@ def _state(**channels: Channel) -> bytes:
 
 def test_what_goes_in_and_out_is_counted() -> None:
     mirror = Mirror()
-    mirror.took(ANN, 2, 2)
-    mirror.sent([_post(1, 2), Note("n"), Ended(), _post(3), _post(1, party=BOB)])
-    mirror.confirm(ANN, 2)
-    mirror.confirm(b"c" * 16, 7)
+    mirror.took(ANN, 2, 2, NOW)
+    mirror.sent([_post(1, 2), Note("n"), Ended(), _post(3), _post(1, party=BOB)], NOW, NOW)
+    mirror.confirm(ANN, 2, NOW)
+    mirror.confirm(b"c" * 16, 7, NOW)
     assert (mirror.received(ANN), mirror.confirmed(ANN), mirror.owes(ANN)) == (2, 2, 1)
     assert mirror.taken() == {ANN: 2, BOB: 0}
-    assert mirror.owed() == (_post(3), _post(1, party=BOB))
+    assert mirror.owed() == ((ANN, _parcel(3)), (BOB, _parcel(1)))
     assert (mirror.received(b"c" * 16), mirror.confirmed(b"c" * 16), mirror.owes(b"c" * 16)) == (0, 0, 0)
-    mirror.confirm(ANN, 99)
+    mirror.confirm(ANN, 99, NOW)
     assert mirror.confirmed(ANN) == 3
 
 
-def test_it_is_what_a_snapshot_says() -> None:
-    world = World(Actor)
+def test_numbers_for_a_party_that_was_forgotten_go_on() -> None:
     mirror = Mirror()
-    rng = Random(4)
-    for first in range(1, 40):
-        party = rng.choice((ANN, BOB))
-        at = mirror.received(party) + 1
-        effects = world.put(arrived(at, item({"is": "Nobody"}, ask=first), party=party))
-        mirror.took(party, world.environment.received(party), at)
-        mirror.sent(effects)
-        if rng.random() < 0.3:
-            upto = rng.randrange(at + 1)
-            world.put(Confirmed(party, upto))
-            mirror.confirm(party, upto)
-    again = Mirror.of(world.environment.snapshot())
-    assert mirror.owed() == again.owed() == world.environment.owed()
-    assert mirror.taken() == again.taken() == world.environment.taken()
-    for party in (ANN, BOB):
-        assert mirror.confirmed(party) == again.confirmed(party) == world.environment.confirmed(party)
-
-
-def test_a_party_that_was_forgotten_begins_anew() -> None:
-    mirror = Mirror()
-    mirror.sent([_post(1)])
+    mirror.sent([_post(1)], NOW, NOW)
     with pytest.raises(WireError, match="owed"):
-        mirror.forget([ANN])
-    mirror.confirm(ANN, 1)
-    mirror.forget([ANN, BOB])
+        mirror.forget([ANN], NOW)
+    mirror.confirm(ANN, 1, NOW)
+    mirror.forget([ANN, BOB], NOW)
     assert mirror.taken() == {}
-    mirror.sent([_post(1)])
-    mirror.confirm(ANN, 1)
-    mirror.sent([_post(1)])  # Forgotten, and known again in the same event.
-    assert mirror.owes(ANN) == 1
+    assert mirror.forgot_ns == NOW
+    with pytest.raises(WireError, match="order"):
+        mirror.sent([_post(3)], NOW, NOW)  # No party that was forgotten got a number 2.
+    mirror.sent([_post(2)], NOW, NOW)
+    mirror.confirm(ANN, 2, NOW)
+    mirror.forget([ANN], NOW)
+    mirror.sent([_post(3)], NOW, NOW)
+    assert (mirror.owes(ANN), mirror.confirmed(ANN)) == (1, 2)
+    assert mirror.knows(ANN)
+    mirror.sent([_post(1, party=BOB)], NOW, NOW)  # It was known anew before ANN was forgotten.
+    assert mirror.parties == 2
+
+
+def test_a_party_is_forgotten_with_what_it_has_not_taken_for_an_hour() -> None:
+    mirror = Mirror()
+    mirror.sent([_post(1)], NOW, NOW)
+    with pytest.raises(WireError, match="owed"):
+        mirror.forget([ANN], NOW + PARTY_SILENT_NS - 1)
+    mirror.forget([ANN], NOW + PARTY_SILENT_NS)
+    assert not mirror.knows(ANN)
+
+
+def test_what_a_party_may_have_taken_is_given_up() -> None:
+    mirror = Mirror()
+    mirror.sent([_post(1), _post(2)], NOW, NOW)
+    mirror.given_up(ANN, 1)
+    mirror.given_up(BOB, 1)
+    assert mirror.owed() == ((ANN, _parcel(2)),)
 
 
 @pytest.mark.parametrize(
@@ -81,23 +87,23 @@ def test_a_party_that_was_forgotten_begins_anew() -> None:
 )
 def test_items_that_do_not_follow_are_refused(post: Post) -> None:
     with pytest.raises(WireError):
-        Mirror().sent([post])
+        Mirror().sent([post], NOW, NOW)
 
 
 def test_lines_and_numbers_have_bounds() -> None:
     mirror = Mirror()
     with pytest.raises(WireError, match="line"):
-        mirror.sent([Note("x" * 1001)])
-    mirror.took(ANN, 3, 3)
+        mirror.sent([Note("x" * 1001)], NOW, NOW)
+    mirror.took(ANN, 3, 3, NOW)
     for upto in (2, 9):
         with pytest.raises(WireError, match="nobody sent"):
-            mirror.took(ANN, upto, 4)
+            mirror.took(ANN, upto, 4, NOW)
 
 
 def test_parties_have_a_bound() -> None:
-    mirror = Mirror({number.to_bytes(16, "big"): Channel() for number in range(2 * PARTIES_MAX)})
+    mirror = Mirror(State(channels={number.to_bytes(16, "big"): Channel() for number in range(2 * PARTIES_KNOWN_MAX)}))
     with pytest.raises(WireError, match="parties"):
-        mirror.took(ANN, 1, 1)
+        mirror.took(ANN, 1, 1, NOW)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +118,10 @@ def test_parties_have_a_bound() -> None:
         _state(a=Channel(sent=3, outbox=[Parcel(2, 0, b""), Parcel(2, 2, b"")])),
         _state(a=Channel(sent=3, outbox=[Parcel(1, 1, b""), Parcel(3, 1, b"")])),
         _state(a=Channel(sent=-4, outbox=[Parcel(-5, 2, b"")])),
+        _state(a=Channel(sent=1, outbox=[Parcel(1, 1, b"", -1)])),
+        encode(State(floor=-1)),
+        encode(State(forgot_ns=-2)),
+        encode(State(lived_ns=-1)),
     ],
 )
 def test_channels_that_cannot_be_are_refused(state: bytes) -> None:

@@ -21,6 +21,7 @@ from atoll.domain.guest.messages import (
     encode_request,
 )
 from atoll.domain.guest.process import Guest, Nowhere, Refusing
+from atoll.env.limits import PARTY_KEPT_NS
 from atoll.env.records import Fired, Post
 from tests.unit.guest_world import ANN, SOURCE, began, bundle, done
 
@@ -133,14 +134,15 @@ def test_a_state_that_is_too_large_to_be_kept_is_refused(monkeypatch: pytest.Mon
 
 def test_parties_that_are_forgotten_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 8)
-    monkeypatch.setattr("atoll.domain.guest.process.PARTIES_MAX", 8)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
     asked = _Asked(source=SOURCE.replace("return Got(self.n)", "return None"))
     forgotten: list[bytes] = []
     for number in range(10):
-        answer = asked.ask(Handle(7, done(1, "x", party=number.to_bytes(16, "big"), ask=0)))
+        now_ns = (1 + number) * PARTY_KEPT_NS
+        answer = asked.ask(Handle(now_ns, done(1, "x", party=number.to_bytes(16, "big"), ask=0)))
         assert isinstance(answer, Done)
         forgotten += answer.forgotten
     assert forgotten == [bytes(16), bytes(15) + b"\x01"]
-    again = asked.ask(Handle(7, done(1, "x", party=ANN, ask=0)))
+    again = asked.ask(Handle(11 * PARTY_KEPT_NS, done(1, "x", party=ANN, ask=0)))
     assert isinstance(again, Done)
     assert len(again.forgotten) == 1

@@ -1,21 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """What handlers ask, and what comes of it: limits are said at once, walls hold, and what ended asks for nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from atoll.base.errors import UsageError
-from atoll.base.units import SECOND_NS
+from atoll.base.units import HOUR_NS, SECOND_NS
 from atoll.env.app import App, intercept, on
 from atoll.env.asking import NOTE_CHARS_MAX
 from atoll.env.changes import Failure, Put, Read, Request, Started, Watch
 from atoll.env.context import Context, QueueFull
 from atoll.env.environment import Environment
-from atoll.env.limits import NESTED_MAX, OPERATIONS_MAX, SPACE_TUPLES_MAX, TIMERS_MAX, TUPLE_BYTES_MAX, UNCONFIRMED_MAX
+from atoll.env.limits import (
+    LIVED_STEP_NS,
+    NESTED_MAX,
+    OPERATIONS_MAX,
+    PARTY_KEPT_NS,
+    PARTY_SILENT_NS,
+    SPACE_TUPLES_MAX,
+    TIMERS_MAX,
+    TUPLE_BYTES_MAX,
+    UNCONFIRMED_MAX,
+)
 from atoll.env.parties import Ref
 from atoll.env.query import where
-from atoll.env.records import Confirmed, Ended, Found, Post, Resolve
+from atoll.env.records import Confirmed, Effect, Ended, Forgotten, Found, Post, Resolve
 from atoll.env.tuples import Tuple
 from tests.unit.env_world import ANN, BOB, ME, Actor, Other, Word, World, go, heard, items_of, notes, said, wait
 
@@ -24,6 +35,10 @@ BIG = Word("x" * TUPLE_BYTES_MAX)
 
 def _world() -> World:
     return World(Actor, (Other, Wall, Starter))
+
+
+def posts(effects: Sequence[Effect]) -> list[tuple[bytes, int, int]]:
+    return [(post.party, post.first, post.count) for post in effects if isinstance(post, Post)]
 
 
 def _no(_: Actor, _ctx: Context) -> Word:
@@ -354,23 +369,107 @@ def test_who_watches_and_does_not_read_loses_the_watch() -> None:
 
 def test_the_party_that_was_silent_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 3)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
     world = _world()
     parties = [bytes([number]) * 16 for number in range(6)]
-    world.send(go(lambda _, ctx: ctx.call(Ref(parties[0]), Word())), party=parties[1])
+    world.send(go(lambda _, ctx: ctx.call(Ref(parties[0]), Word(), timeout_s=1000)), party=parties[1])
     world.put(Confirmed(parties[0], 1))
+    heard_ns = world.environment.lived_ns
+    world.now_ns += SECOND_NS
     world.send(Word(), Word(), party=parties[2])
-    assert world.environment.received(parties[1]) == 1
+    world.now_ns += PARTY_KEPT_NS - SECOND_NS - 1
     world.send(Word(), party=parties[3])
+    assert set(world.environment.taken()) == set(parties[:4]), "who was heard of just now is not forgotten"
+    assert world.environment.forgot_ns == -1
+    world.now_ns += 1
+    world.send(Word(), party=parties[4])
     # The first one is asked something, and its response must find its place.
-    assert set(world.environment.taken()) == {parties[0], parties[2], parties[3]}
+    assert set(world.environment.taken()) == {parties[0], *parties[2:5]}
+    assert world.environment.forgot_ns == heard_ns
+    assert world.environment.forgotten == [parties[1]]
 
     def to_all(_: Actor, ctx: Context) -> None:
-        for party in parties[:4]:
+        for party in parties[2:5]:
             ctx.send(Ref(party), Word())
 
     world.send(go(to_all), party=parties[4])
-    assert set(world.environment.taken()) == set(parties[:5])  # All owe or speak: the table grows.
-    assert world.environment.owes(parties[2]) == 1
+    assert world.environment.forgotten == []
+    world.now_ns += PARTY_KEPT_NS
+    world.send(Word(), party=parties[5])
+    assert len(world.environment.taken()) == 5, "who is owed something is not forgotten: the table grows"
+
+
+def test_a_clock_that_is_set_makes_nobody_look_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 1)
+    world = _world()
+    world.send(Word())
+    before_ns = world.environment.lived_ns
+    world.now_ns += 365 * 24 * HOUR_NS
+    world.send(Word(), party=BOB)
+    assert world.environment.knows(ANN)
+    assert world.environment.lived_ns == before_ns + LIVED_STEP_NS
+    assert world.restored().lived_ns == before_ns + LIVED_STEP_NS
+
+
+def test_numbers_for_a_party_that_was_forgotten_are_never_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 1)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_SILENT_NS)
+    world = _world()
+
+    def three(_: Actor, ctx: Context) -> None:
+        for _number in range(3):
+            ctx.send(Ref(BOB), Word())
+
+    tell = go(three)
+    assert posts(world.send(tell)) == [(BOB, 1, 3)]
+    world.put(Confirmed(BOB, 3))
+    world.now_ns += PARTY_KEPT_NS
+    world.send(Word())  # ANN's, so that BOB is silent longest.
+    world.send(Word(), party=b"c" * 16)
+    assert not world.environment.knows(BOB)
+    world.environment = world.restored()
+    assert posts(world.send(tell)) == [(BOB, 4, 3)]
+    assert world.environment.confirmed(BOB) == 3
+
+
+def test_who_was_silent_for_an_hour_is_forgotten_with_what_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 1)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_SILENT_NS)
+    world = _world()
+    world.send(go(lambda _, ctx: ctx.send(Ref(BOB), Word())))
+    world.now_ns += PARTY_SILENT_NS - 1
+    assert world.send(Word()) == ()
+    assert world.send(Word(), party=b"c" * 16) == ()
+    world.now_ns += 1
+    [note] = notes(world.send(Word(), party=b"d" * 16))
+    assert note == f"given up: 1 tuples to {BOB.hex()}, who was silent for an hour"
+    assert not world.environment.knows(BOB)
+
+
+def test_a_party_too_many_is_refused_to_the_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PARTIES_MAX", 1), ("PARTIES_KNOWN_MAX", 2)):
+        monkeypatch.setattr(f"atoll.env.asking.{name}", value)
+    world = _world()
+
+    def two(_: Actor, ctx: Context) -> None:
+        ctx.send(Ref(BOB), Word())
+        with pytest.raises(QueueFull, match="parties"):
+            ctx.send(Ref(b"c" * 16), Word())
+        ctx.send(Ref(BOB), Word())
+
+    assert posts(world.send(go(two))) == [(BOB, 1, 2)]
+
+
+def test_what_a_party_may_have_taken_before_it_forgot_this_one_is_given_up() -> None:
+    world = _world()
+    for _ in range(3):
+        world.send(go(lambda _, ctx: ctx.send(Ref(BOB), Word())))
+    [note] = notes(world.put(Forgotten(BOB, 2)))
+    assert note == f"not known whether they came: 2 tuples to {BOB.hex()}, who forgot this one"
+    assert [(party, parcel.first) for party, parcel in world.environment.owed()] == [(BOB, 3)]
+    assert world.environment.confirmed(BOB) == 2
+    assert world.put(Forgotten(BOB, 2)) == ()
+    assert world.put(Forgotten(b"c" * 16, 2)) == ()
 
 
 def test_names_become_parties_when_the_answer_comes() -> None:

@@ -5,13 +5,15 @@ import msgspec
 import pytest
 
 from atoll.base.errors import WireError
+from atoll.base.units import SECOND_NS
 from atoll.env.changes import Done, Failure
-from atoll.env.correspondent import SIGN_EVERY, Came, Correspondent, Lost, Responded
+from atoll.env.correspondent import SIGN_EVERY, Came, Correspondent, GivenUp, Lost, Responded
 from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, UNCONFIRMED_MAX
-from atoll.env.messages import Carried, Receipt, Refusal
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.records import Item
 
 ME, SHOP, BANK = b"m" * 16, b"s" * 16, b"b" * 16
+NOW = 1_000_000 * SECOND_NS
 EVENT = b"\x81\xa2is\xa3Bid"
 
 encode = msgspec.msgpack.Encoder().encode
@@ -26,7 +28,7 @@ def asked(desk: Correspondent, party: bytes = SHOP) -> int:
     """Let a desk call a party; return the number of the call, with nothing left to be sent."""
     call = desk.call(party)
     desk.post(party, EVENT, call)
-    desk.flush()
+    desk.flush(NOW)
     desk.taken()
     return call
 
@@ -41,14 +43,14 @@ def test_what_is_posted_leaves_together_and_is_settled_when_it_is_confirmed() ->
     desk.post(SHOP, EVENT)
     desk.post(SHOP, EVENT, to="rooms/lobby")
     assert not desk.is_settled(SHOP)
-    desk.flush()
+    desk.flush(NOW)
     (message,) = desk.taken()
     assert isinstance(message, Carried)
     assert (message.source, message.target, message.first) == (ME, SHOP, 1)
     assert [item.to for item in items_of(message.items)] == ["", "rooms/lobby"]
-    assert desk.heard(Receipt(SHOP, ME, 1)) == []
+    assert desk.heard(Receipt(SHOP, ME, 1), NOW) == []
     assert not desk.is_settled(SHOP)
-    desk.heard(Receipt(SHOP, ME, 2))
+    desk.heard(Receipt(SHOP, ME, 2), NOW)
     assert desk.is_settled(SHOP)
     assert desk.taken() == []
 
@@ -59,7 +61,7 @@ def test_no_message_holds_too_many_items_or_bytes() -> None:
         desk.post(SHOP, EVENT)
     desk.post(BANK, bytes(PARCEL_BYTES))
     desk.post(BANK, EVENT)
-    desk.flush()
+    desk.flush(NOW)
     messages = [message for message in desk.taken() if isinstance(message, Carried)]
     assert [(message.target, message.first) for message in messages] == [
         (SHOP, 1),
@@ -75,17 +77,17 @@ def test_there_is_room_for_so_many_items() -> None:
         assert desk.has_room(SHOP)
         desk.post(SHOP, EVENT)
     assert not desk.has_room(SHOP)
-    desk.flush()
+    desk.flush(NOW)
     assert not desk.has_room(SHOP)
 
 
 def test_a_call_has_one_response_and_others_cannot_give_it() -> None:
     desk = Correspondent(ME)
     call = asked(desk)
-    assert desk.heard(carried(1, Item(raw(Done()), re=call), party=BANK)) == []
+    assert desk.heard(carried(1, Item(raw(Done()), re=call), party=BANK), NOW) == []
     answer = carried(1, Item(raw(Done()), re=call))
-    assert desk.heard(answer) == [Responded(call, raw(Done()))]
-    assert desk.heard(answer) == []
+    assert desk.heard(answer, NOW) == [Responded(call, raw(Done()))]
+    assert desk.heard(answer, NOW) == []
     assert desk.taken() == [Receipt(ME, BANK, 1), Receipt(ME, SHOP, 1), Receipt(ME, SHOP, 1)]
 
 
@@ -94,58 +96,58 @@ def test_who_waits_no_more_is_not_told() -> None:
     call = asked(desk)
     desk.forget(call)
     desk.forget(call)
-    assert desk.heard(carried(1, Item(raw(Done()), re=call))) == []
+    assert desk.heard(carried(1, Item(raw(Done()), re=call)), NOW) == []
 
 
 def test_what_comes_unasked_comes_once_and_in_order() -> None:
     desk = Correspondent(ME)
     one, two = Item(raw(Done()), by="rooms"), Item(raw(Failure("x")))
-    assert desk.heard(carried(2, two)) == []  # The first one is missing.
-    assert desk.heard(carried(1, one)) == [Came(SHOP, "rooms", raw(Done()))]
-    assert desk.heard(carried(1, one, two)) == [Came(SHOP, "", raw(Failure("x")))]
+    assert desk.heard(carried(2, two), NOW) == []  # The first one is missing.
+    assert desk.heard(carried(1, one), NOW) == [Came(SHOP, "rooms", raw(Done()))]
+    assert desk.heard(carried(1, one, two), NOW) == [Came(SHOP, "", raw(Failure("x")))]
     assert desk.taken() == [Receipt(ME, SHOP, 0), Receipt(ME, SHOP, 1), Receipt(ME, SHOP, 2)]
 
 
 def test_items_that_are_none_are_refused() -> None:
     with pytest.raises(WireError):
-        Correspondent(ME).heard(Carried(SHOP, ME, 1, b"\xff"))
+        Correspondent(ME).heard(Carried(SHOP, ME, 1, b"\xff"), NOW)
 
 
 def test_what_is_missing_goes_again_when_it_is_asked_for() -> None:
     desk = Correspondent(ME)
     desk.post(SHOP, EVENT)
-    desk.flush()
+    desk.flush(NOW)
     (first,) = desk.taken()
-    desk.heard(Receipt(SHOP, ME, 0, again=True))
+    desk.heard(Receipt(SHOP, ME, 0, again=True), NOW)
     assert desk.taken() == [first]
 
 
 def test_reminders_are_for_those_who_owe_something() -> None:
     desk = Correspondent(ME)
     call = asked(desk)
-    desk.heard(Receipt(SHOP, ME, 1))
+    desk.heard(Receipt(SHOP, ME, 1), NOW)
     desk.post(BANK, EVENT)
-    desk.flush()
+    desk.flush(NOW)
     (sent,) = desk.taken()
-    desk.remind()
+    desk.remind(NOW)
     assert desk.taken() == [Receipt(ME, SHOP, 0, again=True), Receipt(ME, BANK, 0), sent]
-    desk.heard(carried(1, Item(raw(Done()), re=call)))
-    desk.heard(Receipt(BANK, ME, 1))
+    desk.heard(carried(1, Item(raw(Done()), re=call)), NOW)
+    desk.heard(Receipt(BANK, ME, 1), NOW)
     desk.taken()
-    desk.remind()
+    desk.remind(NOW)
     assert desk.taken() == []
 
 
 def test_all_hear_now_and_then_where_it_is() -> None:
     desk = Correspondent(ME)
     asked(desk)
-    desk.heard(Receipt(SHOP, ME, 1))
-    desk.heard(carried(1, Item(raw(Done()), re=1)))
+    desk.heard(Receipt(SHOP, ME, 1), NOW)
+    desk.heard(carried(1, Item(raw(Done()), re=1)), NOW)
     desk.taken()
     for _ in range(SIGN_EVERY - 1):
-        desk.remind()
+        desk.remind(NOW)
         assert desk.taken() == []
-    desk.remind()
+    desk.remind(NOW)
     assert desk.taken() == [Receipt(ME, SHOP, 1, again=True)]
 
 
@@ -154,42 +156,87 @@ def test_a_refusal_ends_calls_whose_only_copy_it_threw_away() -> None:
     call = asked(desk)
     later = asked(desk)
     refusal = Refusal(SHOP, ME, "disk-full", "no room", first=1)
-    assert desk.heard(refusal) == [Lost(call, Failure("disk-full", "no room"))]
-    assert desk.heard(refusal) == []
+    assert desk.heard(refusal, NOW) == [Lost(call, Failure("disk-full", "no room"))]
+    assert desk.heard(refusal, NOW) == []
     assert not desk.is_settled(SHOP)
-    desk.remind()
+    desk.remind(NOW)
     _, void, kept = desk.taken()
     assert isinstance(void, Carried)
     assert isinstance(kept, Carried)
     assert [(item.ask, item.event) for item in items_of(void.items)] == [(0, raw(Done()))]
     assert (void.first, kept.first) == (1, 2)
     assert items_of(kept.items)[0].ask == later
-    desk.heard(Receipt(SHOP, ME, 2))
+    desk.heard(Receipt(SHOP, ME, 2), NOW)
     assert desk.is_settled(SHOP)
 
 
 def test_a_refusal_is_no_answer_when_there_is_another_copy() -> None:
     desk = Correspondent(ME)
     call = asked(desk)
-    desk.remind()
-    assert desk.heard(Refusal(SHOP, ME, "disk-full", "no room", first=1)) == []
-    assert desk.heard(Refusal(SHOP, ME, "disk-full", "no room", first=7)) == []
-    assert desk.heard(carried(1, Item(raw(Done()), re=call))) == [Responded(call, raw(Done()))]
+    desk.remind(NOW)
+    assert desk.heard(Refusal(SHOP, ME, "disk-full", "no room", first=1), NOW) == []
+    assert desk.heard(Refusal(SHOP, ME, "disk-full", "no room", first=7), NOW) == []
+    assert desk.heard(carried(1, Item(raw(Done()), re=call)), NOW) == [Responded(call, raw(Done()))]
 
 
 def test_what_nobody_waits_for_is_given_up_only_where_nobody_is() -> None:
     desk = Correspondent(ME)
     for party in (SHOP, BANK):
         desk.post(party, EVENT)
-    desk.flush()
+    desk.flush(NOW)
     desk.taken()
-    assert desk.heard(Refusal(SHOP, ME, "queue-full", "later", first=1)) == []
-    assert desk.heard(Refusal(BANK, ME, "unknown", "no such environment", first=1)) == []
+    assert desk.heard(Refusal(SHOP, ME, "queue-full", "later", first=1), NOW) == []
+    assert desk.heard(Refusal(BANK, ME, "unknown", "no such environment", first=1), NOW) == []
     assert not desk.is_settled(SHOP)
     assert desk.is_settled(BANK)
-    desk.heard(Receipt(SHOP, ME, 0, again=True))
+    desk.heard(Receipt(SHOP, ME, 0, again=True), NOW)
     (message,) = desk.taken()
     assert isinstance(message, Carried)
     assert bytes(items_of(message.items)[0].event) == EVENT
-    desk.heard(Receipt(BANK, ME, 1))
+    desk.heard(Receipt(BANK, ME, 1), NOW)
     assert desk.is_settled(BANK)
+
+
+def test_what_it_sends_says_what_is_settled_and_how_old_it_is() -> None:
+    desk = Correspondent(ME)
+    desk.post(SHOP, EVENT)
+    desk.flush(NOW)
+    desk.heard(Receipt(SHOP, ME, 1), NOW)
+    desk.post(SHOP, EVENT)
+    desk.flush(NOW)
+    desk.remind(NOW + 5)
+    said = [(one.first, one.settled, one.age_ns) for one in desk.taken() if isinstance(one, Carried)]
+    assert said == [(1, 0, 0), (2, 1, 0), (2, 1, 5)]
+
+
+def test_it_goes_on_with_one_who_has_forgotten_it() -> None:
+    desk = Correspondent(ME)
+    one, two = Item(raw(Done())), Item(raw(Failure("x")))
+    assert len(desk.heard(carried(1, one), NOW)) == 1
+    ahead = Carried(SHOP, ME, 9, encode([two]), settled=7)
+    assert desk.heard(ahead, NOW) == [], "what comes after 7 is on its way"
+    ahead = Carried(SHOP, ME, 9, encode([two]), settled=8)
+    assert desk.heard(ahead, NOW) == [Came(SHOP, "", raw(Failure("x")))]
+    assert desk.heard(ahead, NOW) == []
+
+
+def test_what_may_have_been_taken_before_it_was_forgotten_is_given_up() -> None:
+    desk = Correspondent(ME)
+    call = desk.call(SHOP)
+    desk.post(SHOP, EVENT, call)
+    desk.post(SHOP, EVENT)
+    desk.flush(NOW)
+    later = desk.call(SHOP)
+    desk.post(SHOP, EVENT, later)
+    desk.flush(NOW)
+    desk.taken()
+    text = "it is not known whether this took effect: so it is"
+    refusal = Refusal(SHOP, ME, FORGOTTEN, "so it is", 1)
+    assert desk.heard(refusal, NOW) == [Lost(call, Failure(FORGOTTEN, text)), GivenUp(SHOP, 1)]
+    assert desk.heard(refusal, NOW) == []
+    assert not desk.is_settled(SHOP)
+    desk.remind(NOW)
+    [again] = [one for one in desk.taken() if isinstance(one, Carried)]
+    assert (again.first, again.settled) == (3, 2)
+    assert desk.heard(carried(1, Item(raw(Done()), re=later)), NOW) == [Responded(later, raw(Done()))]
+    assert desk.heard(Refusal(SHOP, ME, FORGOTTEN, "so it is", 3), NOW) == [], "the response had come"

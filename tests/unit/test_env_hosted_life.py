@@ -20,9 +20,11 @@ from atoll.env.keepers import Peer
 from atoll.env.limits import (
     AGAIN_NS,
     CONFIRM_NS,
+    PARTY_KEPT_NS,
+    RESEND_NS,
     RESTORE_RETRY_NS,
 )
-from atoll.env.messages import Carried, Receipt
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.orders import AskRecorder, Await, Forget, Prepare, Restore, Say, Spare, Told
 from atoll.env.places import HandlerFailedError
 from atoll.env.records import Began, Failed, Found, Held, Opened
@@ -397,6 +399,19 @@ def test_the_place_is_let_go_of_when_it_stops() -> None:
     place.hosted(identity).resume(place.now)
 
 
+def test_what_fails_elsewhere_behind_a_gap_is_counted_by_its_own_number() -> None:
+    place, at = Place(), Elsewhere()
+    identity = place.run(at=at)
+    place.attach()
+    at.is_slow = True
+    place.hear(1, Carried(ANN, identity, 9, items(Add(1), ask=1), settled=8))
+    at.is_slow, at.failure = False, HandlerFailedError("raised", "boom")
+    place.steward.resume(identity, place.now)
+    place.settle()
+    assert [one["code"] for one in place.responses(1)] == ["raised"]
+    assert receipts(place)[-1] == (9, False)
+
+
 def test_a_place_that_cannot_go_on_counts_as_a_failure_of_the_environment() -> None:
     place, at = Place(), Elsewhere()
     identity = place.run(at=at)
@@ -492,8 +507,9 @@ def test_a_party_is_asked_for_what_is_missing_only_now_and_then(monkeypatch: pyt
     assert receipts(place)[-1] == (0, True)
 
 
-def test_what_waits_for_a_party_to_be_forgotten_is_not_said_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_while_its_party_is_forgotten_is_taken_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 2)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
     monkeypatch.setattr("atoll.env.hosted.BLOCKS_AHEAD_MAX", 1)
     place, identity = started()
     for session, party in enumerate((ANN, BOB, OTHER), 1):
@@ -501,19 +517,40 @@ def test_what_waits_for_a_party_to_be_forgotten_is_not_said_to_be_taken(monkeypa
 
     def add(session: int, first: int, n: int) -> None:
         party = (ANN, BOB, OTHER)[session - 1]
-        place.hear(session, Carried(party, identity, first, items(Add(n))))
+        place.hear(session, Carried(party, identity, first, items(Add(n)), settled=first - 1))
 
     add(1, 1, 1)
     add(2, 1, 10)
     before = place.counter(identity)["n"]
+    place.now_ns += PARTY_KEPT_NS
     place.is_slow = True
     add(2, 2, 100)  # Its block is on its way to the disk, so the others wait; ANN is still known.
     add(3, 1, 1000)  # For whom ANN is forgotten.
     add(1, 2, 10000)
     for _ in range(3):
         place.answer()
-    assert place.counter(identity)["n"] == before + 1100
-    assert receipts(place)[-1] == (1, False), "nobody is told that it was taken"
+    assert place.counter(identity)["n"] == before + 11100
+    assert receipts(place)[-1] == (2, False)
+
+
+def test_what_a_party_may_have_taken_before_it_forgot_this_one_is_not_sent_again() -> None:
+    place, identity = started()
+    place.attach()
+    for first in (1, 2):
+        place.send(identity, first, Add(1), ask=first)
+    assert [one.first for one in place.said(1) if isinstance(one, Carried)] == [1, 2]
+    place.tick(RESEND_NS)
+    again = [one for one in place.said(1) if isinstance(one, Carried)][2:]
+    assert [(one.first, one.settled, one.age_ns) for one in again] == [(1, 0, RESEND_NS), (2, 0, RESEND_NS)]
+    for first in (1, 1, 0):
+        place.hear(1, Refusal(ANN, identity, FORGOTTEN, "", first))
+    place.hear(1, Refusal(ANN, identity, "queue-full", "", 2))
+    assert [say.text for say in place.got(Say) if "forgot" in say.text] == [
+        f"not known whether they came: 1 tuples to {ANN.hex()}, who forgot this one"
+    ]
+    place.tick(RESEND_NS)
+    [last] = [one for one in place.said(1) if isinstance(one, Carried)][4:]
+    assert (last.first, last.settled) == (2, 1)
 
 
 def test_one_leaves_a_slow_node_now_and_then_and_only_for_a_better_one() -> None:

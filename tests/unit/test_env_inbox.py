@@ -4,14 +4,20 @@
 import pytest
 
 from atoll.base.errors import WireError
+from atoll.base.units import SECOND_NS
 from atoll.env import inbox as inbox_module
+from atoll.env.channel import Channel
 from atoll.env.environment import Environment
 from atoll.env.inbox import Inbox
-from atoll.env.limits import AGAIN_NS, PARCEL_BYTES
-from atoll.env.messages import Carried, Receipt, Refusal
+from atoll.env.limits import AGAIN_NS, DOUBT_NS, PARCEL_BYTES
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.state import State
 from tests.unit.steward_world import ANN, BOB, PROGRAM, Add, encode, items
 
 ME = b"me".ljust(16)
+
+
+NOW = 1_000_000 * SECOND_NS  # So long the environment has lived.
 
 
 @pytest.fixture
@@ -24,6 +30,12 @@ def put(
 ) -> Receipt | Refusal | None:
     message = Carried(party, ME, first, items(*map(Add, values)))
     return inbox.put(message, Environment.blank(PROGRAM), now_ns, is_disk_full=full)
+
+
+def known(*parties: bytes, forgot_ns: int = -1, received: int = 1) -> Environment:
+    """Return an environment that knows these."""
+    state = State(lived_ns=NOW, forgot_ns=forgot_ns, channels={party: Channel(received=received) for party in parties})
+    return Environment(PROGRAM, state)
 
 
 def test_it_begins_with_nothing(inbox: Inbox) -> None:
@@ -45,9 +57,9 @@ def test_items_wait_in_order_and_what_follows_them_is_expected(inbox: Inbox) -> 
 def test_what_came_before_is_confirmed_only_if_it_is_committed(inbox: Inbox) -> None:
     put(inbox, 1, 5, 6)
     assert put(inbox, 1, 5, 6) is None
-    inbox.committed({ANN: 1})
+    inbox.committed({ANN: 1}, known(ANN))
     assert put(inbox, 1, 5, 6) is None
-    inbox.committed({ANN: 2})
+    inbox.committed({ANN: 2}, known(ANN))
     assert put(inbox, 1, 5, 6) == Receipt(ME, ANN, 2)
     assert len([inbox.pop()]) == 1
     assert not inbox
@@ -94,9 +106,68 @@ def test_when_all_is_applied_the_environment_says_what_comes_next(inbox: Inbox) 
 
 
 def test_what_waits_is_given_back_and_all_else_is_forgotten(inbox: Inbox) -> None:
-    put(inbox, 1, 5)
-    inbox.committed({ANN: 1})
-    assert inbox.clear() == [Carried(ANN, ME, 1, items(Add(5)))]
+    inbox.put(Carried(ANN, ME, 5, items(Add(5)), settled=4), known(ANN), 0, is_disk_full=False)
+    inbox.committed({ANN: 1}, known(ANN))
+    assert inbox.clear() == [Carried(ANN, ME, 5, items(Add(5)), settled=4)]
     assert not inbox
     assert inbox.done == {}
     assert put(inbox, 1, 5) is None
+
+
+def test_what_follows_what_is_settled_is_taken_though_nothing_before_it_is_known(inbox: Inbox) -> None:
+    ahead = Carried(ANN, ME, 9, items(Add(1)), settled=8)
+    assert inbox.put(ahead, known(), AGAIN_NS, is_disk_full=False) is None
+    assert put(inbox, 10, 2) is None
+    later = Carried(BOB, ME, 9, items(Add(1)), settled=7)
+    assert inbox.put(later, known(), AGAIN_NS, is_disk_full=False) == Receipt(ME, BOB, 0, again=True)
+    assert [(inbox.pop().first, inbox.pop().first), bool(inbox)] == [(9, 10), False]
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "forgot_ns", "parties", "is_doubtful"),
+    [
+        (3 * DOUBT_NS, NOW - 4 * DOUBT_NS, (), True),
+        (3 * DOUBT_NS, NOW - 4 * DOUBT_NS - 1, (), False),  # Who was forgotten was silent long before it was made.
+        (3 * DOUBT_NS, NOW - 4 * DOUBT_NS, (ANN,), False),  # It is known what was taken of it.
+        (2 * NOW, -1, (), False),  # Nobody was forgotten.
+        (2 * NOW, 0, (), True),
+        (DOUBT_NS - 1, NOW, (), False),  # Made so lately that who sent it cannot be forgotten yet.
+    ],
+)
+def test_what_may_have_been_taken_before_its_party_was_forgotten_is_not_taken(
+    inbox: Inbox, age_ns: int, forgot_ns: int, parties: tuple[bytes, ...], is_doubtful: bool
+) -> None:
+    message = Carried(ANN, ME, 2, items(Add(1)), settled=1, age_ns=age_ns)
+    said = inbox.put(message, known(*parties, forgot_ns=forgot_ns), 0, is_disk_full=False)
+    if is_doubtful:
+        assert said == Refusal(ME, ANN, FORGOTTEN, "it has forgotten you, and may have taken this before", 2)
+    else:
+        assert said is None
+    assert bool(inbox) is not is_doubtful
+
+
+def test_items_of_one_whose_items_wait_are_in_no_doubt(inbox: Inbox) -> None:
+    environment = known(forgot_ns=NOW)
+    for first, age_ns in ((1, 0), (2, 9 * DOUBT_NS)):
+        message = Carried(ANN, ME, first, items(Add(1)), settled=first - 1, age_ns=age_ns)
+        assert inbox.put(message, environment, 0, is_disk_full=False) is None
+
+
+def test_a_party_too_many_is_refused(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "PARTIES_KNOWN_MAX", 3)
+    environment = known(b"a" * 16, b"b" * 16)
+
+    def come(party: bytes) -> Receipt | Refusal | None:
+        return inbox.put(Carried(party, ME, 2, items(Add(1)), settled=1), environment, 0, is_disk_full=False)
+
+    assert come(b"c" * 16) is None
+    assert come(b"d" * 16) == Refusal(ME, b"d" * 16, "queue-full", "3 parties came in the last minute", 2)
+    assert come(b"a" * 16) is None, "who is known is served"
+
+
+def test_of_parties_that_are_forgotten_nothing_is_kept(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_DONE_MAX", 2)
+    inbox.committed({ANN: 1, BOB: 2}, known(ANN))
+    assert inbox.done == {ANN: 1, BOB: 2}
+    inbox.committed({b"c" * 16: 3}, known(ANN, b"c" * 16))
+    assert inbox.done == {ANN: 1, b"c" * 16: 3}

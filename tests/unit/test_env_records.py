@@ -11,7 +11,7 @@ from tests.unit.env_world import ANN, ME, arrived, began, item
 
 KINDS = {
     **dict(enumerate(("Began", "Arrived", "Confirmed", "Fired", "Told", "Failed", "Checkpointed", "Upgraded"), 1)),
-    **dict(enumerate(("Opened", "Held", "Found", "Stopped"), 9)),
+    **dict(enumerate(("Opened", "Held", "Found", "Stopped", "Forgotten"), 9)),
 }
 
 

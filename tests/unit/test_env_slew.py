@@ -2,9 +2,9 @@
 """An environment's time never goes back, and never stands still."""
 
 from atoll.base.units import HOUR_NS, SECOND_NS
-from atoll.env.limits import SLEW_PARTS
+from atoll.env.limits import DOUBT_NS, SLEW_PARTS
 from atoll.env.orders import Moment
-from atoll.env.slew import SlewedClock
+from atoll.env.slew import AGE_NS_MAX, SlewedClock
 
 
 def test_it_is_the_clock_of_the_node_while_that_goes_on() -> None:
@@ -27,3 +27,18 @@ def test_it_goes_on_slower_while_the_clock_of_the_node_is_behind() -> None:
     assert clock.read(Moment(at_ns, 0)) >= due_ns
     assert clock.read(Moment(at_ns - 5, 0)) >= due_ns  # A monotonic clock that is read late changes nothing.
     assert SLEW_PARTS > 1
+
+
+def test_it_says_how_old_something_is() -> None:
+    clock = SlewedClock()
+    clock.set(HOUR_NS, Moment(0, HOUR_NS - DOUBT_NS))
+    assert clock.age(HOUR_NS, Moment(5, HOUR_NS + 7)) == 7
+    assert clock.age(HOUR_NS + 9, Moment(5, HOUR_NS + 7)) == 0
+    assert clock.age(-AGE_NS_MAX, Moment(5, HOUR_NS + 7)) == AGE_NS_MAX
+
+
+def test_nobody_knows_how_old_something_is_where_the_clock_is_far_behind() -> None:
+    clock = SlewedClock()
+    clock.set(HOUR_NS, Moment(0, HOUR_NS - DOUBT_NS - 1))
+    assert clock.age(HOUR_NS, Moment(5, 7)) == AGE_NS_MAX
+    assert clock.age(HOUR_NS + 1, Moment(5, 7)) < SECOND_NS

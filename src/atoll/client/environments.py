@@ -21,11 +21,12 @@ from atoll.base.errors import LimitError, UserError, WireError
 from atoll.domain.frames import FrameConnection
 from atoll.domain.messages import DOOR_NAME, ClientMessage, Find, Found, Hello, Welcome, client_codec, server_codec
 from atoll.env.changes import Failure
-from atoll.env.correspondent import Came, Correspondent, Lost, News, Responded
+from atoll.env.correspondent import Came, Correspondent, GivenUp, Lost, News, Responded
 from atoll.env.limits import CALL_TIMEOUT_S
-from atoll.env.messages import Carried, Receipt, Refusal
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.tuples import TYPE_FIELD, Tuple
+from atoll.host.clock import SystemClock
 from atoll.node.api import open_call
 from atoll.node.state import SOCKET_NAME
 
@@ -87,6 +88,8 @@ class Desk:
         self._last = 0
         self._listening: weakref.WeakSet[RemoteEnvironment] = weakref.WeakSet()
         self._keeper: asyncio.Task[None] | None = None
+        self._given_up: dict[bytes, Failure] = {}
+        self._clock: Final = SystemClock()
         self._is_due = False
 
     async def __aenter__(self) -> "Desk":
@@ -113,7 +116,7 @@ class Desk:
                 async with asyncio.timeout(LEAVE_S):
                     for party in tuple(self._news):
                         await self.flush(party)
-            except TimeoutError:
+            except (TimeoutError, CallError):
                 pass  # Who must know calls ``flush``.
         if self._keeper is not None:
             self._keeper.cancel()
@@ -188,9 +191,15 @@ class Desk:
             self._mine.forget(number)
 
     async def flush(self, party: bytes) -> None:
-        """Wait until a party has durably taken everything that was sent to it."""
+        """Wait until a party has durably taken everything that was sent to it.
+
+        Raises:
+            CallError: Of something it is not known.
+        """
         while not self._mine.is_settled(party):
             await self._news_of(party)
+        if (failure := self._given_up.pop(party, None)) is not None:
+            raise CallError(failure)
 
     async def _news_of(self, party: bytes) -> None:
         """Wait until something comes of a party."""
@@ -236,7 +245,7 @@ class Desk:
                 self._remind()
 
     def _remind(self) -> None:
-        self._mine.remind()
+        self._mine.remind(self._clock.monotonic_ns())
         self._tell()
 
     def _take(self, connection: FrameConnection, frame: bytes) -> None:
@@ -252,7 +261,7 @@ class Desk:
                 if finding is not None and not finding.done():
                     finding.set_result(message)
             case Carried() | Receipt() | Refusal():
-                for news in self._mine.heard(message):
+                for news in self._mine.heard(message, self._clock.monotonic_ns()):
                     self._came(news)
                 self._news.setdefault(message.source, asyncio.Event()).set()
                 self._tell()
@@ -267,6 +276,9 @@ class Desk:
             case Lost(call, failure):
                 if (waiting := self._calls.get(call)) is not None and not waiting.done():
                     waiting.set_exception(CallError(failure))
+            case GivenUp(party, count):
+                text = f"it is not known whether {count} tuples that were sent took effect: it was away, and forgot you"
+                self._given_up[party] = Failure(FORGOTTEN, text)
             case Came(party, path, event):
                 for environment in tuple(self._listening):
                     if environment.party == party and environment.path == path:
@@ -274,7 +286,7 @@ class Desk:
 
     def _flush(self) -> None:
         self._is_due = False
-        self._mine.flush()
+        self._mine.flush(self._clock.monotonic_ns())
         self._tell()
 
     def _tell(self) -> None:
@@ -315,7 +327,11 @@ class RemoteEnvironment:
         await self._desk.post(self.party, event, 0, self.path)
 
     async def flush(self) -> None:
-        """Wait until everything that was sent is durable there. With a bound: ``async with asyncio.timeout(10)``."""
+        """Wait until everything that was sent is durable there. With a bound: ``async with asyncio.timeout(10)``.
+
+        Raises:
+            CallError: Of something it is not known, because the environment has forgotten this party meanwhile.
+        """
         await self._desk.flush(self.party)
 
     @overload

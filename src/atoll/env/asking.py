@@ -17,7 +17,16 @@ from atoll.env.app import App, Program
 from atoll.env.changes import Failure, Request, Started
 from atoll.env.channel import Channel
 from atoll.env.context import Chance, Context, Operation, QueueFull
-from atoll.env.limits import NAME_CHARS_MAX, NESTED_MAX, OPERATIONS_MAX, PARTIES_MAX, TUPLE_BYTES_MAX
+from atoll.env.limits import (
+    NAME_CHARS_MAX,
+    NESTED_MAX,
+    OPERATIONS_MAX,
+    PARTIES_KNOWN_MAX,
+    PARTIES_MAX,
+    PARTY_KEPT_NS,
+    PARTY_SILENT_NS,
+    TUPLE_BYTES_MAX,
+)
 from atoll.env.parties import PATH_CHARS_MAX, Ref
 from atoll.env.records import Effect, Ended, Note, Resolve
 from atoll.env.shelf import Shelf
@@ -59,6 +68,9 @@ class Asked:
         seed: From which all its randomness follows.
         events: Events so far.
         chance: What was drawn in the event at hand.
+        lived_ns: As of ``State``.
+        forgot_ns: As of ``State``.
+        forgotten: Who was, by the record at hand or the last one.
 
     Raises:
         CorruptError: The state does not fit the code.
@@ -86,7 +98,8 @@ class Asked:
         self._waiting: dict[int, Task] = {}  # By number of the call that it awaits.
         self._given_up: list[Task] = []  # Not closed while their clean-up could reach what lives.
         self._operations: dict[int, Operation] = {}
-        self._begun: int = state.events  # When the record at hand began: its parties are not forgotten.
+        self.lived_ns, self.forgot_ns, self._floor = state.lived_ns, state.forgot_ns, state.floor
+        self.forgotten: list[bytes] = []
         self._rested = state.events  # At the last moment of rest.
         self._bytes: int = 0  # Of items, since then.
         self._put_off: list[PutOff] = []
@@ -130,6 +143,8 @@ class Asked:
             return
         pending = self._pending.get(to.party)
         if pending is None:
+            if not re and to.party not in self._channels and not self._has_room():
+                raise QueueFull(f"{PARTIES_KNOWN_MAX} parties are known, and none can be forgotten")
             channel, pending = self._channel(to.party), []
             self._pending[to.party] = pending
         else:
@@ -347,23 +362,35 @@ class Asked:
         if channel is None:
             if len(self._channels) >= PARTIES_MAX:
                 self._forget()
-            channel = self._channels[party] = Channel()
-        channel.used = self.events
+            channel = self._channels[party] = Channel(sent=self._floor, heard_ns=self.lived_ns)
         return channel
+
+    def _has_room(self) -> bool:
+        """Return whether one more party can be known; whoever can be forgotten for it is."""
+        if len(self._channels) >= PARTIES_KNOWN_MAX:
+            self._forget()
+        return len(self._channels) < PARTIES_KNOWN_MAX
 
     def _forget(self) -> None:
         """Make room for one more party: forget who was silent longest, owes nothing, and is owed nothing.
 
-        If that is nobody, the table grows: by what one record can reach, and each of these owes from then on.
+        If that is nobody, it is who was silent for an hour, with what is owed to it; else the table grows.
         """
-        asked = {call.party for call in self._calls.values()}
-        idle = [
-            (channel.used, party)
-            for party, channel in self._channels.items()
-            if not channel.outbox and party not in asked and channel.used < self._begun
-        ]
-        if idle:
-            del self._channels[min(idle)[1]]
+        needed = {call.party for call in self._calls.values()} | self._pending.keys()
+        idle_ns, silent_ns = self.lived_ns - PARTY_KEPT_NS, self.lived_ns - PARTY_SILENT_NS
+        idle: list[tuple[bool, int, bytes]] = []
+        for party, channel in self._channels.items():
+            is_owed = bool(channel.outbox)
+            if channel.heard_ns <= (silent_ns if is_owed else idle_ns) and party not in needed:
+                idle.append((is_owed, channel.heard_ns, party))
+        if not idle:
+            return
+        _, heard_ns, party = min(idle)
+        channel = self._channels.pop(party)
+        if channel.unconfirmed:
+            self.note("", f"given up: {channel.unconfirmed} tuples to {party.hex()}, who was silent for an hour")
+        self._floor, self.forgot_ns = max(self._floor, channel.sent), max(self.forgot_ns, heard_ns)
+        self.forgotten.append(party)
 
     def _abandon(self, number: int, failure: Failure) -> None:
         """End a call whose outcome could not be handled; whom its coroutine was to answer hears so."""

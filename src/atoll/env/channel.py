@@ -3,6 +3,9 @@
 
 Both halves of an environment's channels are part of its state. So an item leaves again after a crash or a move, and one
 that comes twice is known by its number: delivery is at least once, and the effect exactly once.
+
+An environment that has no room forgets parties. No number is used twice all the same: what is sent to somebody who is
+known anew is numbered behind everything that was sent to anybody who was forgotten.
 """
 
 from typing import final
@@ -22,11 +25,13 @@ class Parcel(msgspec.Struct, frozen=True, array_like=True):
         first: Number of the first one.
         count: How many, at least 1.
         payload: An encoded list of items.
+        made_ns: When they were made.
     """
 
     first: int
     count: int
     payload: bytes
+    made_ns: int = 0
 
 
 @final
@@ -36,13 +41,13 @@ class Channel(msgspec.Struct, array_like=True):
     Attributes:
         sent: Number of the last item that was sent.
         received: Number of the last item that was taken; the next is ``received + 1``.
-        used: Number of the event at which the channel was last used.
+        heard_ns: How long the environment had lived when the party was last heard of.
         outbox: What the party has not confirmed yet, oldest first.
     """
 
     sent: int = 0
     received: int = 0
-    used: int = 0
+    heard_ns: int = 0
     outbox: list[Parcel] = msgspec.field(default_factory=list[Parcel])
 
     @property
@@ -59,9 +64,14 @@ class Channel(msgspec.Struct, array_like=True):
         if self.unconfirmed + pending >= UNCONFIRMED_MAX:
             raise LimitError("unconfirmed_max", UNCONFIRMED_MAX)
 
-    def send(self, count: int, payload: bytes) -> Parcel:
+    @property
+    def settled(self) -> int:
+        """Number of the last item of which the party has everything up to there, or will never get it."""
+        return self.outbox[0].first - 1 if self.outbox else self.sent
+
+    def send(self, count: int, payload: bytes, now_ns: int) -> Parcel:
         """Number some items that leave together, and keep them until they are confirmed."""
-        parcel = Parcel(self.sent + 1, count, payload)
+        parcel = Parcel(self.sent + 1, count, payload, now_ns)
         self.sent += count
         self.outbox.append(parcel)
         return parcel
@@ -76,12 +86,24 @@ class Channel(msgspec.Struct, array_like=True):
         if kept:
             del self.outbox[:kept]
 
-    def news(self, first: int, count: int) -> int:
-        """Return how many of the ``count`` items from ``first`` on were taken before and are to be skipped; -1: a gap.
+    def give_up(self, upto: int) -> int:
+        """Forget parcels that begin up to a number: the party has forgotten us, and may have taken them before.
 
-        A gap means that items before these have not come yet; the sender sends again from the first unconfirmed one.
+        Returns:
+            How many items that were.
+        """
+        before = self.unconfirmed
+        while self.outbox and self.outbox[0].first <= upto:
+            del self.outbox[0]
+        return before - self.unconfirmed
+
+    def news(self, first: int, count: int) -> int:
+        """Return how many of the ``count`` items from ``first`` on were taken before and are to be skipped.
+
+        Whoever lets items in has seen to it that none before them is missing. So if they are not the next ones, one of
+        both sides has forgotten the other meanwhile, and the channel goes on from here.
         """
         taken = self.received + 1 - first
         if taken < 0:
-            return -1
+            self.received, taken = first - 1, 0
         return taken if taken < count else count  # noqa: FURB136 - asked with each record, and min() takes 0.1 us.

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A party that is no environment: what a program outside has sent, what it waits for, and what goes again.
 
-Sans I/O: whoever has the connection hands in what comes and sends what ``taken`` gives. Numbers are never given twice,
-so an old copy of a frame that comes late cannot be taken for a new one.
+Sans I/O: whoever has the connection hands in what comes and sends what ``taken`` gives. Times are of one clock, which
+goes on while the machine sleeps, in ns. Numbers are never given twice, so an old copy of a frame that comes late cannot
+be taken for a new one.
 
 A refusal ends a call only if its frame was sent once: then there is no other copy that could be taken. Its number goes
 on with nothing in it. Else one of the copies may have been taken, or will be, and the call waits on for its response or
 its time-out. What was sent without a call is given up only where nobody is who could take it.
+
+An environment may have forgotten this party, and say that it cannot know whether it has taken something before. That is
+given up, and the program hears so.
 """
 
 from dataclasses import dataclass
@@ -18,10 +22,10 @@ from atoll.base.errors import WireError
 from atoll.env.changes import Done, Failure
 from atoll.env.channel import Channel, Parcel
 from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, UNCONFIRMED_MAX
-from atoll.env.messages import Carried, Receipt, Refusal
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.records import Item
 
-__all__ = ["Came", "Correspondent", "Lost", "News", "Responded"]
+__all__ = ["Came", "Correspondent", "GivenUp", "Lost", "News", "Responded"]
 
 SIGN_EVERY: Final = 4  # With a reminder each half second: what comes unasked is 2 s late after a move, at most.
 
@@ -40,10 +44,23 @@ class Responded:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A call has no response and never took effect; the call is over."""
+    """A call has no response and never took effect; the call is over. With the code FORGOTTEN it may have."""
 
     call: int
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Tuples that were sent without a call are not sent again; it is not known whether they took effect.
+
+    Attributes:
+        party: To whom.
+        count: How many.
+    """
+
+    party: bytes
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,7 @@ class Came:
     event: msgspec.Raw
 
 
-News = Responded | Lost | Came
+News = Responded | Lost | GivenUp | Came
 Said = Carried | Receipt
 
 
@@ -129,15 +146,15 @@ class Correspondent:
         """
         self._line(target).pending.append((msgspec.Raw(event), call, 0, to, ""))
 
-    def flush(self) -> None:
+    def flush(self, now_ns: int) -> None:
         """Send what was posted."""
         for party, line in self._lines.items():
             while line.pending:
                 count = _count_of_parcel(line.pending)
                 batch, line.pending = line.pending[:count], line.pending[count:]
-                self._carry(party, line, line.channel.send(count, _encode(batch)))
+                self._carry(party, line, line.channel.send(count, _encode(batch), now_ns), now_ns)
 
-    def remind(self) -> None:
+    def remind(self, now_ns: int) -> None:
         """Send again what is not confirmed, and ask again for what is waited for.
 
         Every SIGN_EVERY times all parties hear where this one is: one that has moved could not reach it otherwise.
@@ -149,11 +166,11 @@ class Correspondent:
             if line.channel.outbox or party in asked or is_sign:
                 again = is_sign or party in asked
                 self._said.append(Receipt(self.party, party, line.channel.received, again=again))
-                self._resend(party, line)
+                self._resend(party, line, now_ns)
 
     # What comes.
 
-    def heard(self, message: Carried | Receipt | Refusal) -> list[News]:
+    def heard(self, message: Carried | Receipt | Refusal, now_ns: int) -> list[News]:
         """Take a message; return what the program should know.
 
         Raises:
@@ -167,8 +184,10 @@ class Correspondent:
                 line.channel.confirm(message.upto)
                 self._forget_copies(line)
                 if message.again:
-                    self._resend(message.source, line)
+                    self._resend(message.source, line, now_ns)
                 return []
+            case Refusal(code=code) if code == FORGOTTEN:
+                return self._forgotten(message)
             case _:
                 return self._refused(message)
 
@@ -178,9 +197,9 @@ class Correspondent:
             items = _items.decode(message.items)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError("items") from error
-        skip = line.channel.news(message.first, len(items))
         news: list[News] = []
-        if skip >= 0:
+        if message.first <= max(line.channel.received, message.settled) + 1:
+            skip = line.channel.news(message.first, len(items))
             for item in items[skip:]:
                 line.channel.received += 1
                 if not item.re:
@@ -201,12 +220,24 @@ class Correspondent:
         items = _items.decode(parcel.payload)
         is_nobody = message.code == "unknown"
         kept = [_VOID if item.ask or is_nobody else item for item in items]
-        outbox[at] = Parcel(parcel.first, parcel.count, _encode(kept))
+        outbox[at] = Parcel(parcel.first, parcel.count, _encode(kept), parcel.made_ns)
         if all(item is _VOID for item in kept):
             line.void[parcel.first] = None
         failure = Failure(message.code, message.text)
         calls = [item.ask for item in items if self._calls.pop(item.ask, None) is not None]
         return [Lost(call, failure) for call in calls]
+
+    def _forgotten(self, message: Refusal) -> list[News]:
+        line, news = self._line(message.source), list[News]()
+        failure = Failure(FORGOTTEN, f"it is not known whether this took effect: {message.text}")
+        before = line.channel.outbox[:]
+        count = line.channel.give_up(message.first)
+        for parcel in before[: len(before) - len(line.channel.outbox)]:
+            items = _items.decode(parcel.payload)
+            count -= sum(item == _VOID or item.ask != 0 for item in items)
+            news += [Lost(item.ask, failure) for item in items if self._calls.pop(item.ask, None) is not None]
+        self._forget_copies(line)
+        return [*news, GivenUp(message.source, count)] if count else news
 
     def _line(self, party: bytes) -> _Line:
         line = self._lines.get(party)
@@ -214,13 +245,14 @@ class Correspondent:
             line = self._lines[party] = _Line()
         return line
 
-    def _resend(self, party: bytes, line: _Line) -> None:
+    def _resend(self, party: bytes, line: _Line, now_ns: int) -> None:
         for parcel in line.channel.outbox:
-            self._carry(party, line, parcel)
+            self._carry(party, line, parcel, now_ns)
 
-    def _carry(self, party: bytes, line: _Line, parcel: Parcel) -> None:
+    def _carry(self, party: bytes, line: _Line, parcel: Parcel, now_ns: int) -> None:
         line.copies[parcel.first] = line.copies.get(parcel.first, 0) + 1
-        self._said.append(Carried(self.party, party, parcel.first, parcel.payload))
+        settled, age_ns = line.channel.settled, max(0, now_ns - parcel.made_ns)
+        self._said.append(Carried(self.party, party, parcel.first, parcel.payload, 0, settled, age_ns))
 
     @staticmethod
     def _forget_copies(line: _Line) -> None:

@@ -23,7 +23,7 @@ from atoll.base.units import SECOND_NS
 from atoll.env.app import Handler, Program
 from atoll.env.asking import Asked, Pending
 from atoll.env.changes import CHANGES, Copied, Done, Failure, LeaseLost, Moved, Resolved, Restored, Started
-from atoll.env.channel import Channel
+from atoll.env.channel import Channel, Parcel
 from atoll.env.context import Context, Operation, QueueFull
 from atoll.env.limits import (
     AWAIT_S_MAX,
@@ -31,6 +31,7 @@ from atoll.env.limits import (
     DRAIN_BYTES,
     DRAIN_EVENTS,
     ITEMS_MAX,
+    LIVED_STEP_NS,
     LOCAL_EVENTS_MAX,
     PARCEL_BYTES_MAX,
     PUT_OFF_MAX,
@@ -44,6 +45,7 @@ from atoll.env.records import (
     Effect,
     Failed,
     Fired,
+    Forgotten,
     Found,
     Item,
     Opened,
@@ -132,12 +134,16 @@ class Environment(Asked):
     def confirmed(self, party: bytes) -> int:
         """Return the number of our last item that a party has confirmed."""
         channel = self._channels.get(party)
-        return 0 if channel is None else channel.sent - channel.unconfirmed
+        return 0 if channel is None else channel.settled
 
     def owes(self, party: bytes) -> int:
         """Return how many items a party has not confirmed."""
         channel = self._channels.get(party)
         return 0 if channel is None else channel.unconfirmed
+
+    def knows(self, party: bytes) -> bool:
+        """Return whether a party is known."""
+        return party in self._channels
 
     def taken(self) -> dict[bytes, int]:
         """Return the number of the last item that was taken, of every party."""
@@ -148,13 +154,9 @@ class Environment(Asked):
         live = self._live.get(path)
         return {} if live is None else _fields_decoder.decode(written(live).fields)
 
-    def owed(self) -> tuple[Post, ...]:
+    def owed(self) -> tuple[tuple[bytes, Parcel], ...]:
         """Return everything that parties have not confirmed, to be sent again; oldest first for each party."""
-        return tuple(
-            Post(party, parcel.first, parcel.count, parcel.payload)
-            for party, channel in self._channels.items()
-            for parcel in channel.outbox
-        )
+        return tuple((party, parcel) for party, channel in self._channels.items() for parcel in channel.outbox)
 
     def snapshot(self) -> bytes:
         """Return the whole state.
@@ -177,6 +179,9 @@ class Environment(Asked):
             called=self._called,
             wanted=self._wanted,
             put_off=self._put_off,
+            lived_ns=self.lived_ns,
+            forgot_ns=self.forgot_ns,
+            floor=self._floor,
         )
         return _encode(state)
 
@@ -209,8 +214,11 @@ class Environment(Asked):
         Raises:
             Exception: Whatever a handler raises. The environment is to be thrown away then.
         """
-        self.now_ns = max(self.now_ns, now_ns)
-        self._begun = self.events
+        if now_ns > self.now_ns:
+            self.lived_ns += min(now_ns - self.now_ns, LIVED_STEP_NS)
+            self.now_ns = now_ns
+        if self.forgotten:
+            self.forgotten = []
         if isinstance(event, Arrived):  # What nearly all are; a pattern takes 0.3 us.
             self._arrived(event.party, event.first, event.items)
             return self._done()
@@ -218,6 +226,7 @@ class Environment(Asked):
             case Confirmed(party, upto):
                 channel = self._channels.get(party)
                 if channel is not None:
+                    channel.heard_ns = self.lived_ns
                     channel.confirm(min(upto, channel.sent))
             case Fired():
                 self._fired()
@@ -237,6 +246,9 @@ class Environment(Asked):
                     self._announce(Moved(before, name) if before else Restored(name))
             case Stopped():
                 self.end("")
+            case Forgotten(party, upto):
+                if (channel := self._channels.get(party)) is not None and (count := channel.give_up(upto)):
+                    self.note("", f"not known whether they came: {count} tuples to {party.hex()}, who forgot this one")
             case _:  # Held, and Upgraded: whoever drives the machine makes a new one from its snapshot.
                 pass
         return self._done()
@@ -255,6 +267,7 @@ class Environment(Asked):
 
     def _arrived(self, party: bytes, first: int, raw: msgspec.Raw) -> None:
         channel = self._channel(party)
+        channel.heard_ns = self.lived_ns
         self._bytes += len(memoryview(raw))
         try:
             items: list[Any] | None = self._program.items.decode(raw)
@@ -264,8 +277,6 @@ class Environment(Asked):
             self._arrived_singly(party, channel, first, _raw_items.decode(raw))
             return
         skip = channel.news(first, len(items))
-        if skip < 0:
-            return
         live, sender = self._live[""], Ref(party)
         handlers, apart, app, context = live.handlers, live.kind.apart, live.app, live.context
         for item in items[skip:] if skip else items:
@@ -286,8 +297,6 @@ class Environment(Asked):
     def _arrived_singly(self, party: bytes, channel: Channel, first: int, items: list[Item]) -> None:
         """Take items of which some do not decode as what this code knows."""
         skip = channel.news(first, len(items))
-        if skip < 0:
-            return
         for item in items[skip:]:
             try:
                 known = self._program.items.decode(_encode((item,)))[0]
@@ -410,7 +419,8 @@ class Environment(Asked):
                 self._abandon(item.re, failure)
         else:
             self._refuse(record.party, item, failure)
-        self._channel(record.party).received = record.number
+        channel = self._channel(record.party)
+        channel.heard_ns, channel.received = self.lived_ns, record.number
 
     # Running.
 
@@ -544,7 +554,7 @@ class Environment(Asked):
         effects, self._effects = self._effects, []
         for party, items in self._pending.items():
             for count, payload in _parcels(items):
-                parcel = self._channels[party].send(count, payload)
+                parcel = self._channels[party].send(count, payload, self.now_ns)
                 effects.append(Post(party, parcel.first, parcel.count, parcel.payload))
         self._pending.clear()
         return effects
@@ -579,6 +589,9 @@ def _copied(record: Began, now_ns: int) -> State:
         calls={},
         wanted={},
         put_off=[],
+        lived_ns=0,
+        forgot_ns=-1,
+        floor=0,
     )
 
 

@@ -36,6 +36,7 @@ class Waiting:
     first: int
     count: int
     items: bytes
+    settled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

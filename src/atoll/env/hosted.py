@@ -16,6 +16,8 @@ from atoll.base.errors import CorruptError, UsageError
 from atoll.base.ids import NodeId
 from atoll.core.machine import Tick
 from atoll.env.app import Program
+from atoll.env.channel import Parcel
+from atoll.env.confirms import Confirms
 from atoll.env.facts import OPENING, UNKNOWN, Ahead, Facts, Suspect, Waiting
 from atoll.env.holding import Holding
 from atoll.env.holding import events as on
@@ -26,8 +28,6 @@ from atoll.env.keepers import Kept, Peer, wanted_holders
 from atoll.env.limits import (
     BLOCK_BYTES,
     BLOCKS_AHEAD_MAX,
-    CONFIRM_ITEMS,
-    CONFIRM_NS,
     COPIES,
     FLEE_NS,
     RESEND_NS,
@@ -40,6 +40,7 @@ from atoll.env.messages import (
     Carried,
     Letter,
     Receipt,
+    Refusal,
     Routed,
     join_items,
     parcels_of,
@@ -62,10 +63,10 @@ from atoll.env.places import Place
 from atoll.env.records import (
     Arrived,
     Began,
-    Confirmed,
     Ended,
     Failed,
     Fired,
+    Forgotten,
     Found,
     Held,
     Note,
@@ -129,10 +130,10 @@ class Hosted:
         self._routed: list[Routed] = []
         self._searches: list[Resolve] = []
         self._hold = ""
+        self._clock = SlewedClock()
         self._inbox = Inbox(facts.id, own[1])
         self._told: deque[Record] = deque()
-        self._confirms: dict[bytes, int] = {}
-        self._confirm_at_ns: int | None = None
+        self._confirms = Confirms()
         self._receipts: dict[bytes, int] = {}  # Of the block that is being filled.
         self._ahead: deque[Ahead] = deque()  # Proposed and not committed.
         self._events: deque[on.HoldingInput] = deque()  # Came while another one was being obeyed.
@@ -153,7 +154,6 @@ class Hosted:
         self._prepared: Restore | None = None  # To be ordered when that is done.
         self._before = ("", 0)
         self._is_awaited = False
-        self._clock = SlewedClock()
 
     @property
     def is_blank(self) -> bool:
@@ -180,7 +180,7 @@ class Hosted:
     def deadline_ns(self) -> int | None:
         """When ``tick`` is owed, monotonic; the time of the environment's own timers is ``wall_deadline_ns``."""
         first_ns = self.holding.deadline_ns
-        for at_ns in (self._confirm_at_ns, self._resend_at_ns, self._restore_at_ns):
+        for at_ns in (self._confirms.deadline_ns, self._resend_at_ns, self._restore_at_ns):
             if at_ns is not None and (first_ns is None or at_ns < first_ns):
                 first_ns = at_ns
         if (due_ns := self.wall_deadline_ns) is not None:
@@ -430,17 +430,15 @@ class Hosted:
             return
         confirmed = runner.environment.confirmed(party)
         upto = min(message.upto, confirmed + runner.environment.owes(party))  # What was never sent confirms nothing.
-        if upto > confirmed:
-            upto = max(upto, self._confirms.get(party, 0))
-            if upto - confirmed >= CONFIRM_ITEMS:
-                self._confirms.pop(party, None)
-                self._told.append(Confirmed(party, upto))
-            else:
-                self._confirms[party] = upto
-                if self._confirm_at_ns is None:
-                    self._confirm_at_ns = now.ns + CONFIRM_NS
+        if (told := self._confirms.heard(party, upto, confirmed, now.ns)) is not None:
+            self._told.append(told)
         if message.again:
-            self._resend(party)
+            self._resend(party, now)
+
+    def forgotten(self, message: Refusal, now: Moment) -> None:
+        """Note that a party has forgotten the environment; what it may have taken before is not sent again."""
+        if self.runner is not None and self.runner.environment.confirmed(message.source) < message.first:
+            self.tell(Forgotten(message.source, message.first), now)
 
     def tell(self, record: Record, now: Moment) -> None:
         """Let the environment hear of a change."""
@@ -493,12 +491,8 @@ class Hosted:
         """Do what is due."""
         if self._resend_at_ns is not None and now.ns >= self._resend_at_ns:
             self._resend_at_ns = None if self.runner is None else now.ns + RESEND_NS
-            self._resend(b"")
-        if self._confirm_at_ns is not None and now.ns >= self._confirm_at_ns:
-            self._confirm_at_ns = None
-            for party, upto in self._confirms.items():
-                self._told.append(Confirmed(party, upto))
-            self._confirms.clear()
+            self._resend(b"", now)
+        self._told += self._confirms.due(now.ns)
         if self._restore_at_ns is not None and now.ns >= self._restore_at_ns:
             self._restore_at_ns = now.ns + RESTORE_RETRY_NS
             self._orders.append(Restore(self.facts.id, self.epoch, self.holding.last))
@@ -562,8 +556,6 @@ class Hosted:
         while not runner.is_busy and not runner.is_over and not self._is_full(runner):
             if self._inbox:
                 frame = self._inbox.pop()
-                if not self._inbox.follows(frame, runner.environment):
-                    continue
                 self._bytes += len(frame.items)
                 self._frame(runner, frame, now)
                 self._receipts[frame.party] = frame.first + frame.count - 1
@@ -628,22 +620,22 @@ class Hosted:
             return
         if not self._is_open and number >= self._opening:
             self._is_open = True
-            self._inbox.committed(self._inherited)
+            self._inbox.committed(self._inherited, runner.environment)
             for party, upto in self._inherited.items():  # What was on its way to the owner before is wanted now.
                 self._routed.append(Receipt(self.facts.id, party, upto, again=True))
-            self._resend(b"")  # What the owner before did not send any more, somebody waits for.
+            self._resend(b"", now)  # What the owner before did not send any more, somebody waits for.
         while self._ahead and self._ahead[0].made.number <= number:
             ahead = self._ahead.popleft()
             made = ahead.made
-            self._inbox.committed(ahead.receipts)
+            self._inbox.committed(ahead.receipts, runner.environment)
             for party, upto in ahead.receipts.items():
                 self._routed.append(Receipt(self.facts.id, party, upto))
             if made.snapshot is not None:
                 self._orders.append(StoreSnapshot(self.facts.id, made.number, made.snapshot))
         for effect in runner.release(number):
             match effect:
-                case Post():
-                    self._send(effect)
+                case Post(party, first, count, items):
+                    self._send(party, Parcel(first, count, items), 0)
                 case Note(text):
                     self._orders.append(Say(self.facts.id, text))
                 case Ended():
@@ -655,25 +647,27 @@ class Hosted:
         if self._resend_at_ns is None:
             self._resend_at_ns = now.ns + RESEND_NS
 
-    def _resend(self, party: bytes) -> None:
+    def _resend(self, party: bytes, now: Moment) -> None:
         """Send again what one party, or any, has not confirmed and what was sent long enough ago to be lost."""
         if self.runner is None or not self._is_open:
             return
         sent = 0
         held = self.runner.first_held()
-        for post in self.runner.environment.owed():
-            if (party and post.party != party) or post.first >= held.get(post.party, post.first + 1):
+        for to, parcel in self.runner.environment.owed():
+            if (party and to != party) or parcel.first >= held.get(to, parcel.first + 1):
                 continue
-            if post.first + post.count - 1 <= self._confirms.get(post.party, 0):
+            if parcel.first + parcel.count - 1 <= self._confirms.upto(to):
                 continue
-            self._send(post)
+            self._send(to, parcel, self._clock.age(parcel.made_ns, now))
             sent += 1
             if sent >= RESEND_PARCELS_MAX:
                 return
 
-    def _send(self, post: Post) -> None:
-        for first, _, items in parcels_of(post.first, post.count, post.items):
-            self._routed.append(Carried(self.facts.id, post.party, first, items))
+    def _send(self, party: bytes, parcel: Parcel, age_ns: int) -> None:
+        assert self.runner is not None
+        settled = self.runner.environment.confirmed(party)
+        for first, _, items in parcels_of(parcel.first, parcel.count, parcel.payload):
+            self._routed.append(Carried(self.facts.id, party, first, items, 0, settled, age_ns))
 
     def _answer(self, failure: str | None) -> None:
         if self._mover:
@@ -690,8 +684,9 @@ class Hosted:
         self._told.clear()
         self._searches.clear()
         self._refused = self._bytes = 0
-        self._receipts, self._confirms = {}, {}
-        self._confirm_at_ns = self._resend_at_ns = self._restore_at_ns = None
+        self._receipts = {}
+        self._confirms.clear()
+        self._resend_at_ns = self._restore_at_ns = None
         self._change, self._is_open, self.failed = (), False, ""
         self._is_change_due = self._is_awaited = False
         self._prepared = None

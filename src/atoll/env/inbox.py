@@ -6,12 +6,21 @@ from collections.abc import Mapping
 from typing import Final, final
 
 from atoll.env.facts import Waiting
-from atoll.env.limits import AGAIN_NS, INBOX_ITEMS_MAX, OWED_MAX, PARCEL_BYTES, PARTIES_MAX
-from atoll.env.messages import Carried, Receipt, Refusal, count_items, parcels_of
+from atoll.env.limits import (
+    AGAIN_NS,
+    DOUBT_NS,
+    INBOX_ITEMS_MAX,
+    OWED_MAX,
+    PARCEL_BYTES,
+    PARTIES_KNOWN_MAX,
+    PARTIES_MAX,
+)
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal, count_items, parcels_of
 from atoll.env.places import Running
 
 __all__ = ["Inbox"]
 
+_DONE_MAX: Final = 2 * PARTIES_KNOWN_MAX  # Limit. Parties in ``done`` beyond it are those that were forgotten.
 _PARCEL_MAX: Final = PARCEL_BYTES + 5  # With the head of its list; a longer one holds one item that is too large.
 
 
@@ -56,7 +65,7 @@ class Inbox:
         party, first = message.source, message.first
         parcels = parcels_of(first, count := count_items(message.items), message.items)
         expected = self._expected.get(party) or environment.received(party) + 1
-        if first > expected:
+        if first > expected and first != message.settled + 1:
             # While the disk refuses, what is missing was refused, and comes by itself later.
             return None if is_disk_full else self._ask_again(party, now_ns)
         if first + count <= expected:  # All of it has come before; if it is committed, the receipt was lost.
@@ -64,16 +73,26 @@ class Inbox:
             return Receipt(self._identity, party, done) if done >= first + count - 1 else None
         if is_disk_full:
             return self._refusal(message, "disk-full", f"the disk of {self._name} refuses")
+        if self._is_doubtful(message, environment):
+            return self._refusal(message, FORGOTTEN, "it has forgotten you, and may have taken this before")
+        if environment.parties + len(self._expected) >= PARTIES_KNOWN_MAX and not environment.knows(party):
+            return self._refusal(message, "queue-full", f"{PARTIES_KNOWN_MAX} parties came in the last minute")
         if self._items + count > INBOX_ITEMS_MAX:
             return self._refusal(message, "queue-full", f"{INBOX_ITEMS_MAX} items wait already")
         if environment.owes(party) > OWED_MAX:
             return self._refusal(message, "queue-full", f"it has not read {OWED_MAX} responses")
         if max(len(one[2]) for one in parcels) > _PARCEL_MAX:
             return self._refusal(message, "too-large", f"a tuple of more than {PARCEL_BYTES} bytes")
-        self._frames += (Waiting(party, *parcel) for parcel in parcels)
+        self._frames += (Waiting(party, *parcel, message.settled) for parcel in parcels)
         self._items += count
         self._expected[party] = first + count
         return None
+
+    def _is_doubtful(self, message: Carried, environment: Running) -> bool:
+        """Tell whether items may have been taken before: since they were made, their party may have been forgotten."""
+        if message.age_ns < DOUBT_NS or message.source in self._expected or environment.received(message.source):
+            return False  # Who was heard of so lately was not forgotten.
+        return environment.forgot_ns >= max(0, environment.lived_ns - message.age_ns - DOUBT_NS)
 
     def _ask_again(self, party: bytes, now_ns: int) -> Receipt | None:
         """Ask a party for what is missing; not for each frame that comes too soon, or ever more would come."""
@@ -93,29 +112,23 @@ class Inbox:
         self._items -= frame.count
         return frame
 
-    def follows(self, frame: Waiting, environment: Running) -> bool:
-        """Return whether what was popped may be applied.
-
-        It may not if its party was forgotten while it waited: the environment would pass over it. Nobody is told then
-        that it was taken, and what the party sends from now on is judged anew.
-        """
-        if frame.first <= environment.received(frame.party) + 1:
-            return True
-        self._expected.pop(frame.party, None)
-        return False
-
     def applied(self) -> None:
         """Note that all that was popped is applied, so that the environment itself knows what comes next."""
         if not self._frames:
             self._expected.clear()
 
-    def committed(self, done: Mapping[bytes, int]) -> None:
+    def committed(self, done: Mapping[bytes, int], environment: Running) -> None:
         """Note up to which number items of some parties are committed."""
         self.done.update(done)
+        if len(self.done) > _DONE_MAX:
+            self.done = {party: upto for party, upto in self.done.items() if environment.knows(party)}
 
     def clear(self) -> list[Carried]:
         """Forget everything; return what waits, so that it can go to whoever runs the environment next."""
-        waiting = [Carried(frame.party, self._identity, frame.first, frame.items) for frame in self._frames]
+        waiting = [
+            Carried(frame.party, self._identity, frame.first, frame.items, settled=frame.settled)
+            for frame in self._frames
+        ]
         self._frames.clear()
         self._items = 0
         self._expected, self._asked, self.done = {}, {}, {}

@@ -3,7 +3,7 @@
 
 from typing import Final
 
-from atoll.base.units import KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS
+from atoll.base.units import HOUR_NS, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECOND_NS
 
 TUPLE_BYTES_MAX: Final = 256 * KIB
 """One encoded tuple. A larger one is refused where it is made: data belongs into a store, and its name into a tuple."""
@@ -13,6 +13,23 @@ UNCONFIRMED_MAX: Final = 4_096
 
 PARTIES_MAX: Final = 4_096
 """Parties that one environment has dealt with lately; at it the one that was silent longest is forgotten."""
+
+PARTIES_KNOWN_MAX: Final = 2 * PARTIES_MAX
+"""Parties of which none can be forgotten yet. At it a new one is refused, and ``send`` to one raises ``QueueFull``."""
+
+PARTY_KEPT_NS: Final = 60 * SECOND_NS
+"""So long after it was last heard of a party is not forgotten. A copy of what it has sent may come
+again until then, and must be known by its number."""
+
+DOUBT_NS: Final = PARTY_KEPT_NS // 2
+"""Somebody may have been forgotten since something came from him that he sends again, if one who was forgotten had been
+heard of at most so long before it was made. Half of the above: a message or a clock may be half a minute late."""
+
+PARTY_SILENT_NS: Final = 1 * HOUR_NS
+"""A party that was not heard of for so long may be forgotten with what is owed to it when room is needed."""
+
+LIVED_STEP_NS: Final = 1 * SECOND_NS
+"""So much of the time between two records counts as lived: a clock that is set makes nobody look silent for years."""
 
 OPERATIONS_MAX: Final = 4_096
 """Calls of one environment that wait for their response. At it ``call`` raises ``QueueFull``."""

@@ -31,6 +31,7 @@ from atoll.env.parties import PARTY_BYTES
 from atoll.env.records import CODE_BYTES, Item
 
 __all__ = [
+    "FORGOTTEN",
     "Answered",
     "Asked",
     "Carried",
@@ -58,11 +59,15 @@ __all__ = [
 Party = Annotated[bytes, msgspec.Meta(min_length=PARTY_BYTES, max_length=PARTY_BYTES)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+ItemNumber = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]  # So that those behind it are numbers, too.
 Node = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
 Code = Annotated[bytes, msgspec.Meta(min_length=CODE_BYTES, max_length=CODE_BYTES)]
 Hops = Annotated[int, msgspec.Meta(ge=0, le=HOPS_MAX)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 ClassName = Annotated[str, msgspec.Meta(max_length=CLASS_CHARS_MAX)]
+
+
+FORGOTTEN: Final = "forgotten"
 
 
 class Carried(Tuple, frozen=True, tag=64):
@@ -74,13 +79,17 @@ class Carried(Tuple, frozen=True, tag=64):
         first: Number of the first one in their channel.
         items: Encoded list of at most ITEMS_MAX ``Item``.
         hops: Nodes that have passed it on, which they do while the target changes hands.
+        settled: No item up to this number is on its way any more: the target has it, or it was given up.
+        age_ns: How long ago the items were made.
     """
 
     source: Party
     target: Party
-    first: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+    first: ItemNumber
     items: Annotated[bytes, msgspec.Meta(max_length=CARRIED_BYTES_MAX)]
     hops: Hops = 0
+    settled: Count = 0
+    age_ns: Count = 0
 
 
 class Receipt(Tuple, frozen=True, tag=65):
@@ -107,7 +116,8 @@ class Refusal(Tuple, frozen=True, tag=66):
     Attributes:
         source: The party that was to take them.
         target: Who sent them.
-        code: As of ``changes.Failure``.
+        code: As of ``changes.Failure``; or FORGOTTEN: the source has forgotten the target, and may have taken what
+            begins with ``first``, and all before it.
         text: For people.
         first: Number of the first one: the frame that begins with it was thrown away. Another copy of it may yet be
             taken; of what came before it nothing is said.

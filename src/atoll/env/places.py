@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, final
 
 from atoll.env.app import Program
+from atoll.env.channel import Parcel
 from atoll.env.environment import Environment
-from atoll.env.records import Effect, Post, Record
+from atoll.env.records import Effect, Record
 
 __all__ = ["HandlerFailedError", "Inline", "Place", "Running", "UnansweredError"]
 
@@ -75,11 +76,30 @@ class Running(Protocol):
         """Return how many items a party has not confirmed."""
         ...
 
+    def knows(self, party: bytes) -> bool:
+        """Return whether a party is known."""
+        ...
+
+    @property
+    def parties(self) -> int:
+        """How many parties are known."""
+        ...
+
+    @property
+    def lived_ns(self) -> int:
+        """As of ``State``."""
+        ...
+
+    @property
+    def forgot_ns(self) -> int:
+        """As of ``State``."""
+        ...
+
     def taken(self) -> dict[bytes, int]:
         """Return the number of the last item that was taken, of every party."""
         ...
 
-    def owed(self) -> tuple[Post, ...]:
+    def owed(self) -> tuple[tuple[bytes, Parcel], ...]:
         """Return everything that parties have not confirmed."""
         ...
 

@@ -28,6 +28,7 @@ __all__ = [
     "Ended",
     "Failed",
     "Fired",
+    "Forgotten",
     "Found",
     "Held",
     "Item",
@@ -106,7 +107,7 @@ class Arrived(Tuple, frozen=True, tag=2):
 
     Attributes:
         party: Who sent them.
-        first: Number of the first one in its channel.
+        first: Number of the first one in its channel; if it is not the next one, nothing between is missing.
         items: Encoded list of ``Item``.
     """
 
@@ -222,7 +223,33 @@ class Stopped(Tuple, frozen=True, tag=12):
     """Somebody ended the environment. Nothing but what a change of hands needs comes after it."""
 
 
-Record = Began | Arrived | Confirmed | Fired | Told | Failed | Checkpointed | Upgraded | Opened | Held | Found | Stopped
+class Forgotten(Tuple, frozen=True, tag=13):
+    """A party has forgotten us; what it may have taken before is given up, because a copy might count twice.
+
+    Attributes:
+        party: Who.
+        upto: Number of the last item of which that is so.
+    """
+
+    party: Party
+    upto: Count
+
+
+Record = (
+    Began
+    | Arrived
+    | Confirmed
+    | Fired
+    | Told
+    | Failed
+    | Checkpointed
+    | Upgraded
+    | Opened
+    | Held
+    | Found
+    | Stopped
+    | Forgotten
+)
 
 
 # Effects.

@@ -343,7 +343,7 @@ class Runner:
         match record:
             case Arrived(party, first, raw):
                 items = _raw_items.decode(raw)
-                number = self.environment.received(party) + 1
+                number = max(first, self.environment.received(party) + 1)  # It may have gone on behind a gap.
                 index = number - first
                 if not 0 <= index < len(items):
                     raise CorruptError(f"an item failed that was not there: {text}")

@@ -212,8 +212,9 @@ class Stage:
     def deliver_owed(self, client: "Client") -> None:
         """Deliver what a client has missed."""
         for identity, core in self._cores.items():
-            owed = [post for post in core.runner.environment.owed() if post.party == client.ref.party]
-            self._waiting.extend((identity, post) for post in owed)
+            for party, parcel in core.runner.environment.owed():
+                if party == client.ref.party:
+                    self._waiting.append((identity, Post(party, parcel.first, parcel.count, parcel.payload)))
         self.settle()
 
     def _fire(self, end_ns: int) -> bool:

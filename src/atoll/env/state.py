@@ -213,6 +213,9 @@ class State(msgspec.Struct, array_like=True):
         called: Calls and searches so far; the number of the last one.
         wanted: Search by number.
         put_off: Events of coroutines that wait for a checkpoint, oldest first.
+        lived_ns: Time between records, of each pause LIVED_STEP_NS at most; a clock that is set does not change it.
+        forgot_ns: How long it had lived when the last one of those who were forgotten was heard of; -1: nobody was.
+        floor: Number of the last item that was sent to any party that was forgotten.
     """
 
     format: int = STATE_FORMAT
@@ -228,3 +231,6 @@ class State(msgspec.Struct, array_like=True):
     called: int = 0
     wanted: dict[int, Wanted] = msgspec.field(default_factory=dict[int, Wanted])
     put_off: list[PutOff] = msgspec.field(default_factory=list[PutOff])
+    lived_ns: int = 0
+    forgot_ns: int = -1
+    floor: int = 0

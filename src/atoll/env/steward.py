@@ -39,6 +39,7 @@ from atoll.env.limits import (
     STRANDED_MAX,
 )
 from atoll.env.messages import (
+    FORGOTTEN,
     Answered,
     Asked,
     Carried,
@@ -575,8 +576,10 @@ class Steward:
                     self.strange += 1
             case Receipt():
                 hosted.receipt(message, now)
-            case _:  # A ``Refusal``.
-                pass  # Its calls end by their time-outs, and what it sent is sent again until the other side takes it.
+            case Refusal() if message.code == FORGOTTEN:
+                hosted.forgotten(message, now)
+            case _:  # Its calls end by their time-outs, and what it sent is sent again until the other side takes it.
+                pass
         self._after(hosted, now)
 
     # Time.

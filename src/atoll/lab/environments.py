@@ -23,7 +23,7 @@ from atoll.env.tuples import Tuple
 from atoll.lab.stewards import apps
 from atoll.lab.stewards.blueprint import GENERATIONS, PLANTED, Planted, bundle, loaded
 from atoll.lab.stewards.clients import Client, Operation
-from atoll.lab.stewards.node import Computer
+from atoll.lab.stewards.node import GIVEN_UP, Computer
 from atoll.lab.stewards.world import YEAR_NS, StewardWorld
 
 __all__ = ["FAULTS", "Story", "tell"]
@@ -359,7 +359,7 @@ class Story:
                 return f"{name} does not answer"
             assert truth.runner is not None
             if owed := truth.runner.environment.owed():
-                return f"{name} has {len(owed)} parcels for {world.checks.name_of(owed[0].party)}"
+                return f"{name} has {len(owed)} parcels for {world.checks.name_of(owed[0][0])}"
             for client in world.clients:
                 if not client.desk.is_settled(identity):
                     return f"client {client.index} has something for {name}"
@@ -434,9 +434,11 @@ class Story:
     def _judge_state(self) -> None:
         world = self.world
         banks = [fields for name in ("bank-a", "bank-b") if (fields := self._fields(name))]
-        if len(banks) == 2 and sum(fields["money"] for fields in banks) != 2 * MONEY:
-            raise world.failed("money is neither lost nor made", f"{[fields['money'] for fields in banks]}")
-        for fields in banks:
+        is_sure = GIVEN_UP not in world.counts  # Else something may be lost, and a log says so.
+        if len(banks) == 2 and (total := sum(fields["money"] for fields in banks)) != 2 * MONEY:
+            if is_sure or total > 2 * MONEY:
+                raise world.failed("money is neither lost nor made", f"{[fields['money'] for fields in banks]}")
+        for fields in banks if is_sure else ():
             for row in fields["got"].values():
                 if row != list(range(1, len(row) + 1)):
                     raise world.failed("each deposit comes once, in order", f"{row}")

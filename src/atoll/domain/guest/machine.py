@@ -39,9 +39,9 @@ from atoll.domain.limits import (
     GUEST_STATE_BYTES_MAX,
     HANDLER_S_MAX,
 )
-from atoll.env.limits import LOCAL_EVENTS_MAX, NESTED_MAX
+from atoll.env.limits import LIVED_STEP_NS, LOCAL_EVENTS_MAX, NESTED_MAX
 from atoll.env.places import HandlerFailedError, UnansweredError
-from atoll.env.records import Arrived, Confirmed, Effect, Failed, Fired, Record
+from atoll.env.records import Arrived, Confirmed, Effect, Failed, Fired, Forgotten, Record
 
 __all__ = ["GuestEnvironment", "GuestPlace", "Process"]
 
@@ -298,7 +298,7 @@ class GuestEnvironment:
         self._place, self._mirror = place, mirror
         self.events, self.deadline_ns = status.events, status.deadline_ns
         self.first_timer, self.is_quiescent = status.first_timer, status.is_quiescent
-        self.now_ns = mirror.now_ns
+        self.now_ns, self.lived_ns = mirror.now_ns, mirror.lived_ns
         self._record: Record | None = None
         self._fruitless = 0  # Timers in a row that made no event.
         self.received: Final = mirror.received
@@ -306,6 +306,7 @@ class GuestEnvironment:
         self.owes: Final = mirror.owes
         self.taken: Final = mirror.taken
         self.owed: Final = mirror.owed
+        self.knows: Final = mirror.knows
 
     def handle(self, event: Record, now_ns: int) -> Sequence[Effect]:
         """Apply one record.
@@ -315,7 +316,9 @@ class GuestEnvironment:
             HandlerFailedError: A handler failed.
         """
         self._record = event
-        self.now_ns = max(self.now_ns, now_ns)
+        if now_ns > self.now_ns:  # As ``Environment.handle``.
+            self.lived_ns += min(now_ns - self.now_ns, LIVED_STEP_NS)
+            self.now_ns = now_ns
         return self.went(self._place.handled(encode_request((_HANDLE, now_ns, event))))
 
     def went(self, answer: Answer) -> Sequence[Effect]:
@@ -334,7 +337,7 @@ class GuestEnvironment:
                     if is_known and isinstance(record, Arrived):
                         if not received < record.first + len(_raw_items.decode(record.items)) - 1:
                             raise WireError("a failure of an item that nobody sent")
-                        self._mirror.took(record.party, received, received)
+                        self._mirror.took(record.party, received, received, self.lived_ns)
                     raise HandlerFailedError("grown" if code == "grown" else "raised", text, is_known=is_known)
                 case _:
                     raise WireError("an answer to something else")
@@ -348,12 +351,14 @@ class GuestEnvironment:
         match record:
             case Arrived():
                 size = len(memoryview(record.items))  # Items are at least one byte each.
-                mirror.took(record.party, answer.received, record.first + size)
+                mirror.took(record.party, answer.received, record.first + size, self.lived_ns)
                 room *= size
             case Failed(party, number) if party:
-                mirror.took(party, number, number)
+                mirror.took(party, number, number, self.lived_ns)
             case Confirmed(party, upto):
-                mirror.confirm(party, upto)
+                mirror.confirm(party, upto, self.lived_ns)
+            case Forgotten(party, upto):
+                mirror.given_up(party, upto)
             case Fired():
                 self._fruitless = 0 if events else self._fruitless + 1
                 if self._fruitless > GUEST_FIRED_MAX:
@@ -363,11 +368,21 @@ class GuestEnvironment:
         if not 0 <= events <= room:
             raise WireError("a number of events that cannot be")
         if answer.forgotten:
-            mirror.forget(answer.forgotten)
+            mirror.forget(answer.forgotten, self.lived_ns)
         if answer.effects:
-            mirror.sent(answer.effects)
+            mirror.sent(answer.effects, self.now_ns, self.lived_ns)
         self.events, self.deadline_ns = status.events, status.deadline_ns
         self.first_timer, self.is_quiescent = status.first_timer, status.is_quiescent
+
+    @property
+    def parties(self) -> int:
+        """How many parties are known."""
+        return self._mirror.parties
+
+    @property
+    def forgot_ns(self) -> int:
+        """As of ``State``."""
+        return self._mirror.forgot_ns
 
     def fields(self, path: str = "") -> dict[str, Any]:
         """Return the declared state of one environment of the tree, for people; empty: it is not known now."""

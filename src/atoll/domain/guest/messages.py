@@ -11,7 +11,7 @@ import msgspec
 
 from atoll.base.errors import WireError
 from atoll.core.machine import Tuple
-from atoll.env.limits import PARTIES_MAX
+from atoll.env.limits import PARTIES_KNOWN_MAX
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.records import TEXT_CHARS_MAX, Effect, Record
 
@@ -110,13 +110,13 @@ class Done(Tuple, frozen=True, tag=1):
         status: After it.
         effects: What came of a record.
         received: Number of the last item that was taken of the party whose record it was.
-        forgotten: Parties that are known no more.
+        forgotten: Parties that it forgot; some may be known again.
     """
 
     status: Status
     effects: tuple[Effect, ...] = ()
     received: Count = 0
-    forgotten: Annotated[tuple[Party, ...], msgspec.Meta(max_length=PARTIES_MAX)] = ()
+    forgotten: Annotated[tuple[Party, ...], msgspec.Meta(max_length=PARTIES_KNOWN_MAX)] = ()
 
 
 class Fault(Tuple, frozen=True, tag=2):

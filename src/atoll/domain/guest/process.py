@@ -38,7 +38,6 @@ from atoll.domain.guest.ring import GUEST_END, Exchange, Memory
 from atoll.domain.limits import GUEST_ANSWER_BYTES_MAX, GUEST_STATE_BYTES_MAX, MESSAGE_BYTES_MAX
 from atoll.domain.loading import Loaded, decode_bundle, imports_of, load
 from atoll.env.environment import Environment
-from atoll.env.limits import PARTIES_MAX
 from atoll.env.records import TEXT_CHARS_MAX, Arrived, Record
 
 __all__ = ["Guest", "Nowhere", "Refusing", "run_guest"]
@@ -77,7 +76,6 @@ class Guest:
         self._clock: Final = clock
         self._loaded: Loaded | None = None
         self._environment: Environment | None = None
-        self._known: frozenset[bytes] = frozenset()  # Parties.
 
     def obey(self, frame: bytes, confinement: Confinement | None = None) -> bytes:
         """Do what a request says; return the answer, encoded.
@@ -115,7 +113,7 @@ class Guest:
             effects = environment.handle(record, now_ns)
             received = environment.received(party) if party else 0
             status = (environment.events, environment.deadline_ns, environment.first_timer, environment.is_quiescent)
-            encoded = encode_answer((_DONE, status, effects, received, self._forgotten()))
+            encoded = encode_answer((_DONE, status, effects, received, environment.forgotten))
             if len(encoded) > GUEST_ANSWER_BYTES_MAX:
                 error = LimitError("guest_answer_bytes_max", GUEST_ANSWER_BYTES_MAX)
                 encoded = encode_answer(Fault("raised", _text(error), is_known=False))
@@ -159,15 +157,7 @@ class Guest:
     def _become(self, environment: Environment) -> None:
         if self._environment is not None:
             self._environment.discard()
-        self._environment, self._known = environment, frozenset(environment.taken())
-
-    def _forgotten(self) -> tuple[bytes, ...]:
-        """Return which parties are known no more; only where there are many is anybody forgotten."""
-        environment = self._running
-        if environment.parties == len(self._known) and environment.parties < PARTIES_MAX:
-            return ()
-        before, self._known = self._known, frozenset(environment.taken())
-        return tuple(sorted(before - self._known))
+        self._environment = environment
 
     def _status(self) -> Status:
         environment = self._running

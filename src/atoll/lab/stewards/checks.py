@@ -34,7 +34,7 @@ class Truth:
     Attributes:
         heads: Of its blocks.
         digests: Of all effects up to each block.
-        posts: Items that it has sent, by party, in the order of their numbers.
+        posts: Items that it has sent, by party and number.
         runner: In the state after the last committed block; None: there is none yet.
     """
 
@@ -42,12 +42,17 @@ class Truth:
         self.id, self.name = identity, name
         self.heads: list[bytes] = []
         self.digests: list[bytes] = []
-        self.posts: dict[bytes, list[bytes]] = {}
+        self.posts: dict[bytes, dict[int, bytes]] = {}
         self.runner: Runner | None = None
 
     def received(self, party: bytes) -> int:
         """Return the number of the last item that it has taken."""
         return 0 if self.runner is None else self.runner.environment.received(party)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether it has forgotten a party: then what it knows of one is not all that there was."""
+        return self.runner is not None and self.runner.environment.forgot_ns > 0
 
     def fields(self) -> dict[str, Any]:
         """Return its declared state."""
@@ -56,11 +61,11 @@ class Truth:
     def collect(self) -> None:
         """Note what the last block has sent."""
         assert self.runner is not None
-        for post in self.runner.environment.owed():
-            sent = self.posts.setdefault(post.party, [])
-            if post.first > len(sent):
-                assert post.first == len(sent) + 1, "items have numbers without a gap"
-                sent += split_items(post.items)
+        for party, parcel in self.runner.environment.owed():
+            sent = self.posts.setdefault(party, {})
+            if parcel.first not in sent:
+                assert not sent or parcel.first > max(sent), "no number is given twice"
+                sent.update(enumerate(split_items(parcel.payload), parcel.first))
 
 
 @final
@@ -185,14 +190,13 @@ class Checks:
         if client is not None:
             is_true = item in client.log.get(truth.id, {}).get(number, [])
         else:
-            posts = [] if source is None else source.posts.get(truth.id, [])
-            is_true = number <= len(posts) and posts[number - 1] == item
+            is_true = source is not None and source.posts.get(truth.id, {}).get(number) == item
         if not is_true:
             raise self._fail("what came was sent", f"{truth.name}: item {number} of {self.name_of(party)}: {item!r}")
 
     def _confirmed(self, truth: Truth, party: bytes, upto: int) -> None:
         other = self.truths.get(party)
-        if other is not None and upto > other.received(truth.id):
+        if other is not None and upto > other.received(truth.id) and not other.forgets:
             raise self._fail("what is confirmed was taken", f"{truth.name}: {upto} by {other.name}")
 
     def name_of(self, party: bytes) -> str:
@@ -214,12 +218,16 @@ class Checks:
             return
         where = f"{truth.name} to {self.name_of(message.target)}, on {computer.name}"
         if isinstance(message, Receipt):
-            if message.upto > truth.received(message.target):
+            if message.upto > truth.received(message.target) and not truth.forgets:
                 raise self._fail("what is confirmed is committed", f"{where}: {message.upto}")
             return
-        posts = truth.posts.get(message.target, [])
+        other = self.truths.get(message.target)
+        is_known = other is not None and not other.forgets and not truth.forgets
+        if other is not None and is_known and message.settled > other.received(truth.id):
+            raise self._fail("what is settled was taken", f"{where}: {message.settled}")
+        posts = truth.posts.get(message.target, {})
         for number, item in enumerate(split_items(message.items), message.first):
-            if number > len(posts) or posts[number - 1] != item:
+            if posts.get(number) != item:
                 raise self._fail("what leaves is committed", f"{where}: item {number}: {item!r}")
 
     # At the end.

@@ -99,7 +99,7 @@ class Client:
         if self._process is None:
             self.home.put(self._attach)
         else:
-            self.desk.remind()
+            self.desk.remind(self._world.now_ns)
             self._say()
         self._world.after(RETRY_NS, self.keep)
 
@@ -109,7 +109,7 @@ class Client:
         session = process.attach(self.party, self)
         if session:
             self._session, self._process = session, process
-            self.desk.remind()
+            self.desk.remind(self._world.now_ns)
             self._say()
 
     def lost(self) -> None:
@@ -128,7 +128,7 @@ class Client:
         self._world.after(at_ns - self._world.now_ns, turn)
 
     def _take(self, message: Carried | Receipt | Refusal) -> None:
-        for news in self.desk.heard(message):
+        for news in self.desk.heard(message, self._world.now_ns):
             match news:
                 case Responded(call, event):
                     self._outcome(call, event)
@@ -170,7 +170,7 @@ class Client:
         operation.call = self.desk.call(environment)
         self._waiting[operation.call] = operation
         self.desk.post(environment, _encode(event), operation.call)
-        self.desk.flush()
+        self.desk.flush(self._world.now_ns)
         self._say()
         self._world.after(timeout_ns, lambda: self._late(operation))
         return operation

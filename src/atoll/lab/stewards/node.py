@@ -53,7 +53,9 @@ from atoll.env.orders import (
 from atoll.env.steward import Steward, Wanted
 from atoll.lab.stewards.recorder import Later, RecorderEnd, Signatures, SimRecorder
 
-__all__ = ["Computer", "Process", "Session", "Surroundings"]
+__all__ = ["GIVEN_UP", "Computer", "Process", "Session", "Surroundings"]
+
+GIVEN_UP: Final = "given up"  # What is counted when an environment says that something may be lost.
 
 FETCH_NS: Final = 2 * SECOND_NS
 FETCHES_MAX: Final = 15  # Limit. As in ``domain.server``.
@@ -431,6 +433,8 @@ class Process:
                 ask(lambda number: to.Forget(number, identity), _ignored)
                 self.steward.forget(identity)
                 self.seen.pop(identity, None)
+            case Say(_, text) if text.startswith("not known"):
+                self._world.tally(GIVEN_UP)
             case Say():
                 pass
             case Told(command):
