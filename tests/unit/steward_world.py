@@ -403,7 +403,7 @@ class Notes:
     def __init__(self) -> None:
         self.notes: list[tuple[bytes, int, int]] = []
 
-    def enter(self) -> None:
+    def enter(self, *, is_again: bool = False) -> None:
         pass
 
     def leave(self) -> None:

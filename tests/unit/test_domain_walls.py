@@ -10,7 +10,7 @@ import pytest
 
 from atoll.domain import guard
 from atoll.domain.guard import AmbientError
-from atoll.domain.walls import InlineWalls, deadly
+from atoll.domain.walls import AGAIN_PERIODS, InlineWalls, deadly
 from atoll.env.runner import HandlerKilled
 
 ENVIRONMENT, PARTY = b"e" * 16, b"p" * 16
@@ -91,6 +91,17 @@ def test_a_handler_that_runs_too_long_is_ended_and_the_next_one_too(walls: Inlin
         with pytest.raises(HandlerKilled, match=r"more than 0.01 s"):
             loop_for_ever()
         walls.leave()
+
+
+def test_what_came_to_its_end_before_has_more_time_and_is_not_to_blame(note: Path, walls: InlineWalls) -> None:
+    walls.enter(is_again=True)
+    alarms = counted(walls)
+    with pytest.raises(HandlerKilled, match=r"more than 0.2 s"):
+        loop_for_ever()
+    assert alarms[0] >= AGAIN_PERIODS
+    guard.end(0)
+    assert deadly(note) is None
+    walls.leave()
 
 
 def test_what_clears_up_after_a_handler_that_was_ended_is_not_ended_as_well(walls: InlineWalls) -> None:

@@ -8,7 +8,7 @@ from atoll.base.errors import WireError
 from atoll.base.units import SECOND_NS
 from atoll.env.changes import Done, Failure
 from atoll.env.correspondent import SIGN_EVERY, Came, Correspondent, GivenUp, Lost, Responded
-from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, UNCONFIRMED_MAX
+from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, RESEND_PARCELS_MAX, UNCONFIRMED_MAX
 from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.records import Item
 
@@ -240,3 +240,21 @@ def test_what_may_have_been_taken_before_it_was_forgotten_is_given_up() -> None:
     assert (again.first, again.settled) == (3, 2)
     assert desk.heard(carried(1, Item(raw(Done()), re=later)), NOW) == [Responded(later, raw(Done()))]
     assert desk.heard(Refusal(SHOP, ME, FORGOTTEN, "so it is", 3), NOW) == [], "the response had come"
+
+
+def test_what_goes_again_at_a_time_has_a_bound() -> None:
+    desk = Correspondent(ME)
+    for _ in range(RESEND_PARCELS_MAX + 1):
+        asked(desk)
+    desk.remind(NOW)
+    assert [one.first for one in desk.taken() if isinstance(one, Carried)] == [*range(1, RESEND_PARCELS_MAX + 1)]
+
+
+def test_strangers_do_not_fill_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.correspondent.PARTIES_MAX", 2)
+    desk = Correspondent(ME)
+    call = asked(desk)
+    other = Item(raw(Done()))
+    assert len(desk.heard(carried(1, other, party=BANK), NOW)) == 1
+    assert desk.heard(carried(1, other, party=b"x" * 16), NOW) == []
+    assert desk.heard(carried(1, Item(raw(Done()), re=call)), NOW) == [Responded(call, raw(Done()))]

@@ -19,15 +19,19 @@ from atoll.env.holding.messages import Prepare as PrepareLetter
 from atoll.env.keepers import Peer
 from atoll.env.limits import (
     AGAIN_NS,
+    CONFIRM_ITEMS,
     CONFIRM_NS,
+    DISK_RETRY_NS,
+    ITEMS_MAX,
     PARTY_KEPT_NS,
     RESEND_NS,
+    RESEND_PARCELS_MAX,
     RESTORE_RETRY_NS,
 )
 from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.orders import AskRecorder, Await, Forget, Prepare, Restore, Say, Spare, Told
 from atoll.env.places import HandlerFailedError
-from atoll.env.records import Began, Failed, Found, Held, Opened
+from atoll.env.records import Began, Confirmed, Failed, Found, Held, Opened
 from atoll.env.runner import Runner
 from atoll.env.steward import Wanted
 from tests.unit.steward_world import (
@@ -507,6 +511,82 @@ def test_a_party_is_asked_for_what_is_missing_only_now_and_then(monkeypatch: pyt
     assert receipts(place)[-1] == (0, True)
 
 
+def test_a_receipt_that_comes_again_and_again_is_recorded_once() -> None:
+    place, identity = started()
+    for first in range(1, 2 * CONFIRM_ITEMS, ITEMS_MAX):
+        place.send(identity, first, *(Add(1) for _ in range(min(ITEMS_MAX, 2 * CONFIRM_ITEMS))), ask=first)
+    place.is_full = True
+    place.send(identity, 2 * CONFIRM_ITEMS + 1, Add(1))
+    assert place.hosted(identity)._hold == "disk"  # pyright: ignore[reportPrivateUsage]
+    for _ in range(100):
+        place.hear(1, Receipt(ANN, identity, 2 * CONFIRM_ITEMS))
+        place.tick(CONFIRM_NS)
+    place.is_full = False
+    place.tick(DISK_RETRY_NS)
+    place.tick(CONFIRM_NS)
+    assert [one.upto for one in place.records(identity) if isinstance(one, Confirmed)] == [2 * CONFIRM_ITEMS]
+
+
+def test_a_change_of_holders_is_not_forgotten_when_what_runs_fails() -> None:
+    group = Group("one", "two", "three")
+    one, far = group["one"], Elsewhere()
+    identity = one.run(at=far, copies=3)
+    one.attach()
+    far.is_slow = True
+    one.send(identity, 1, Add(1))
+    hosted = one.hosted(identity)
+    assert hosted.runner is not None
+    assert hosted.runner.is_busy
+    group.until(lambda: bool(hosted._change))  # pyright: ignore[reportPrivateUsage]
+    far.is_slow = False
+
+    def gone(*_: object) -> Any:
+        raise HandlerFailedError("gone", "its process is gone")
+
+    def nothing(*_: object) -> Any:
+        raise CorruptError("no guest")
+
+    far.answered, far.blank = gone, nothing  # type: ignore[method-assign]
+    one.steward.resume(identity, one.now)
+    assert hosted.failed == "no guest"
+    group.until(lambda: len(hosted.holding.holders) > 1)
+
+
+def test_what_ends_before_it_has_begun_lets_go_of_its_place() -> None:
+    place, far = Place(), Elsewhere()
+    place.is_slow = True
+    identity = place.run(at=far)
+    place.steward.stop(identity, place.now)
+    place.settle()
+    assert identity not in place.steward.hosted
+    assert far.is_closed
+
+
+def test_everybody_is_sent_again_what_he_lacks_however_many_are_gone() -> None:
+    place, identity = started()
+    gone = [number.to_bytes(16, "big") for number in range(2 * RESEND_PARCELS_MAX)]
+    for party in gone:
+        place.attach(party, 2)
+        place.hear(2, Carried(party, identity, 1, items(Add(1), ask=1)))
+    place.send(identity, 1, Add(1), ask=1)
+    before = len(place.said(1))
+    for _ in range(3):
+        place.tick(RESEND_NS)
+    assert any(isinstance(one, Carried) for one in place.said(1)[before:])
+
+
+def test_who_asks_again_at_once_is_sent_nothing_more() -> None:
+    place, identity = started()
+    place.send(identity, 1, Add(1), ask=1)
+    before = len(place.said(1))
+    for _ in range(5):
+        place.hear(1, Receipt(ANN, identity, 0, again=True))
+    assert len(place.said(1)) == before + 1
+    place.now_ns += AGAIN_NS
+    place.hear(1, Receipt(ANN, identity, 0, again=True))
+    assert len(place.said(1)) == before + 2
+
+
 def test_what_waits_while_its_party_is_forgotten_is_taken_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 2)
     monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
@@ -591,7 +671,7 @@ def test_what_is_due_first_is_when_it_is_looked_after_and_not_while_nothing_may_
     assert place.now_ns < due_ns < place.now_ns + CONFIRM_NS
     hosted._hold = "move"  # pyright: ignore[reportPrivateUsage]
     assert hosted.wall_deadline_ns is None
-    assert hosted.deadline_ns == place.now_ns + CONFIRM_NS
+    assert hosted.deadline_ns == hosted.holding.deadline_ns
 
 
 def test_a_change_of_the_holders_is_told_in_the_block_that_it_is_proposed_with() -> None:

@@ -4,12 +4,12 @@
 import pytest
 
 from atoll.base.errors import WireError
-from atoll.base.units import SECOND_NS
+from atoll.base.units import KIB, SECOND_NS
 from atoll.env import inbox as inbox_module
 from atoll.env.channel import Channel
 from atoll.env.environment import Environment
 from atoll.env.inbox import Inbox
-from atoll.env.limits import AGAIN_NS, DOUBT_NS, PARCEL_BYTES
+from atoll.env.limits import AGAIN_NS, DOUBT_NS, PARCEL_BYTES, TUPLE_BYTES_MAX
 from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.state import State
 from tests.unit.steward_world import ANN, BOB, PROGRAM, Add, encode, items
@@ -77,7 +77,7 @@ def test_refusals_say_why_and_from_which_item_on(inbox: Inbox, monkeypatch: pyte
     monkeypatch.setattr(inbox_module, "INBOX_ITEMS_MAX", 2)
     assert put(inbox, 1, 5, full=True) == Refusal(ME, ANN, "disk-full", "the disk of one refuses", 1)
     assert put(inbox, 1, 5, 6) is None
-    assert put(inbox, 3, 7) == Refusal(ME, ANN, "queue-full", "2 items wait already", 3)
+    assert put(inbox, 3, 7) == Refusal(ME, ANN, "queue-full", "2 items of 33 bytes wait already", 3)
     inbox.pop()
     assert put(inbox, 3, 7) is None, "what was refused is still what comes next"
     large = Carried(BOB, ME, 1, encode([[{"is": "Add", "n": 1, "x": bytes(PARCEL_BYTES)}]]))
@@ -171,3 +171,28 @@ def test_of_parties_that_are_forgotten_nothing_is_kept(inbox: Inbox, monkeypatch
     assert inbox.done == {ANN: 1, BOB: 2}
     inbox.committed({b"c" * 16: 3}, known(ANN, b"c" * 16))
     assert inbox.done == {ANN: 1, b"c" * 16: 3}
+
+
+def test_what_waits_has_bounds_in_bytes(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(items(Add(1)))
+    monkeypatch.setattr(inbox_module, "INBOX_BYTES_MAX", 2 * size)
+    assert put(inbox, 1, 1) is None
+    assert put(inbox, 2, 2) is None
+    said = put(inbox, 3, 3)
+    assert isinstance(said, Refusal)
+    assert said.code == "queue-full"
+    inbox.pop()
+    assert put(inbox, 3, 3) is None
+    inbox.clear()
+    assert put(inbox, 1, 1) is None
+
+
+def test_a_tuple_among_others_has_a_bound_too(inbox: Inbox) -> None:
+    def come(size: int) -> Receipt | Refusal | None:
+        large = encode([[{"is": "Add", "n": 1}], [{"is": "Add", "n": 1, "x": bytes(size)}]])
+        return inbox.put(Carried(BOB, ME, 1, large), Environment.blank(PROGRAM), 0, is_disk_full=False)
+
+    said = come(TUPLE_BYTES_MAX + 2 * KIB)
+    assert isinstance(said, Refusal)
+    assert said.code == "too-large"
+    assert come(TUPLE_BYTES_MAX - KIB) is None

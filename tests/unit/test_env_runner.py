@@ -253,10 +253,12 @@ def test_whatever_a_handler_raises_is_its_failure(error: BaseException, code: st
 def test_walls_stand_while_handlers_run() -> None:
     class Counting:
         inside = 0
+        again = False
         seen: ClassVar[list[object]] = []
 
-        def enter(self) -> None:
-            self.inside += 1
+        def enter(self, *, is_again: bool = False) -> None:
+            assert not self.inside
+            self.inside, self.again = 1, is_again
 
         def leave(self) -> None:
             self.inside = 0

@@ -63,8 +63,9 @@ class GuardedWalls:
     def __init__(self) -> None:
         guard.install()
 
-    def enter(self) -> None:
+    def enter(self, *, is_again: bool = False) -> None:
         """Handlers run from here on."""
+        del is_again  # Nothing is ended here.
         guard.begin()
 
     def leave(self) -> None:

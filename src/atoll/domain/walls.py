@@ -20,6 +20,8 @@ from atoll.env.runner import HandlerKilled
 __all__ = ["InlineWalls", "deadly"]
 
 
+AGAIN_PERIODS: Final = 20  # Limit. Ten times as long as a handler: for what came to its end before, elsewhere.
+
 _ABOUT: Final = Struct("<16s?16sQQ")
 
 
@@ -51,13 +53,14 @@ class InlineWalls:
         handler_s_max: A handler is ended after this long, or a little sooner; at least after half of it.
     """
 
-    __slots__ = ("_entered", "_inside", "_note", "_period_s", "_seen")
+    __slots__ = ("_entered", "_inside", "_note", "_passed", "_period_s", "_periods", "_seen")
 
     def __init__(self, note: Path, handler_s_max: float = HANDLER_S_MAX) -> None:
         self._note: Final = _mapped(note)
         self._period_s: Final = handler_s_max / 2
         self._entered = self._seen = 0
         self._inside = False
+        self._periods, self._passed = 1, 0  # How many whole ones it may take; how many it has taken.
 
     def raise_up(self) -> None:
         """Put them up."""
@@ -71,11 +74,12 @@ class InlineWalls:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         guard.remove()
 
-    def enter(self) -> None:
-        """Handlers run from here on."""
+    def enter(self, *, is_again: bool = False) -> None:
+        """Code of a program runs from here on."""
         self._entered += 1
+        self._periods = AGAIN_PERIODS if is_again else 1
         self._inside = True
-        self._note[0] = 1
+        self._note[0] = not is_again  # What came to its end before is not to blame.
         guard.begin()
 
     def leave(self) -> None:
@@ -90,7 +94,10 @@ class InlineWalls:
 
     def _alarm(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self._inside and self._seen == self._entered:
+        if not self._inside or self._seen != self._entered:
+            self._seen, self._passed = self._entered, 0
+            return
+        self._passed += 1
+        if self._passed >= self._periods:
             self._inside = False  # Once: what clears up after it is not ended as well.
-            raise HandlerKilled(f"it ran for more than {self._period_s:g} s")
-        self._seen = self._entered
+            raise HandlerKilled(f"it ran for more than {self._passed * self._period_s:g} s")

@@ -33,6 +33,7 @@ from atoll.env.shelf import Shelf
 from atoll.env.shelf import Told as ToldOfTuple
 from atoll.env.space import Space
 from atoll.env.state import Call, PutOff, State, Timer, Wanted
+from atoll.env.texts import is_plain, plain
 from atoll.env.tree import Live, Task, begun, revived
 from atoll.env.tuples import TYPE_FIELD, Tuple
 
@@ -96,9 +97,11 @@ class Asked:
         self._pending: dict[bytes, Pending] = {}
         self._local: deque[tuple[str, Ref, bytes, int, int]] = deque()
         self._waiting: dict[int, Task] = {}  # By number of the call that it awaits.
+        self._is_over = False
         self._given_up: list[Task] = []  # Not closed while their clean-up could reach what lives.
         self._operations: dict[int, Operation] = {}
-        self.lived_ns, self.forgot_ns, self._floor = state.lived_ns, state.forgot_ns, state.floor
+        self.lived_ns: int = state.lived_ns
+        self.forgot_ns, self._floor = state.forgot_ns, state.floor
         self.forgotten: list[bytes] = []
         self._rested = state.events  # At the last moment of rest.
         self._bytes: int = 0  # Of items, since then.
@@ -196,7 +199,7 @@ class Asked:
             QueueFull: OPERATIONS_MAX names are looked up already.
         """
         name, _, to = wanted.name.partition("/")
-        if not name or len(name) > NAME_CHARS_MAX or len(to) > PATH_CHARS_MAX:
+        if not name or len(name) > NAME_CHARS_MAX or len(to) > PATH_CHARS_MAX or not is_plain(wanted.name):
             raise UsageError(f"no environment is called {wanted.name[:NAME_CHARS_MAX]!r}")
         if len(self._wanted) >= OPERATIONS_MAX:
             raise QueueFull(f"{OPERATIONS_MAX} names are looked up already")
@@ -256,7 +259,7 @@ class Asked:
         path = f"{source}/{name}" if source else name
         if kind is None or kind.app is not app:
             raise UsageError(f"the program does not know the application class {app.__name__}")
-        if not name or "/" in name or len(name) > NAME_CHARS_MAX or len(path) > PATH_CHARS_MAX:
+        if not name or "/" in name or len(name) > NAME_CHARS_MAX or len(path) > PATH_CHARS_MAX or not is_plain(name):
             raise UsageError(f"a nested environment called {name!r}")
         if path not in self._live:
             if len(self._live) > NESTED_MAX:
@@ -271,6 +274,7 @@ class Asked:
         if path not in self._live:
             return False
         if not path:
+            self._is_over = True
             self._effects.append(Ended())
             return True
         below = path + "/"
@@ -288,7 +292,7 @@ class Asked:
     def note(self, source: str, text: str) -> None:
         """Write a line to the log."""
         line = f"{source}: {text}" if source else text
-        self._effects.append(Note(line[:NOTE_CHARS_MAX]))
+        self._effects.append(Note(plain(line, NOTE_CHARS_MAX)))
 
     def own(self, source: str) -> Ref:
         """Return how others name an environment of this tree."""

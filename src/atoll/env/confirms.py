@@ -25,8 +25,8 @@ class Confirms:
         """Return up to which item a party has confirmed, as far as that waits here."""
         return self._upto.get(party, 0)
 
-    def heard(self, party: bytes, upto: int, confirmed: int, now_ns: int) -> Confirmed | None:
-        """Take a confirmation; return what is to be recorded now, if anything.
+    def heard(self, party: bytes, upto: int, confirmed: int, now_ns: int) -> None:
+        """Take a confirmation. That of many items waits for no other.
 
         Args:
             party: Whose.
@@ -35,15 +35,10 @@ class Confirms:
             now_ns: Monotonic.
         """
         if upto <= confirmed:
-            return None
-        upto = max(upto, self._upto.get(party, 0))
-        if upto - confirmed >= CONFIRM_ITEMS:
-            self._upto.pop(party, None)
-            return Confirmed(party, upto)
-        self._upto[party] = upto
-        if self.deadline_ns is None:
-            self.deadline_ns = now_ns + CONFIRM_NS
-        return None
+            return
+        upto = self._upto[party] = max(upto, self._upto.get(party, 0))
+        at_ns = now_ns if upto - confirmed >= CONFIRM_ITEMS else now_ns + CONFIRM_NS
+        self.deadline_ns = at_ns if self.deadline_ns is None else min(self.deadline_ns, at_ns)
 
     def due(self, now_ns: int) -> list[Confirmed]:
         """Take all that waits, if it is time."""

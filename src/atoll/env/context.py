@@ -18,9 +18,10 @@ import msgspec
 from atoll.base.errors import LimitError, UsageError
 from atoll.base.units import SECOND_NS
 from atoll.env.limits import CALL_TIMEOUT_S, SPACE_READ_MAX, TOKEN_BYTES_MAX, WAIT_S_MAX
-from atoll.env.parties import Ref
+from atoll.env.parties import PARTY_BYTES, PATH_CHARS_MAX, Ref
 from atoll.env.query import Query, where
 from atoll.env.shelf import Shelf, lease_ns_of
+from atoll.env.texts import is_plain
 from atoll.env.tuples import Tuple
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class Context:
         if isinstance(to, str):
             self._kernel.search(self.path, to, event, everyone=False)
         else:
-            self._kernel.post(self.path, to, event)
+            self._kernel.post(self.path, _known(to), event)
 
     def publish(self, name: str, event: Tuple) -> None:
         """Send a tuple to everybody who has a name, as in ``send``, when this event counts.
@@ -274,7 +275,8 @@ class Context:
             QueueFull: Too much is on its way to that party.
         """
         if to is not None:
-            self._kernel.post(self.path, to.who, answer, re=to.call)
+            asker = _asker(to)
+            self._kernel.post(self.path, asker.who, answer, re=asker.call)
             return
         if self.replied:
             raise UsageError("this call was answered before")
@@ -308,6 +310,7 @@ class Context:
             QueueFull: Too many calls wait, or too much is on its way to that party.
             UsageError: A foolish time-out, no name, or ``then`` is no plain method.
         """
+        to = to if isinstance(to, str) else _known(to)
         return self._kernel.call(self.path, to, event, _ns(timeout_s), "" if then is None else then.__name__)
 
     # Timers.
@@ -422,6 +425,31 @@ class Context:
     def log(self, text: str) -> None:
         """Write a line to the environment's log, once the event counts."""
         self._kernel.note(self.path, text)
+
+
+def _known(to: Any) -> Ref:
+    """Return a reference that a program holds, if it is one: it may have made it itself.
+
+    Raises:
+        UsageError: It names nobody.
+    """
+    if not isinstance(to, Ref) or not isinstance(to.party, bytes) or not isinstance(to.path, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"{to!r} is no reference")
+    if len(to.party) != PARTY_BYTES or len(to.path) > PATH_CHARS_MAX or not is_plain(to.path):
+        raise UsageError(f"{to!r} is no reference: {PARTY_BYTES} bytes, and a path of {PATH_CHARS_MAX} characters")
+    return to
+
+
+def _asker(to: Any) -> Asker:
+    """Return somebody who waits, as a program has kept it.
+
+    Raises:
+        UsageError: It is nobody who waits.
+    """
+    if not isinstance(to, Asker) or not isinstance(to.call, int) or not 0 < to.call < 1 << 63:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"{to!r} is nobody who asks")
+    _known(to.who)
+    return to
 
 
 def _query(which: Query | type[Tuple]) -> Query:

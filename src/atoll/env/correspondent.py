@@ -21,7 +21,7 @@ import msgspec
 from atoll.base.errors import WireError
 from atoll.env.changes import Done, Failure
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, UNCONFIRMED_MAX
+from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, PARTIES_MAX, RESEND_PARCELS_MAX, UNCONFIRMED_MAX
 from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.records import Item
 
@@ -176,6 +176,8 @@ class Correspondent:
         Raises:
             WireError: It makes no sense.
         """
+        if message.source not in self._lines and len(self._lines) >= PARTIES_MAX:
+            return []  # So many environments know this party; it hears those that it has dealt with.
         match message:
             case Carried():
                 return self._carried(message)
@@ -246,7 +248,7 @@ class Correspondent:
         return line
 
     def _resend(self, party: bytes, line: _Line, now_ns: int) -> None:
-        for parcel in line.channel.outbox:
+        for parcel in line.channel.outbox[:RESEND_PARCELS_MAX]:
             self._carry(party, line, parcel, now_ns)
 
     def _carry(self, party: bytes, line: _Line, parcel: Parcel, now_ns: int) -> None:

@@ -38,6 +38,7 @@ from atoll.env.limits import (
 )
 from atoll.env.parties import Ref
 from atoll.env.records import (
+    TEXT_CHARS_MAX,
     Arrived,
     Began,
     Checkpointed,
@@ -59,6 +60,7 @@ from atoll.env.shelf import HOLDERS, REQUESTS, Shelf, typed_inside
 from atoll.env.shelf import Told as ToldOfTuple
 from atoll.env.space import Space
 from atoll.env.state import STATE_FORMAT, PutOff, State, Timer, Wanted
+from atoll.env.texts import words_of
 from atoll.env.tree import Live, Task, begun, written
 from atoll.env.tuples import Tuple
 
@@ -183,7 +185,10 @@ class Environment(Asked):
             forgot_ns=self.forgot_ns,
             floor=self._floor,
         )
-        return _encode(state)
+        try:
+            return _encode(state)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise UsageError(f"what it knows cannot be written: {error}") from error
 
     def checkpoint(self) -> bytes:
         """Go on from what was written: return the snapshot, and live on as a restore of it would.
@@ -192,8 +197,8 @@ class Environment(Asked):
             UsageError: As ``snapshot``, or a field holds what its type does not allow; nothing has changed.
         """
         data = self.snapshot()
-        state = _state_decoder.decode(data)
         try:
+            state = _decoded(data)
             tree = self._tree(state)
         except CorruptError as error:
             raise UsageError(str(error)) from error
@@ -234,6 +239,7 @@ class Environment(Asked):
                 self._told(raw)
             case Failed():
                 self._failed(event)
+                self._settle()
             case Checkpointed():
                 self.checkpoint()
             case Began():
@@ -271,7 +277,9 @@ class Environment(Asked):
         self._bytes += len(memoryview(raw))
         try:
             items: list[Any] | None = self._program.items.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - a program's type may raise anything when it is made.
             items = None
         if items is None:
             self._arrived_singly(party, channel, first, _raw_items.decode(raw))
@@ -293,19 +301,34 @@ class Environment(Asked):
             if self._local:
                 self._settle()
             channel.received += 1
+            if self._is_over:
+                break
+        if self._is_over:
+            self._refuse_rest(party, channel, items[channel.received + 1 - first :])
+
+    def _refuse_rest(self, party: bytes, channel: Channel, items: Sequence[Any]) -> None:
+        """Refuse what came with the item at which the environment has ended."""
+        for item in items:
+            self._refuse(party, item, Failure("ended", f"{self.name} has ended"))
+            channel.received += 1
 
     def _arrived_singly(self, party: bytes, channel: Channel, first: int, items: list[Item]) -> None:
         """Take items of which some do not decode as what this code knows."""
         skip = channel.news(first, len(items))
         for item in items[skip:]:
+            if self._is_over:
+                self._refuse_rest(party, channel, (item,))
+                continue
             try:
                 known = self._program.items.decode(_encode((item,)))[0]
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above.
                 if item.re:
-                    self._responded(party, item.re, Failure("unexpected", str(error)))
+                    self._responded(party, item.re, Failure("unexpected", _words(error)))
                     self._settle()
                 else:
-                    self._refuse(party, item, Failure("unhandled", str(error)))
+                    self._refuse(party, item, Failure("unhandled", _words(error)))
             else:
                 self._deliver(party, known)
                 self._settle()
@@ -414,7 +437,7 @@ class Environment(Asked):
         item = _raw_item.decode(record.item)
         if item.re:
             call = self._calls.get(item.re)
-            if call is not None:
+            if call is not None and call.party == record.party:
                 self._timers.cancel(call.timer)
                 self._abandon(item.re, failure)
         else:
@@ -455,6 +478,9 @@ class Environment(Asked):
             request: Any = event
             shelf = self.shelf(live.context.path) if live.kind.shared else Shelf(live.kind, {}, Space(), {})
             answer, told = shelf.serve(request, sender, self.now_ns)
+            if ask:  # What a space gives away is seen by those around it, as everything is.
+                self._post_raw(live.context.path, sender, _encode(answer), 0, ask)
+            ask = 0
         elif type(event) in CHANGES:
             answer = Failure("forbidden", f"{type(event).__name__} is not for others to say")
         else:
@@ -528,8 +554,10 @@ class Environment(Asked):
             source, to, raw, ask, re = self._local.popleft()
             try:
                 event = self._program.event.decode(raw)
-            except msgspec.DecodeError as error:
-                event = Failure("unexpected" if re else "unhandled", str(error))
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above.
+                event = Failure("unexpected" if re else "unhandled", _words(error))
                 if not re:
                     if ask:
                         self._respond(to.path, Ref(self.id, source), event, ask)
@@ -560,6 +588,11 @@ class Environment(Asked):
         return effects
 
 
+def _words(error: Exception) -> str:
+    """Return why a tuple does not decode."""
+    return str(error) if isinstance(error, msgspec.DecodeError) else words_of(error, TEXT_CHARS_MAX)
+
+
 def _decoded(snapshot: bytes) -> State:
     try:
         state = _state_decoder.decode(snapshot)
@@ -577,8 +610,11 @@ def _copied(record: Began, now_ns: int) -> State:
         CorruptError: It is no state.
     """
     state = _decoded(record.state)
-    for number in [number for number, timer in state.timers.live.items() if timer.call]:
+    for number in [number for number, timer in state.timers.live.items() if timer.call or timer.sender is not None]:
         state.timers.cancel(number)
+    for branch in state.branches.values():
+        for number in () if branch.space is None else branch.space.copied(state.id, record.id):
+            branch.watchers.pop(number, None)
     return msgspec.structs.replace(
         state,
         id=record.id,

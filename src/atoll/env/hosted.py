@@ -26,12 +26,9 @@ from atoll.env.holding.messages import encode as encode_letter
 from atoll.env.inbox import Inbox
 from atoll.env.keepers import Kept, Peer, wanted_holders
 from atoll.env.limits import (
-    BLOCK_BYTES,
     BLOCKS_AHEAD_MAX,
     COPIES,
     FLEE_NS,
-    RESEND_NS,
-    RESEND_PARCELS_MAX,
     RESTORE_RETRY_NS,
     STAY_NS,
     TOLD_MAX,
@@ -76,6 +73,7 @@ from atoll.env.records import (
     Resolve,
     Stopped,
 )
+from atoll.env.resends import Resends
 from atoll.env.runner import Runner
 from atoll.env.slew import SlewedClock
 
@@ -142,11 +140,10 @@ class Hosted:
         self._inherited: dict[bytes, int] = {}  # The same, of what was restored; it counts when the opening does.
         self._is_open = False
         self._opening = 0  # The block with which it opens; what it inherited counts when that is committed.
-        self._bytes = 0  # Of items in the block that is being filled.
         self._restore_at_ns: int | None = None
         self._change: tuple[bytes, ...] = ()
         self._is_change_due = False  # Whether it is to be told, in the block that it is proposed with.
-        self._resend_at_ns: int | None = None
+        self._resends = Resends()
         self._mover = 0
         self._flee_at_ns = 0
         self._target: NodeId | None = None
@@ -180,7 +177,8 @@ class Hosted:
     def deadline_ns(self) -> int | None:
         """When ``tick`` is owed, monotonic; the time of the environment's own timers is ``wall_deadline_ns``."""
         first_ns = self.holding.deadline_ns
-        for at_ns in (self._confirms.deadline_ns, self._resend_at_ns, self._restore_at_ns):
+        confirm_at_ns = self._confirms.deadline_ns if self._can_apply else None
+        for at_ns in (confirm_at_ns, self._resends.deadline_ns, self._restore_at_ns):
             if at_ns is not None and (first_ns is None or at_ns < first_ns):
                 first_ns = at_ns
         if (due_ns := self.wall_deadline_ns) is not None:
@@ -192,9 +190,13 @@ class Hosted:
     def wall_deadline_ns(self) -> int | None:
         """When the next timer of the environment is due, ns since 1970; None: none is, or it cannot be applied now."""
         runner = self.runner
-        if runner is None or runner.is_busy or runner.is_over or self._hold or len(self._ahead) >= BLOCKS_AHEAD_MAX:
-            return None
-        return runner.environment.deadline_ns
+        return None if runner is None or runner.is_over or not self._can_apply else runner.environment.deadline_ns
+
+    @property
+    def _can_apply(self) -> bool:
+        """Whether a record could be applied now."""
+        runner = self.runner
+        return runner is not None and not (runner.is_busy or self._hold) and len(self._ahead) < BLOCKS_AHEAD_MAX
 
     @property
     def is_open(self) -> bool:
@@ -332,8 +334,11 @@ class Hosted:
 
     def _fail(self, failed: str, now: Moment) -> None:
         """Throw away what runs, because it cannot go on, and restore it in a while unless another node has taken it."""
-        epoch = self.epoch
+        epoch, change = self.epoch, self._change
+        for ahead in list(self._ahead)[len(self._ahead) - self._refused :]:
+            change = ahead.holders or change
         self._drop()
+        self._change, self._is_change_due = change, bool(change)  # The holding waits for it.
         self.epoch, self.failed, self._restore_at_ns = epoch, failed, now.ns + RESTORE_RETRY_NS
         self._orders.append(Say(self.facts.id, f"it cannot go on: {failed}"))
 
@@ -361,6 +366,8 @@ class Hosted:
     def end(self) -> None:
         """Be over, for good."""
         self.is_ended = True
+        if self._first is not None:
+            self._first[0].close()
         self._answer("it has ended")
         self._drop()
 
@@ -430,10 +437,13 @@ class Hosted:
             return
         confirmed = runner.environment.confirmed(party)
         upto = min(message.upto, confirmed + runner.environment.owes(party))  # What was never sent confirms nothing.
-        if (told := self._confirms.heard(party, upto, confirmed, now.ns)) is not None:
-            self._told.append(told)
-        if message.again:
+        self._confirms.heard(party, upto, confirmed, now.ns)
+        if message.again and self._resends.may_ask(party, now.ns):
             self._resend(party, now)
+
+    def attached(self, party: bytes, now: Moment) -> None:
+        """Note that a party can be reached now: it is sent what it has missed."""
+        self._resend(party, now)
 
     def forgotten(self, message: Refusal, now: Moment) -> None:
         """Note that a party has forgotten the environment; what it may have taken before is not sent again."""
@@ -489,10 +499,8 @@ class Hosted:
 
     def tick(self, now: Moment) -> None:
         """Do what is due."""
-        if self._resend_at_ns is not None and now.ns >= self._resend_at_ns:
-            self._resend_at_ns = None if self.runner is None else now.ns + RESEND_NS
+        if self._resends.is_due(now.ns):
             self._resend(b"", now)
-        self._told += self._confirms.due(now.ns)
         if self._restore_at_ns is not None and now.ns >= self._restore_at_ns:
             self._restore_at_ns = now.ns + RESTORE_RETRY_NS
             self._orders.append(Restore(self.facts.id, self.epoch, self.holding.last))
@@ -533,30 +541,27 @@ class Hosted:
                 else:
                     self._block(now)  # A snapshot is of the state after its block, so nothing more comes into that.
                     continue
-            if not self._change and (not runner.has_news or (self._ahead and not self._is_full(runner))):
+            if not self._change and (not runner.has_news or (self._ahead and not runner.is_block_full)):
                 break  # While a block is on its way to the disk, what comes shares the next one.
             self._block(now)
         if runner is not None and runner.is_busy and self.runner is runner and not self._is_awaited:
             self._is_awaited = True
             self._orders.append(Await(self.facts.id))
 
-    def _is_full(self, runner: Runner) -> bool:
-        return runner.is_block_full or self._bytes >= BLOCK_BYTES
-
     def _apply(self, runner: Runner, now: Moment) -> None:
         if self._is_change_due:
             self._is_change_due = False
             self._told.append(Held(self._change, runner.copies))
-        while self._told and not runner.is_busy:
+        self._told += self._confirms.due(now.ns)
+        while self._told and not runner.is_busy and not runner.is_block_full:
             record = self._told.popleft()
             if runner.is_over and not isinstance(record, Held):
                 continue
             runner.walls.about(self.facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
             runner.take(record, self._clock.read(now))
-        while not runner.is_busy and not runner.is_over and not self._is_full(runner):
+        while not runner.is_busy and not runner.is_over and not runner.is_block_full:
             if self._inbox:
                 frame = self._inbox.pop()
-                self._bytes += len(frame.items)
                 self._frame(runner, frame, now)
                 self._receipts[frame.party] = frame.first + frame.count - 1
                 if not runner.is_busy:  # What is being handled is not taken yet.
@@ -601,7 +606,7 @@ class Hosted:
             change, self._change = self._change, ()
         ahead = Ahead(made, self._receipts, change)
         self._ahead.append(ahead)
-        self._receipts, self._bytes = {}, 0
+        self._receipts = {}
         self._propose(ahead, now)
 
     def _propose(self, ahead: Ahead, now: Moment) -> None:
@@ -644,24 +649,20 @@ class Hosted:
                     self._searches.append(effect)
         if runner.is_over and self._is_open and not self._ahead and not runner.has_news:
             self.is_ended = True
-        if self._resend_at_ns is None:
-            self._resend_at_ns = now.ns + RESEND_NS
+        self._resends.sent(now.ns)
 
     def _resend(self, party: bytes, now: Moment) -> None:
         """Send again what one party, or any, has not confirmed and what was sent long enough ago to be lost."""
         if self.runner is None or not self._is_open:
             return
-        sent = 0
-        held = self.runner.first_held()
-        for to, parcel in self.runner.environment.owed():
-            if (party and to != party) or parcel.first >= held.get(to, parcel.first + 1):
-                continue
-            if parcel.first + parcel.count - 1 <= self._confirms.upto(to):
-                continue
+        held, confirms = self.runner.first_held(), self._confirms
+
+        def is_lost(to: bytes, parcel: Parcel) -> bool:
+            has_left = parcel.first < held.get(to, parcel.first + 1)
+            return has_left and parcel.first + parcel.count - 1 > confirms.upto(to)
+
+        for to, parcel in self._resends.chosen(self.runner.environment.owed(), is_lost, party):
             self._send(to, parcel, self._clock.age(parcel.made_ns, now))
-            sent += 1
-            if sent >= RESEND_PARCELS_MAX:
-                return
 
     def _send(self, party: bytes, parcel: Parcel, age_ns: int) -> None:
         assert self.runner is not None
@@ -683,10 +684,11 @@ class Hosted:
         self._ahead.clear()
         self._told.clear()
         self._searches.clear()
-        self._refused = self._bytes = 0
+        self._refused = 0
         self._receipts = {}
         self._confirms.clear()
-        self._resend_at_ns = self._restore_at_ns = None
+        self._resends.clear()
+        self._restore_at_ns = None
         self._change, self._is_open, self.failed = (), False, ""
         self._is_change_due = self._is_awaited = False
         self._prepared = None

@@ -5,23 +5,25 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, final
 
+from atoll.base.units import KIB
 from atoll.env.facts import Waiting
 from atoll.env.limits import (
     AGAIN_NS,
     DOUBT_NS,
+    INBOX_BYTES_MAX,
     INBOX_ITEMS_MAX,
     OWED_MAX,
-    PARCEL_BYTES,
     PARTIES_KNOWN_MAX,
     PARTIES_MAX,
+    TUPLE_BYTES_MAX,
 )
-from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal, count_items, parcels_of
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal, count_items, parcels_of, split_items
 from atoll.env.places import Running
 
 __all__ = ["Inbox"]
 
 _DONE_MAX: Final = 2 * PARTIES_KNOWN_MAX  # Limit. Parties in ``done`` beyond it are those that were forgotten.
-_PARCEL_MAX: Final = PARCEL_BYTES + 5  # With the head of its list; a longer one holds one item that is too large.
+_ITEM_BYTES_MAX: Final = TUPLE_BYTES_MAX + KIB  # With its paths and numbers.
 
 
 @final
@@ -39,7 +41,7 @@ class Inbox:
     def __init__(self, identity: bytes, name: str) -> None:
         self._identity, self._name = identity, name
         self._frames: deque[Waiting] = deque()
-        self._items = 0
+        self._items = self._bytes = 0
         self._expected: dict[bytes, int] = {}  # Number of the next item of a party, those that wait counted.
         self._asked: dict[bytes, int] = {}  # When a party was asked for what is missing, monotonic.
         self.done: dict[bytes, int] = {}
@@ -77,14 +79,15 @@ class Inbox:
             return self._refusal(message, FORGOTTEN, "it has forgotten you, and may have taken this before")
         if environment.parties + len(self._expected) >= PARTIES_KNOWN_MAX and not environment.knows(party):
             return self._refusal(message, "queue-full", f"{PARTIES_KNOWN_MAX} parties came in the last minute")
-        if self._items + count > INBOX_ITEMS_MAX:
-            return self._refusal(message, "queue-full", f"{INBOX_ITEMS_MAX} items wait already")
+        if self._items + count > INBOX_ITEMS_MAX or self._bytes + len(message.items) > INBOX_BYTES_MAX:
+            return self._refusal(message, "queue-full", f"{self._items} items of {self._bytes} bytes wait already")
         if environment.owes(party) > OWED_MAX:
             return self._refusal(message, "queue-full", f"it has not read {OWED_MAX} responses")
-        if max(len(one[2]) for one in parcels) > _PARCEL_MAX:
-            return self._refusal(message, "too-large", f"a tuple of more than {PARCEL_BYTES} bytes")
+        if len(message.items) > TUPLE_BYTES_MAX and max(map(len, split_items(message.items))) > _ITEM_BYTES_MAX:
+            return self._refusal(message, "too-large", f"a tuple of more than {TUPLE_BYTES_MAX} bytes")
         self._frames += (Waiting(party, *parcel, message.settled) for parcel in parcels)
         self._items += count
+        self._bytes += len(message.items)
         self._expected[party] = first + count
         return None
 
@@ -110,6 +113,7 @@ class Inbox:
         """Take what has waited longest; call ``applied`` when it is applied."""
         frame = self._frames.popleft()
         self._items -= frame.count
+        self._bytes = max(0, self._bytes - len(frame.items)) if self._frames else 0
         return frame
 
     def applied(self) -> None:
@@ -130,6 +134,6 @@ class Inbox:
             for frame in self._frames
         ]
         self._frames.clear()
-        self._items = 0
+        self._items = self._bytes = 0
         self._expected, self._asked, self.done = {}, {}, {}
         return waiting

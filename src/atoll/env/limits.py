@@ -260,7 +260,7 @@ PARCEL_BYTES: Final = MIB
 """Items that leave for one party together, bytes; but one item always fits. More follow in a parcel of their own."""
 
 BLOCK_BYTES: Final = 2 * MIB
-"""Items of one block, unless one parcel brings more: far below RECORDS_BYTES_MAX, which no block may reach."""
+"""Records of one block, of which the last may go beyond it: far below RECORDS_BYTES_MAX, which no block may reach."""
 
 CLASS_CHARS_MAX: Final = 200
 """Name of an application's class: as long as anything that a person writes. A notice with a longer one is refused."""
@@ -273,6 +273,9 @@ RESTORE_RETRY_NS: Final = 5 * SECOND_NS
 
 INBOX_ITEMS_MAX: Final = 65_536
 """Items that wait for one environment. At it more are refused as ``queue-full``, and their sender is told."""
+
+INBOX_BYTES_MAX: Final = 64 * MIB
+"""The same, bytes together."""
 
 BLOCKS_AHEAD_MAX: Final = 16
 """Blocks of one environment that are being sealed and copied. At it what comes waits in the queue."""

@@ -12,7 +12,7 @@ import msgspec
 from atoll.base.ids import NODE_ID_BYTES
 from atoll.core.machine import Tuple
 from atoll.env.limits import COPIES
-from atoll.env.parties import PARTY_BYTES
+from atoll.env.parties import PARTY_BYTES, PATH_CHARS_MAX
 
 __all__ = [
     "CODE_BYTES",
@@ -52,6 +52,7 @@ Level = Literal["inline", "process"]
 TEXT_CHARS_MAX: Final = 500
 FOUND_MAX: Final = 1_024  # Limit. Parties that one name may mean; whoever answers leaves out the others.
 Node = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
+Path = Annotated[str, msgspec.Meta(max_length=PATH_CHARS_MAX)]
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)]
 
 
@@ -69,8 +70,8 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     event: msgspec.Raw
     ask: Count = 0
     re: Count = 0
-    to: str = ""
-    by: str = ""
+    to: Path = ""
+    by: Path = ""
 
 
 # Records.

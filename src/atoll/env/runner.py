@@ -14,7 +14,7 @@ Rules of this file:
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol, final
@@ -35,6 +35,7 @@ from atoll.env.history import (
     mark_of,
 )
 from atoll.env.limits import (
+    BLOCK_BYTES,
     BLOCK_EVENTS_MAX,
     CHECKPOINT_BLOCK_BYTES,
     CHECKPOINT_BLOCKS,
@@ -44,6 +45,7 @@ from atoll.env.limits import (
     GONE_MAX,
     UNDO_EVENTS,
 )
+from atoll.env.parties import PARTY_BYTES
 from atoll.env.places import HandlerFailedError, Inline, Place, Running, UnansweredError
 from atoll.env.records import (
     INLINE,
@@ -65,9 +67,11 @@ from atoll.env.records import (
     Told,
     Upgraded,
 )
+from atoll.env.texts import plain, words_of
 
 __all__ = ["OPEN", "HandlerKilled", "Made", "Runner", "Walls"]
 
+_RECORD_BYTES: Final = 64  # With its time, its mark and its numbers; but for what is counted by itself.
 _HANDLED: Final = (Arrived, Fired, Told, Opened, Found, Began)  # Only these run handlers, which can fail.
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -85,8 +89,12 @@ class HandlerKilled(BaseException):
 class Walls(Protocol):
     """What stands around handlers while they run: keeps them from looking at the world, and from running for ever."""
 
-    def enter(self) -> None:
-        """Handlers run from here on."""
+    def enter(self, *, is_again: bool = False) -> None:
+        """Code of a program runs from here on.
+
+        Args:
+            is_again: It came to its end before, or must: it gets more time, since this computer may be slower.
+        """
         ...
 
     def leave(self) -> None:
@@ -109,7 +117,7 @@ class Walls(Protocol):
 class _Open:
     """No walls, for trials and tests."""
 
-    def enter(self) -> None:
+    def enter(self, *, is_again: bool = False) -> None:
         pass
 
     def leave(self) -> None:
@@ -188,6 +196,7 @@ class Runner:
         self._since: list[Entry] = []  # Applied since ``_base``.
         self._redone = 0  # Events applied again since then, to undo what failed.
         self._unsealed: list[Entry] = []  # Of these, what is in no block yet.
+        self._bytes = 0  # Of these, about.
         self._first_event = self.environment.events + 1
         self._stored_events = self.environment.events  # When a checkpoint was stored last.
         self._stored_bytes = 0  # Of items since then.
@@ -272,13 +281,13 @@ class Runner:
             raised = None
 
     def _handling(
-        self, record: Record, now_ns: int, raised: BaseException | None = None
+        self, record: Record, now_ns: int, raised: BaseException | None = None, *, is_again: bool = False
     ) -> Generator[None, None, Sequence[Effect]]:
         """Apply a record, or go on after what applying it has raised; yield while a handler runs elsewhere."""
         try:
             if raised is not None:
                 raise raised
-            return self._handle(record, now_ns)
+            return self._handle(record, now_ns, is_again=is_again)
         except UnansweredError:
             pass
         while True:
@@ -292,8 +301,8 @@ class Runner:
             except UnansweredError:
                 pass
 
-    def _handle(self, record: Record, now_ns: int) -> Sequence[Effect]:
-        self.walls.enter()
+    def _handle(self, record: Record, now_ns: int, *, is_again: bool = False) -> Sequence[Effect]:
+        self.walls.enter(is_again=is_again)
         try:
             return self.environment.handle(record, now_ns)
         finally:
@@ -309,6 +318,7 @@ class Runner:
             self._look(effects)
         entry = Entry(now_ns, mark, record)
         self._unsealed.append(entry)
+        self._bytes += _size(record)
         self._keep(entry)
 
     def _look(self, effects: Sequence[Effect]) -> None:
@@ -343,22 +353,24 @@ class Runner:
         match record:
             case Arrived(party, first, raw):
                 items = _raw_items.decode(raw)
-                number = max(first, self.environment.received(party) + 1)  # It may have gone on behind a gap.
-                index = number - first
-                if not 0 <= index < len(items):
-                    raise CorruptError(f"an item failed that was not there: {text}")
-                if not is_known and index + 1 < len(items):  # Which of them it was is seen when they come one by one.
-                    yield from self._undo()
-                    return [
-                        Arrived(party, at, msgspec.Raw(_encode((item,))))
-                        for at, item in enumerate(items[index:], number)
-                    ]
-                instead: list[Record] = [Failed(party, number, code, text, _encode(items[index]))]
+                index = self._next(record) - first
+                if index >= len(items) or (isinstance(error, HandlerKilled) and index):
+                    is_known = False  # What all made cannot leave; or those before it had used up the time.
+                yield from self._undo()
+                if not is_known:
+                    index = self._next(record) - first
+                    if index + 1 < len(items):  # Which of them it was is seen when they come one by one.
+                        return [
+                            Arrived(party, at, msgspec.Raw(_encode((item,))))
+                            for at, item in enumerate(items[index:], first + index)
+                        ]
+                if index >= len(items):
+                    raise CorruptError(f"items fail that were taken before: {text}")
+                instead: list[Record] = [Failed(party, first + index, code, text, _encode(items[index]))]
                 if index:
                     instead.insert(0, Arrived(party, first, msgspec.Raw(_encode(items[:index]))))
                 if index + 1 < len(items):
-                    instead.append(Arrived(party, number + 1, msgspec.Raw(_encode(items[index + 1 :]))))
-                yield from self._undo()
+                    instead.append(Arrived(party, first + index + 1, msgspec.Raw(_encode(items[index + 1 :]))))
                 return instead
             case Fired():
                 yield from self._undo()
@@ -376,6 +388,10 @@ class Runner:
                 assert isinstance(record, Began), f"a {type(record).__name__} has no handlers"
                 raise UserError("A602", f"{record.name} cannot begin", where=text, fix="mend its Started handler")
 
+    def _next(self, record: Arrived) -> int:
+        """Return the number of the first item of a record that was not taken; it may begin behind a gap."""
+        return max(record.first, self.environment.received(record.party) + 1)
+
     def _judged(self, error: BaseException) -> tuple[str, str]:
         """Return code and text, as of ``Failed``, for what a handler raised."""
         match error:
@@ -387,8 +403,8 @@ class Runner:
             case MemoryError():
                 code, text = "grown", "out of memory"
             case _:
-                code, text = "raised", f"{type(error).__name__}: {error}"
-        return code, text[:TEXT_CHARS_MAX]
+                code, text = "raised", words_of(error, TEXT_CHARS_MAX)
+        return code, plain(text, TEXT_CHARS_MAX)
 
     def _undo(self) -> Generator[None]:
         """Go back to before the record at hand.
@@ -396,18 +412,31 @@ class Runner:
         Raises:
             CorruptError: What was applied before fails now: a handler is not deterministic.
         """
-        self.environment.discard()
+        with self._inside(CorruptError):
+            self.environment.discard()
         self.environment = self._restored()
         before = self.environment.events
         for entry in self._since:
             try:
-                yield from self._handling(entry.record, entry.now_ns)
+                yield from self._handling(entry.record, entry.now_ns, is_again=True)
             except (Exception, HandlerKilled) as error:
                 raise CorruptError(f"what was applied once fails the second time: {error}") from error
         self._redone += self.environment.events - before
 
     def _restored(self) -> Running:
-        return self.place.blank() if self._base is None else self.place.restore(self._base)
+        with self._inside(CorruptError):
+            return self.place.blank() if self._base is None else self.place.restore(self._base)
+
+    @contextmanager
+    def _inside(self, late: type[CorruptError | UsageError]) -> Generator[None]:
+        """Run code of the program that is no handler: migrations, what its types do when they are made, clean-up."""
+        self.walls.enter(is_again=True)
+        try:
+            yield
+        except HandlerKilled as error:
+            raise late(f"it does not come to an end: {error}") from error
+        finally:
+            self.walls.leave()
 
     # Blocks.
 
@@ -419,7 +448,7 @@ class Runner:
     @property
     def is_block_full(self) -> bool:
         """Whether a block should be made before more is taken."""
-        return self.environment.events - self._first_event + 1 >= BLOCK_EVENTS_MAX
+        return self.environment.events - self._first_event + 1 >= BLOCK_EVENTS_MAX or self._bytes >= BLOCK_BYTES
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -439,7 +468,9 @@ class Runner:
                 ``wants_checkpoint`` waits until as much has happened again.
         """
         self._mark_stored()
-        self._checkpointed(self.environment.checkpoint(), now_ns)
+        with self._inside(UsageError):
+            state = self.environment.checkpoint()
+        self._checkpointed(state, now_ns)
 
     def _checkpointed(self, state: bytes, now_ns: int) -> None:
         self._rebase(state)
@@ -467,8 +498,9 @@ class Runner:
         """
         place = _place(program)
         try:
-            upgraded = place.restore(self.environment.snapshot())
-            state = upgraded.checkpoint()
+            with self._inside(CorruptError):
+                upgraded = place.restore(self.environment.snapshot())
+                state = upgraded.checkpoint()
         except (CorruptError, UsageError):
             place.close()
             raise
@@ -477,7 +509,8 @@ class Runner:
         self._checkpointed(state, now_ns)
 
     def _replace(self, place: Place, environment: Running, code: bytes) -> None:
-        self.environment.discard()
+        with self._inside(CorruptError):
+            self.environment.discard()
         self.place.close()
         self.place, self.environment, self.code = place, environment, code
 
@@ -485,7 +518,9 @@ class Runner:
         """Go on from what would be restored, in memory only, so that the next failure has little to repeat."""
         self._redone = 0
         with suppress(UsageError):  # A field holds what is no data: the next checkpoint that is stored says so.
-            self._rebase(self.environment.checkpoint())
+            with self._inside(UsageError):
+                state = self.environment.checkpoint()
+            self._rebase(state)
             self._unsealed.append(Entry(now_ns, NO_MARK, Checkpointed()))
 
     def _rebase(self, state: bytes) -> None:
@@ -504,7 +539,7 @@ class Runner:
         events = self.environment.events - self._first_event + 1
         made = Made(self.number, self._first_event, events, encode_body(self.digest, self._unsealed), self._snapshot)
         self._first_event += events
-        self._unsealed, self._snapshot = [], None
+        self._unsealed, self._snapshot, self._bytes = [], None, 0
         if self._effects:
             self._held.append((self.number, self._effects))
             self._effects = []
@@ -554,10 +589,12 @@ class Runner:
             if isinstance(entry.record, Upgraded):
                 assert upgraded is not None, "the code of an upgrade is missing"
                 place = _place(upgraded)
-                self._replace(place, place.restore(self.environment.snapshot()), entry.record.code)
+                with self._inside(CorruptError):
+                    environment = place.restore(self.environment.snapshot())
+                self._replace(place, environment, entry.record.code)
                 continue
             try:
-                effects = yield from self._handling(entry.record, entry.now_ns)
+                effects = yield from self._handling(entry.record, entry.now_ns, is_again=True)
             except (Exception, HandlerKilled) as error:
                 raise CorruptError(f"block {number}: what was applied once fails now: {error}") from error
             if effects:
@@ -575,7 +612,8 @@ class Runner:
     def _recheck(self, number: int, digest: bytes) -> None:
         """Take a checkpoint that was taken then."""
         try:
-            state = self.environment.checkpoint()
+            with self._inside(UsageError):
+                state = self.environment.checkpoint()
         except UsageError as error:
             raise CorruptError(f"block {number}: a checkpoint that was taken once fails now: {error}") from error
         if digest:
@@ -584,6 +622,19 @@ class Runner:
             self._mark_stored()
             self._state_bytes = len(state)
         self._rebase(state)
+
+
+def _size(record: Record) -> int:
+    """Return about how many bytes a record takes in a block."""
+    match record:
+        case Arrived():
+            return _RECORD_BYTES + len(memoryview(record.items))
+        case Found():
+            return _RECORD_BYTES + len(record.parties) * (PARTY_BYTES + 2)
+        case Failed():
+            return _RECORD_BYTES + len(record.item) + len(record.text)
+        case _:
+            return _RECORD_BYTES
 
 
 def _place(program: Program | Place) -> Place:

@@ -169,7 +169,7 @@ class Space(msgspec.Struct):
         """
         if limit < 0:
             raise UsageError(f"a limit of {limit} tuples")
-        return list(islice(self._matching(query), limit))
+        return list(islice(self._matching(query), min(limit, SPACE_TUPLES_MAX)))
 
     def take(self, query: Query, limit: int) -> list[tuple[int, Plain]]:
         """Return what ``read`` would, and remove it.
@@ -220,6 +220,22 @@ class Space(msgspec.Struct):
         del self.watches[number]
         self._release(watch.lease)
         return True
+
+    def copied(self, before: bytes, after: bytes) -> list[int]:
+        """Be the space of a copy: no party outside is told of anything any more; return the watches that have ended.
+
+        Args:
+            before: The party whose tree this was; its own watches go on,
+            after: as those of this one.
+        """
+        ended: list[int] = []
+        for number, watch in tuple(self.watches.items()):
+            if watch.watcher == before:
+                watch.watcher = after
+            elif watch.watcher:
+                self.unwatch(number, watch.watcher)
+                ended.append(number)
+        return ended
 
     def renew(self, key: int, owner: bytes, now_ns: int, lease_ns: int) -> int | None:
         """Let a tuple or a watch last until ``lease_ns`` from now, also when that is sooner; return when that is.

@@ -376,7 +376,7 @@ class Steward:
         """A client is here; what environments owe it is sent now."""
         self._sessions[party] = session
         for hosted in tuple(self.hosted.values()):
-            hosted.receipt(Receipt(party, hosted.facts.id, 0, again=True), now)
+            hosted.attached(party, now)
             self._after(hosted, now)
 
     def detach(self, party: bytes, session: int) -> None:

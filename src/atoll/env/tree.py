@@ -15,8 +15,10 @@ import msgspec
 from atoll.base.errors import CorruptError, UsageError
 from atoll.env.app import App, AppClass, Program
 from atoll.env.context import Context, Kernel, Operation
+from atoll.env.records import TEXT_CHARS_MAX
 from atoll.env.shelf import Shelf
 from atoll.env.state import Branch
+from atoll.env.texts import words_of
 from atoll.env.tuples import Tuple
 
 __all__ = ["Live", "Task", "begun", "revived", "written"]
@@ -82,6 +84,8 @@ def begun(kernel: Kernel, kind: AppClass, path: str, fields: Mapping[str, Any]) 
         return Live(kind, msgspec.convert(dict(fields), kind.app), Context(kernel, path))
     except msgspec.ValidationError as error:
         raise UsageError(f"{kind.name} cannot begin so: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{kind.name} cannot begin so: {words_of(error, TEXT_CHARS_MAX)}") from error
 
 
 def revived(kernel: Kernel, program: Program, path: str, branch: Branch) -> Live:
@@ -115,8 +119,11 @@ def _state_of(kind: AppClass, branch: Branch) -> App:
             except Exception as error:
                 raise CorruptError(f"the migration of {kind.name} from {version} fails: {error!r}") from error
         return msgspec.convert(fields, kind.app)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptError(f"the state of {kind.name} does not fit its code: {error}") from error
+    except CorruptError:
+        raise
+    except Exception as error:  # Of a type of the program, it may be anything.
+        text = str(error) if isinstance(error, msgspec.DecodeError) else words_of(error, TEXT_CHARS_MAX)
+        raise CorruptError(f"the state of {kind.name} does not fit its code: {text}") from error
 
 
 def written(live: Live) -> Branch:

@@ -435,9 +435,9 @@ class Story:
         world = self.world
         banks = [fields for name in ("bank-a", "bank-b") if (fields := self._fields(name))]
         is_sure = GIVEN_UP not in world.counts  # Else something may be lost, and a log says so.
-        if len(banks) == 2 and (total := sum(fields["money"] for fields in banks)) != 2 * MONEY:
-            if is_sure or total > 2 * MONEY:
-                raise world.failed("money is neither lost nor made", f"{[fields['money'] for fields in banks]}")
+        total = sum(fields["money"] for fields in banks)
+        if len(banks) == 2 and (total > 2 * MONEY or (is_sure and total < 2 * MONEY)):
+            raise world.failed("money is neither lost nor made", f"{[fields['money'] for fields in banks]}")
         for fields in banks if is_sure else ():
             for row in fields["got"].values():
                 if row != list(range(1, len(row) + 1)):

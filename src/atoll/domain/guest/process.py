@@ -39,6 +39,7 @@ from atoll.domain.limits import GUEST_ANSWER_BYTES_MAX, GUEST_STATE_BYTES_MAX, M
 from atoll.domain.loading import Loaded, decode_bundle, imports_of, load
 from atoll.env.environment import Environment
 from atoll.env.records import TEXT_CHARS_MAX, Arrived, Record
+from atoll.env.texts import plain, words_of
 
 __all__ = ["Guest", "Nowhere", "Refusing", "run_guest"]
 
@@ -183,16 +184,12 @@ class Guest:
 
 def _text(error: BaseException) -> str:
     """Return what the inline level says of an error that a handler raised."""
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - its own text can raise, too.
-        text = type(error).__name__
-    return _cut(text)
+    return words_of(error, TEXT_CHARS_MAX)
 
 
 def _cut(text: str) -> str:
     """Return a text that is short enough and can be encoded."""
-    return text[:TEXT_CHARS_MAX].encode("utf-8", "replace").decode()
+    return plain(text, TEXT_CHARS_MAX)
 
 
 @final
