@@ -101,7 +101,7 @@ CHECKPOINT_BYTES: Final = 8 * MIB
 UNDO_EVENTS: Final = 10_000
 """Events that undoing failed handlers may apply again between two checkpoints. At it the state is written and read back
 in memory, so that the next failure has little to repeat: else each costs up to CHECKPOINT_EVENTS, and a stranger can
-cause as many as he likes."""
+cause as many as he likes. While a coroutine waits the state cannot be written, and a failure may cost DRAIN_EVENTS."""
 
 DRAIN_EVENTS: Final = 2 * CHECKPOINT_EVENTS
 """Events without a moment in which no coroutine waits, which a checkpoint needs. At it no coroutine begins any more:
