@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs that judge system calls, run by a small interpreter of their language as the kernel would run them."""
 
+import fcntl
 import mmap
 import os
+import resource
 import struct
 
 import pytest
 
-from atoll.domain.guest.seccomp import AUDIT_ARCH, LOADING, RUNNING, SYSCALLS, Check, program
+from atoll.domain.guest.seccomp import AUDIT_ARCH, LOADING, RUNNING, SYSCALLS, Bits, Check, program
 
 ALLOW, KILL, EPERM = 0x7FFF0000, 0x80000000, 0x00050001
+SOMEBODY = 4_711  # A process, or where something is in memory.
 FORBIDDEN = {
     "x86_64": {"socket": 41, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "ptrace": 101}
     | {"io_uring_setup": 425, "clone3": 435, "openat2": 437, "tgkill": 234, "memfd_create": 319, "bpf": 321}
@@ -77,6 +80,31 @@ def test_loading_code_opens_files_to_read_only() -> None:
     assert "open" not in SYSCALLS["aarch64"]
 
 
+@pytest.mark.parametrize("machine", sorted(SYSCALLS))
+def test_loading_code_reads_its_own_limits_and_sets_that_of_its_files_only(machine: str) -> None:
+    code, prlimit = program(LOADING, machine), SYSCALLS[machine]["prlimit64"]
+    for limit in range(16):
+        assert judged(code, machine, prlimit, 0, limit, 0, SOMEBODY) == ALLOW
+        assert judged(code, machine, prlimit, SOMEBODY, limit, 0, SOMEBODY) == EPERM
+        assert judged(code, machine, prlimit, 0xFFFFFFFF, limit, 0, SOMEBODY) == EPERM
+        for new in (SOMEBODY, SOMEBODY << 32):  # Both halves of where the new one is count.
+            may = ALLOW if limit == resource.RLIMIT_NOFILE else EPERM
+            assert judged(code, machine, prlimit, 0, limit, new) == may
+            assert judged(code, machine, prlimit, SOMEBODY, limit, new) == EPERM
+
+
+@pytest.mark.parametrize("machine", sorted(SYSCALLS))
+def test_loading_code_names_no_other_process(machine: str) -> None:
+    code, numbers = program(LOADING, machine), SYSCALLS[machine]
+    assert judged(code, machine, numbers["sched_getaffinity"], 0, 128, SOMEBODY) == ALLOW
+    assert judged(code, machine, numbers["sched_getaffinity"], SOMEBODY, 128, SOMEBODY) == EPERM
+    harmless = {fcntl.F_DUPFD, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_DUPFD_CLOEXEC}
+    for command in (*range(64), *range(1_024, 1_088)):  # F_SETOWN and F_SETSIG say whom a signal goes to.
+        assert judged(code, machine, numbers["fcntl"], 5, command, SOMEBODY) == (
+            ALLOW if command in harmless else EPERM
+        )
+
+
 def test_calls_of_another_architecture_end_the_process() -> None:
     code, futex = program(RUNNING, "x86_64"), SYSCALLS["x86_64"]["futex"]
     assert judged(code, "x86_64", futex, arch=0x40000003) == KILL  # 32-bit calls by int 0x80.
@@ -84,10 +112,11 @@ def test_calls_of_another_architecture_end_the_process() -> None:
 
 
 def test_the_bytes_of_a_small_program() -> None:
-    assert program(("futex", "open", Check("write", 0, 0xFF, 3), Check("open", 1, 1, 0)), "aarch64").hex(" ", 8) == (
+    allowed = ("futex", "open", Check("write", (Bits(0, 0xFF, 3),)), Check("open", (Bits(1, 1, 0),)))
+    assert program(allowed, "aarch64").hex(" ", 8) == (
         "2000000004000000 15000100b70000c0 0600000000000080 2000000000000000 3500000100000040 0600000000000080 "
         "1500000162000000 060000000000ff7f 1500000540000000 2000000010000000 54000000ff000000 1500000103000000 "
-        "060000000000ff7f 0600000001000500 0600000001000500"
+        "060000000000ff7f 2000000000000000 0600000001000500"
     )
 
 

@@ -10,14 +10,16 @@ Numbers are those of the kernel's tables, which never change. Source: Linux, inc
 arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h.
 """
 
+import fcntl
 import mmap
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-__all__ = ["AUDIT_ARCH", "LOADING", "RUNNING", "SYSCALLS", "Check", "program"]
+__all__ = ["AUDIT_ARCH", "LOADING", "RUNNING", "SYSCALLS", "Bits", "Check", "program"]
 
 AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -51,44 +53,74 @@ SYSCALLS: Final[Mapping[str, Mapping[str, int]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """A system call that is let through if an argument fits.
+class Bits:
+    """What some bits of an argument must be.
 
     Attributes:
-        name: Of the call.
-        argument: Which one, from 0; its lower 32 bits are looked at.
-        mask: These bits of it
+        argument: Which one, from 0.
+        mask: These bits of it, of 64. What the kernel reads as an ``int`` is in the lower 32; an address is in all.
         value: must be this.
     """
 
-    name: str
     argument: int
     mask: int
     value: int
 
 
-_NO_EXEC: Final = (Check("mmap", 2, mmap.PROT_EXEC, 0), Check("mprotect", 2, mmap.PROT_EXEC, 0))
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A system call that is let through if its arguments fit. Of several of one call, one suffices.
+
+    Attributes:
+        name: Of the call.
+        all_of: What must hold.
+    """
+
+    name: str
+    all_of: tuple[Bits, ...]
+
+
+_INT: Final = 0xFFFFFFFF
+_ADDRESS: Final = 0xFFFFFFFFFFFFFFFF
+_ITSELF: Final = Bits(0, _INT, 0)  # The process that calls, where a call names one.
+_NO_EXEC: Final = (
+    Check("mmap", (Bits(2, mmap.PROT_EXEC, 0),)),
+    Check("mprotect", (Bits(2, mmap.PROT_EXEC, 0),)),
+)
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _MEMORY: Final = ("munmap", "mremap", "brk", "madvise")
 _PLAIN: Final = (
     *("rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall", "sched_yield"),
     *("exit", "exit_group"),
 )
+_OWN_LIMITS: Final = (
+    Check("prlimit64", (_ITSELF, Bits(2, _ADDRESS, 0))),  # To read one: there is no new one.
+    Check("prlimit64", (_ITSELF, Bits(1, _INT, resource.RLIMIT_NOFILE))),  # The second step sets it.
+)
+_OF_A_FILE: Final = (  # None by which a signal could be sent to somebody: F_SETOWN, F_SETSIG, F_NOTIFY, F_SETLEASE.
+    Check("fcntl", (Bits(1, _INT & ~3, 0),)),  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL.
+    Check("fcntl", (Bits(1, _INT, fcntl.F_DUPFD_CLOEXEC),)),
+)
 
-RUNNING: Final[tuple[str | Check, ...]] = ("futex", Check("write", 0, 0xFFFFFFFF, 0), *_NO_EXEC, *_MEMORY, *_PLAIN)
+RUNNING: Final[tuple[str | Check, ...]] = (
+    *("futex", Check("write", (Bits(0, _INT, 0),))),
+    *(*_NO_EXEC, *_MEMORY, *_PLAIN),
+)
 """While handlers run. ``write`` only to descriptor 0: there is no other, and it is the one that wakes the server."""
 
 LOADING: Final[tuple[str | Check, ...]] = (
     *("futex", "mmap", "mprotect", *_MEMORY, *_PLAIN),
-    Check("openat", 2, _WRITES, 0),
-    Check("open", 1, _WRITES, 0),
-    *("write", "read", "pread64", "lseek", "close", "close_range", "fcntl", "dup2", "dup3", "getdents64"),
+    Check("openat", (Bits(2, _WRITES, 0),)),
+    Check("open", (Bits(1, _WRITES, 0),)),
+    *("write", "read", "pread64", "lseek", "close", "close_range", *_OF_A_FILE, "dup2", "dup3", "getdents64"),
     *("newfstatat", "stat", "lstat", "fstat", "statx", "readlink", "readlinkat", "access", "faccessat", "faccessat2"),
     *("getcwd", "uname", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getrandom"),
-    *("clock_getres", "prlimit64", "sched_getaffinity", "getcpu", "sysinfo"),
+    *("clock_getres", *_OWN_LIMITS, Check("sched_getaffinity", (_ITSELF,)), "getcpu", "sysinfo"),
     *("prctl", "seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
 )
-"""While code is loaded, and until ``RUNNING`` is laid over it: filters only ever take away."""
+"""While code is loaded, and until ``RUNNING`` is laid over it: filters only ever take away. None may have another
+process for its target, because those of one user may signal, limit and trace each other.
+"""
 
 _STEP: Final = Struct("<HBBI")  # struct sock_filter: code, jump if true, jump if false, constant.
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -124,17 +156,26 @@ def program(allowed: Sequence[str | Check], machine: str) -> bytes:
     ]
     for rule in allowed:
         name = rule if isinstance(rule, str) else rule.name
-        if name not in numbers:
-            continue
-        if isinstance(rule, str):
-            steps += [_STEP.pack(_EQUAL, 0, 1, numbers[name]), _STEP.pack(_RETURN, 0, 0, _ALLOW)]
-        else:
-            steps += [
-                _STEP.pack(_EQUAL, 0, 5, numbers[name]),
-                _STEP.pack(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * rule.argument),
-                _STEP.pack(_AND, 0, 0, rule.mask),
-                _STEP.pack(_EQUAL, 0, 1, rule.value),
-                _STEP.pack(_RETURN, 0, 0, _ALLOW),
-                _STEP.pack(_RETURN, 0, 0, _REFUSE),
-            ]
+        if name in numbers:
+            steps += _rule(numbers[name], () if isinstance(rule, str) else rule.all_of)
     return b"".join((*steps, _STEP.pack(_RETURN, 0, 0, _REFUSE)))
+
+
+def _rule(number: int, all_of: Sequence[Bits]) -> list[bytes]:
+    """Return steps that let a call through if all of this holds, and go on behind them with its number if not."""
+    halves = [
+        (_ARGUMENTS_AT + 8 * bits.argument + at, bits.mask >> 8 * at & _INT, bits.value >> 8 * at & _INT)
+        for bits in all_of
+        for at in (0, 4)  # The machines that there are have the lower half first.
+        if bits.mask >> 8 * at & _INT
+    ]
+    if not halves:
+        return [_STEP.pack(_EQUAL, 0, 1, number), _STEP.pack(_RETURN, 0, 0, _ALLOW)]
+    steps = [_STEP.pack(_EQUAL, 0, 3 * len(halves) + 2, number)]
+    for left, (at, mask, value) in zip(range(len(halves) - 1, -1, -1), halves, strict=True):
+        steps += [
+            _STEP.pack(_LOAD, 0, 0, at),
+            _STEP.pack(_AND, 0, 0, mask),
+            _STEP.pack(_EQUAL, 0, 3 * left + 1, value),
+        ]
+    return [*steps, _STEP.pack(_RETURN, 0, 0, _ALLOW), _STEP.pack(_LOAD, 0, 0, _NUMBER_AT)]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What code can reach while it is loaded in a guest: libraries to read, and nothing of anybody else."""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+
+import pytest
+
+from atoll.base.errors import UserError
+from atoll.domain.guest.confine import is_possible
+from atoll.domain.guest.launch import Zygote
+from atoll.domain.guest.machine import GuestPlace
+from atoll.domain.loading import Bundle
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not is_possible(), reason="guests need Linux on x86_64 or aarch64"),
+]
+
+WAIT_S = 30.0
+GOOD = "import atoll\nclass App(atoll.App):\n    n: int = 0\n"
+BEGIN = """
+import ctypes, fcntl, os, resource, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def tried(what):
+    try:
+        return what()
+    except OSError as error:
+        return error.errno
+"""
+
+
+@pytest.fixture
+def zygote() -> Generator[Zygote]:
+    made = Zygote()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def victim() -> Generator[subprocess.Popen[bytes]]:
+    """Return a process that ends when it is told so."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as made:
+        yield made
+        made.kill()
+
+
+def place(zygote: Zygote, source: str) -> GuestPlace:
+    """Return a place whose guest loads code."""
+    made = GuestPlace(zygote.fork, Bundle(1, "m", "App", {"m": source}).encode(), "App")
+    made.begin_loading()
+    return made
+
+
+def wait_for(made: GuestPlace) -> None:
+    """Return when the code is loaded."""
+    until = time.monotonic() + WAIT_S
+    while not made.is_loaded():
+        assert time.monotonic() < until, "it is never loaded"
+
+
+def said(zygote: Zygote, expression: str) -> str:
+    """Return what an expression comes to in code that is being loaded."""
+    made = place(zygote, f"{BEGIN}raise RuntimeError(repr({expression}))")
+    with pytest.raises(UserError) as raised:
+        wait_for(made)
+    made.close()
+    return raised.value.where.removeprefix("RuntimeError: ")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "resource.prlimit(VICTIM, resource.RLIMIT_FSIZE)",
+        "resource.prlimit(VICTIM, resource.RLIMIT_FSIZE, (0, 0))",
+        "resource.prlimit(VICTIM, resource.RLIMIT_CPU, (0, 0))",
+        "resource.prlimit(VICTIM, resource.RLIMIT_NOFILE, (0, 0))",
+        "os.sched_getaffinity(VICTIM)",
+        "os.sched_setaffinity(VICTIM, {0})",
+        "os.setpriority(os.PRIO_PROCESS, VICTIM, 19)",
+        "os.kill(VICTIM, 0)",
+        "os.pidfd_open(VICTIM)",
+        "fcntl.fcntl(os.open('/dev/null', os.O_RDONLY), fcntl.F_SETOWN, VICTIM)",
+        "fcntl.fcntl(os.open(os.path.dirname(os.__file__), os.O_RDONLY), fcntl.F_NOTIFY, fcntl.DN_ACCESS)",
+    ],
+)
+def test_code_that_is_loaded_reaches_no_other_process(
+    zygote: Zygote, victim: subprocess.Popen[bytes], attempt: str
+) -> None:
+    before = [resource.prlimit(victim.pid, limit) for limit in range(resource.RLIMIT_OFILE + 1)]
+    assert said(zygote, f"tried(lambda: {attempt.replace('VICTIM', str(victim.pid))})") == "1"  # EPERM
+    assert [resource.prlimit(victim.pid, limit) for limit in range(resource.RLIMIT_OFILE + 1)] == before
+    assert victim.poll() is None
+
+
+def test_code_that_is_loaded_keeps_its_own_limits(zygote: Zygote) -> None:
+    assert said(zygote, "resource.getrlimit(resource.RLIMIT_FSIZE)") == "(0, 0)"
+    unlimited = "(resource.RLIM_INFINITY, resource.RLIM_INFINITY)"
+    assert said(zygote, f"tried(lambda: resource.prlimit(0, resource.RLIMIT_AS, {unlimited}))") == "1"
+
+
+def test_libraries_in_c_can_be_loaded(zygote: Zygote) -> None:
+    made = place(zygote, f"import numpy\nassert numpy.eye(9).sum() == 9\n{GOOD}")
+    wait_for(made)
+    made.close()
