@@ -2,16 +2,19 @@
 """What code can reach while it is loaded in a guest: libraries to read, and nothing of anybody else."""
 
 import resource
+import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Generator
+from contextlib import suppress
 
 import pytest
 
 from atoll.base.errors import UserError
 from atoll.domain.guest.confine import is_possible
-from atoll.domain.guest.launch import Zygote
+from atoll.domain.guest.launch import GuestProcess, Zygote
 from atoll.domain.guest.machine import GuestPlace
 from atoll.domain.loading import Bundle
 
@@ -94,6 +97,24 @@ def test_code_that_is_loaded_reaches_no_other_process(
     assert said(zygote, f"tried(lambda: {attempt.replace('VICTIM', str(victim.pid))})") == "1"  # EPERM
     assert [resource.prlimit(victim.pid, limit) for limit in range(resource.RLIMIT_OFILE + 1)] == before
     assert victim.poll() is None
+
+
+@pytest.mark.parametrize("option", ["1, 0", "4, 1", "15, b'x'", "23, 0", "36, 1", "1499557217, -1"])
+def test_code_that_is_loaded_stays_what_its_process_was_made(zygote: Zygote, option: str) -> None:
+    assert said(zygote, f"(libc.prctl({option}, 0, 0, 0), ctypes.get_errno())") == "(-1, 1)"
+
+
+def test_code_that_is_loaded_does_not_outlive_what_it_was_forked_from(zygote: Zygote) -> None:
+    done = "os.write(0, (1).to_bytes(8, 'little'))"  # The bell.
+    source = f"{BEGIN}libc.prctl(1, 0, 0, 0, 0)\n{done}\nwhile True: pass\n"
+    guest = place(zygote, source).guest
+    assert isinstance(guest, GuestProcess)
+    assert select.select([guest.bell], [], [], WAIT_S)[0]
+    zygote.close()
+    ended = select.select([guest.pidfd], [], [], WAIT_S)[0]
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
+    assert ended, "it goes on"
 
 
 def test_code_that_is_loaded_keeps_its_own_limits(zygote: Zygote) -> None:

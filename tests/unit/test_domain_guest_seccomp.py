@@ -16,8 +16,10 @@ SOMEBODY = 4_711  # A process, or where something is in memory.
 FORBIDDEN = {
     "x86_64": {"socket": 41, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "ptrace": 101}
     | {"io_uring_setup": 425, "clone3": 435, "openat2": 437, "tgkill": 234, "memfd_create": 319, "bpf": 321}
-    | {"connect": 42, "sendto": 44, "unlink": 87, "rename": 82, "pidfd_open": 434, "process_vm_writev": 311},
-    "aarch64": {"socket": 198, "clone": 220, "execve": 221, "kill": 129, "ptrace": 117, "io_uring_setup": 425},
+    | {"connect": 42, "sendto": 44, "unlink": 87, "rename": 82, "pidfd_open": 434, "process_vm_writev": 311}
+    | {"seccomp": 317, "landlock_create_ruleset": 444, "landlock_add_rule": 445},
+    "aarch64": {"socket": 198, "clone": 220, "execve": 221, "kill": 129, "ptrace": 117, "io_uring_setup": 425}
+    | {"seccomp": 277, "landlock_create_ruleset": 444, "landlock_add_rule": 445},
 }
 
 
@@ -103,6 +105,14 @@ def test_loading_code_names_no_other_process(machine: str) -> None:
         assert judged(code, machine, numbers["fcntl"], 5, command, SOMEBODY) == (
             ALLOW if command in harmless else EPERM
         )
+
+
+@pytest.mark.parametrize("machine", sorted(SYSCALLS))
+def test_loading_code_says_nothing_of_its_process_but_that_it_may_do_less(machine: str) -> None:
+    code, numbers = program(LOADING, machine), SYSCALLS[machine]
+    for option in range(80):  # 1 is PR_SET_PDEATHSIG, by which it ends when the server does.
+        assert judged(code, machine, numbers["prctl"], option, 2, SOMEBODY) == (ALLOW if option == 22 else EPERM)
+    assert judged(code, machine, numbers["prctl"], 22, 1) == EPERM
 
 
 def test_calls_of_another_architecture_end_the_process() -> None:

@@ -83,6 +83,7 @@ class Confinement:
 
     def __init__(self, places: Iterable[str]) -> None:
         machine = platform.machine()
+        self._parent: Final = os.getpid()
         self._loading, self._running = program(LOADING, machine), program(RUNNING, machine)
         self._reading: Final = _ruleset(places)
         self._nothing: Final = _ruleset(())
@@ -94,8 +95,10 @@ class Confinement:
             LinkError: The kernel refuses what no guest may run without.
         """
         _must("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        _must("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+        if os.getppid() != self._parent:  # It has died before, and no signal will come.
+            raise LinkError("the zygote is gone")
+        _must("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
         for kind, most in _LIMITS:
             resource.setrlimit(kind, (most, most))
         _restrict(self._reading)

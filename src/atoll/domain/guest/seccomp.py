@@ -30,18 +30,17 @@ _NAMES: Final = (
     *("read", "pread64", "lseek", "close", "close_range", "fcntl", "dup3", "getdents64", "openat", "newfstatat"),
     *("fstat", "statx", "readlinkat", "faccessat", "faccessat2", "getcwd", "uname", "getpid", "gettid", "getuid"),
     *("geteuid", "getgid", "getegid", "getrandom", "clock_gettime", "clock_getres", "gettimeofday", "prlimit64"),
-    *("sched_getaffinity", "getcpu", "sysinfo", "prctl", "seccomp"),
-    *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+    *("sched_getaffinity", "getcpu", "sysinfo", "prctl", "landlock_restrict_self"),
 )
 _X86_64: Final = (
     *(202, 1, 9, 11, 25, 10, 12, 28, 15, 14, 13, 131, 219, 24, 60, 231),
     *(0, 17, 8, 3, 436, 72, 292, 217, 257, 262, 5, 332, 267, 269, 439, 79, 63, 39, 186, 102),
-    *(107, 104, 108, 318, 228, 229, 96, 302, 204, 309, 99, 157, 317, 444, 445, 446),
+    *(107, 104, 108, 318, 228, 229, 96, 302, 204, 309, 99, 157, 446),
 )
 _AARCH64: Final = (
     *(98, 64, 222, 215, 216, 226, 214, 233, 139, 135, 134, 132, 128, 124, 93, 94),
     *(63, 67, 62, 57, 436, 25, 24, 61, 56, 79, 80, 291, 78, 48, 439, 17, 160, 172, 178, 174),
-    *(175, 176, 177, 278, 113, 114, 169, 261, 123, 168, 179, 167, 277, 444, 445, 446),
+    *(175, 176, 177, 278, 113, 114, 169, 261, 123, 168, 179, 167, 446),
 )
 _X86_64_OLD: Final = {"open": 2, "stat": 4, "lstat": 6, "access": 21, "readlink": 89, "dup2": 33}
 
@@ -82,6 +81,8 @@ class Check:
 
 _INT: Final = 0xFFFFFFFF
 _ADDRESS: Final = 0xFFFFFFFFFFFFFFFF
+_PR_SET_SECCOMP: Final = 22
+_SECCOMP_MODE_FILTER: Final = 2
 _ITSELF: Final = Bits(0, _INT, 0)  # The process that calls, where a call names one.
 _NO_EXEC: Final = (
     Check("mmap", (Bits(2, mmap.PROT_EXEC, 0),)),
@@ -116,10 +117,12 @@ LOADING: Final[tuple[str | Check, ...]] = (
     *("newfstatat", "stat", "lstat", "fstat", "statx", "readlink", "readlinkat", "access", "faccessat", "faccessat2"),
     *("getcwd", "uname", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getrandom"),
     *("clock_getres", *_OWN_LIMITS, Check("sched_getaffinity", (_ITSELF,)), "getcpu", "sysinfo"),
-    *("prctl", "seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+    *(Check("prctl", (Bits(0, _INT, _PR_SET_SECCOMP), Bits(1, _INT, _SECCOMP_MODE_FILTER))), "landlock_restrict_self"),
 )
 """While code is loaded, and until ``RUNNING`` is laid over it: filters only ever take away. None may have another
-process for its target, because those of one user may signal, limit and trace each other.
+process for its target, because those of one user may signal, limit and trace each other; nor take back what the first
+step has said of the process, such as that it ends with the one that it was forked from. ``prctl`` and Landlock are for
+the second step.
 """
 
 _STEP: Final = Struct("<HBBI")  # struct sock_filter: code, jump if true, jump if false, constant.
