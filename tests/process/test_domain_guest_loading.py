@@ -4,6 +4,7 @@
 import resource
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ pytestmark = [
 WAIT_S = 30.0
 GOOD = "import atoll\nclass App(atoll.App):\n    n: int = 0\n"
 BEGIN = """
-import ctypes, fcntl, os, resource, sys
+import ctypes, fcntl, os, resource, stat, sys
 libc = ctypes.CDLL(None, use_errno=True)
 def tried(what):
     try:
@@ -115,6 +116,21 @@ def test_code_that_is_loaded_does_not_outlive_what_it_was_forked_from(zygote: Zy
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
     assert ended, "it goes on"
+
+
+def test_code_that_is_loaded_holds_nothing_but_its_bell(zygote: Zygote) -> None:
+    kinds = "[stat.S_IFMT(one.st_mode) for n in range(64) if not isinstance(one := tried(lambda: os.fstat(n)), int)]"
+    bell, *others = map(int, said(zygote, kinds).strip("[]").split(","))
+    assert (bell, others[:2]) == (0, [stat.S_IFCHR] * 2)  # An eventfd is of no kind.
+    assert others[2:] in ([], [0]), "what the second step needs, where there is Landlock"
+    assert said(zygote, "[os.fstat(n).st_rdev == os.stat('/dev/null').st_rdev for n in (1, 2)]") == "[True, True]"
+
+
+def test_what_code_prints_while_it_is_loaded_is_lost(zygote: Zygote) -> None:
+    source = "print('hello')\nlibc.puts(b'hello')\nassert (os.write(1, b'hello'), os.write(2, b'hello')) == (5, 5)\n"
+    made = place(zygote, f"{BEGIN}{source}print('hello', file=sys.__stderr__, flush=True)\n{GOOD}")
+    wait_for(made)
+    made.close()
 
 
 def test_code_that_is_loaded_keeps_its_own_limits(zygote: Zygote) -> None:

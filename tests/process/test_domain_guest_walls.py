@@ -2,6 +2,7 @@
 """What a process can still do after the first step of confining it, and what time it sees; each in one of its own."""
 
 import ctypes
+import errno
 import os
 import platform
 
@@ -16,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not is_possible(), reason="guests need Linux on x86_64 or aarch64"),
 ]
 
-REFUSED, NO_WALLS, ELSE = 13, 14, 99
+REFUSED, NO_WALLS, GONE, ELSE = 13, 14, 15, 99
 
 
 def _forked(work: str) -> int:
@@ -28,6 +29,7 @@ def _forked(work: str) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     status = ELSE
     try:
+        os.dup2(0, 100)  # More than a guest may have.
         confinement.narrow()
         exec(work, {"os": os, "confinement": confinement})
         status = 0
@@ -35,6 +37,8 @@ def _forked(work: str) -> int:
         status = REFUSED
     except LinkError:
         status = NO_WALLS
+    except OSError as error:
+        status = GONE if error.errno == errno.EBADF else ELSE
     finally:
         os._exit(status)
 
@@ -50,7 +54,10 @@ def _forked(work: str) -> int:
         ("import socket; socket.socket()", REFUSED),
         ("os.kill(os.getppid(), 0)", REFUSED),
         ("os.execv('/bin/true', ['true'])", REFUSED),
+        ("os.fstat(100)", GONE),
+        ("os.write(1, b'.') + os.write(2, b'.')", 0),
         ("confinement.close_in()", 0),
+        ("confinement.close_in(); os.write(1, b'.')", REFUSED),
     ],
 )
 def test_the_first_step_leaves_reading_libraries(work: str, status: int) -> None:

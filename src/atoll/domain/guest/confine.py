@@ -45,6 +45,7 @@ _LIMITS: Final = (
     (resource.RLIMIT_NOFILE, GUEST_FILES_MAX),
     (resource.RLIMIT_AS, GUEST_MEMORY_BYTES_MAX),
 )
+_OUTPUTS: Final = (1, 2)
 _RULESET: Final = Struct("<QQQ")  # struct landlock_ruleset_attr: files, network, scope.
 _BENEATH: Final = Struct("<Qi")  # struct landlock_path_beneath_attr, packed.
 
@@ -87,9 +88,12 @@ class Confinement:
         self._loading, self._running = program(LOADING, machine), program(RUNNING, machine)
         self._reading: Final = _ruleset(places)
         self._nothing: Final = _ruleset(())
+        self._null: Final = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def narrow(self) -> None:
         """Give up everything but reading: the first step.
+
+        Of all descriptors 0 stays, and what ``close_in`` needs; what is written to 1 and 2 is lost.
 
         Raises:
             LinkError: The kernel refuses what no guest may run without.
@@ -99,10 +103,21 @@ class Confinement:
         if os.getppid() != self._parent:  # It has died before, and no signal will come.
             raise LinkError("the zygote is gone")
         _must("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+        _restrict(self._reading)
+        self._let_go()
         for kind, most in _LIMITS:
             resource.setrlimit(kind, (most, most))
-        _restrict(self._reading)
         _filter(self._loading)
+
+    def _let_go(self) -> None:
+        """Close what the process was forked with: the way to the server first of all, and its log."""
+        first = _OUTPUTS[-1] + 1
+        for file in _OUTPUTS:
+            os.dup2(self._null, file)
+        if self._nothing >= first:
+            os.closerange(first, self._nothing)
+            first = self._nothing + 1
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))  # Which the limits lower: they come after it.
 
     def close_in(self) -> None:
         """Give up the rest: the second step. Descriptors other than 0 are closed.
@@ -117,9 +132,9 @@ class Confinement:
 
     def close(self) -> None:
         """Let go of what was made ready."""
-        for ruleset in (self._reading, self._nothing):
-            if ruleset >= 0:
-                os.close(ruleset)
+        for file in (self._reading, self._nothing, self._null):
+            if file >= 0:
+                os.close(file)
 
 
 def _must(name: str, *arguments: object) -> None:
