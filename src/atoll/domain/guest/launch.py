@@ -12,11 +12,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, final
-
-import msgspec
 
 from atoll.base.errors import LinkError
 from atoll.base.units import SECOND_NS
@@ -24,14 +23,13 @@ from atoll.domain.guard import INTERPRETER_VARIABLES
 from atoll.domain.guest.confine import is_possible
 from atoll.domain.guest.nearness import Here, Nearness
 from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Exchange, Memory, RingError
-from atoll.domain.guest.zygote import MESSAGE_BYTES_MAX, Bury, Fork, Order, encode_order
+from atoll.domain.guest.zygote import MESSAGE_BYTES_MAX, Bury, Done, Fork, Order, decode_done, encode_order
 from atoll.domain.limits import GUEST_LOOK_S, GUEST_START_S_MAX
 
 __all__ = ["GuestGoneError", "GuestProcess", "Zygote"]
 
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _LOOK_NS: Final = round(GUEST_LOOK_S * SECOND_NS)
-_numbers: Final = msgspec.msgpack.Decoder(int)
 
 
 class GuestGoneError(LinkError):
@@ -153,14 +151,19 @@ class GuestProcess:
         if self.is_closed:
             return 0
         self.is_closed = True
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        self.is_untouched = self._sender.is_untouched
         self._poll.unregister(self.pidfd)
-        os.close(self.pidfd)
+        _end(self.pidfd)
+        self.is_untouched = self._sender.is_untouched
         os.close(self.bell)
         self._memory.close()
         return self._bury(self.pid)
+
+
+def _end(pidfd: int) -> None:
+    """Kill a process, and let go of it."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
 
 
 def _fate(status: int) -> str:
@@ -182,6 +185,8 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._is_ready = False
+        self._number = 0  # Of the last order.
+        self._strays: list[int] = []  # Guests to be buried that were made when nobody waited for them any more.
 
     def fork(self) -> GuestProcess:
         """Make a guest.
@@ -207,7 +212,7 @@ class Zygote:
             files.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
             memory = Memory(files[0])
             try:
-                pid, pidfd = self._ask(Fork(), files)
+                pid, pidfd = self._guest(files)
             except LinkError:
                 memory.close()
                 raise
@@ -216,7 +221,18 @@ class Zygote:
                 os.close(file)
             raise error if isinstance(error, LinkError) else LinkError(f"no guest: {error.strerror}") from error
         os.close(files[0])
-        return GuestProcess(pid, (pidfd, files[1]), memory, self._bury, self.here)
+        assert self._connection is not None, "it was started"
+        return GuestProcess(pid, (pidfd, files[1]), memory, partial(self._bury, self._connection), self.here)
+
+    def _guest(self, files: Sequence[int]) -> tuple[int, int]:
+        """Return the pid and the pidfd of a guest that was just made."""
+        pid, pidfd = self._ask(Fork(self._next()), files)
+        if pidfd < 0:
+            assert self._connection is not None, "it was started"
+            os.kill(pid, signal.SIGKILL)  # Nobody else can have this number before it is buried.
+            self._bury(self._connection, pid)
+            raise LinkError("no guest: there is no descriptor for it")
+        return pid, pidfd
 
     def is_ready(self) -> bool:
         """Start it if it was not, and return whether it is ready: ``fork`` does not have to wait for that then.
@@ -256,16 +272,23 @@ class Zygote:
         ours.settimeout(GUEST_START_S_MAX)
         self._connection = ours
 
-    def _ask(self, order: Order, files: list[int]) -> tuple[int, int]:
+    def _ask(self, order: Order, files: Sequence[int] = ()) -> tuple[int, int]:
+        """Return what the answer says, and the descriptor that came with it; -1: none did."""
         assert self._connection is not None, "it was started"
         try:
             socket.send_fds(self._connection, [encode_order(order)], files)
         except OSError as error:
             raise LinkError("the zygote is gone") from error
-        data, found = self._receive()
-        return _numbers.decode(data), found[0] if found else -1
+        while (answer := self._receive())[0].number != order.number:
+            if answer[1]:  # A guest that nobody waits for any more.
+                self._strays.append(answer[0].value)
+                _end(answer[1][0])
+        done, found = answer
+        while self._strays:
+            self._bury(self._connection, self._strays.pop())
+        return done.value, found[0] if found else -1
 
-    def _receive(self) -> tuple[bytes, list[int]]:
+    def _receive(self) -> tuple[Done, list[int]]:
         assert self._connection is not None, "it was started"
         try:
             data, files, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 1)
@@ -273,13 +296,19 @@ class Zygote:
             raise LinkError("the zygote does not answer") from error
         if not data:
             raise LinkError("the zygote is gone")
-        return data, files
+        return decode_done(data), files
 
-    def _bury(self, pid: int) -> int:
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _bury(self, connection: socket.socket, pid: int) -> int:
+        if connection is not self._connection:
+            return signal.SIGKILL  # Another zygote's, which is gone, and the kernel has ended its guests.
         try:
-            return self._ask(Bury(pid), [])[0]
+            return self._ask(Bury(self._next(), pid))[0]
         except LinkError:
-            return signal.SIGKILL  # The zygote is gone, and the kernel has ended its guests.
+            return signal.SIGKILL
 
     @property
     def pid(self) -> int:
@@ -292,6 +321,7 @@ class Zygote:
         if self._connection is not None:
             self._connection.close()
             self._connection, self._is_ready = None, False
+            self._strays.clear()
         if self._process is not None:
             self._process.kill()
             self._process.wait()

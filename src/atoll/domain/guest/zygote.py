@@ -26,7 +26,7 @@ from atoll.domain.guest.vdso import stop_clock
 from atoll.env.app import App, program_of
 from atoll.host.heap import freeze_heap
 
-__all__ = ["MESSAGE_BYTES_MAX", "Bury", "Fork", "Order", "decode_order", "encode_order", "main"]
+__all__ = ["MESSAGE_BYTES_MAX", "Bury", "Done", "Fork", "Order", "decode_done", "decode_order", "encode_order", "main"]
 
 log: Final = logging.getLogger("atoll.envs")
 
@@ -50,19 +50,44 @@ class _Warm(App):
 
 
 class Fork(Tuple, frozen=True, tag=1):
-    """Make a guest; two descriptors come along: the memory and the bell. The answer is a pid, and a pidfd with it."""
+    """Make a guest; two descriptors come along: the memory and the bell. The answer is a pid, and a pidfd with it.
+
+    Attributes:
+        number: Of the order; from 1, never used twice.
+    """
+
+    number: int
 
 
 class Bury(Tuple, frozen=True, tag=2):
-    """Wait for a guest that was killed or is dead; the answer is its status as of ``os.waitpid``."""
+    """Wait for a guest that was killed or is dead; the answer is its status as of ``os.waitpid``.
 
+    Attributes:
+        number: As above.
+        pid: Of the guest.
+    """
+
+    number: int
     pid: int
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True):
+    """The answer to an order. Who has given up waiting for one knows by the number that it is not that of the next.
+
+    Attributes:
+        number: Of the order; 0: the zygote is ready.
+        value: As above.
+    """
+
+    number: int
+    value: int = 0
 
 
 Order = Fork | Bury
 
 encode_order: Final = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(Order)
+decode_done: Final = msgspec.msgpack.Decoder(Done).decode
 
 
 def decode_order(data: bytes) -> Order:
@@ -89,20 +114,20 @@ def main() -> int:
     clock.install()
     guard.install()
     freeze_heap()
-    connection.send(b"\x00")  # Ready.
+    connection.send(encode_order(Done(0)))
     while True:
         data, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX, 2)
         if not data:
             return 0
         match decode_order(data):
-            case Fork():
+            case Fork(number):
                 pid = os.fork()
                 if not pid:
                     run_guest(files[0], files[1], confinement, clock)
                 with_it = os.pidfd_open(pid)
-                socket.send_fds(connection, [encode_order(pid)], [with_it])
+                socket.send_fds(connection, [encode_order(Done(number, pid))], [with_it])
                 for file in (*files, with_it):
                     os.close(file)
-            case Bury(pid):
+            case Bury(number, pid):
                 _, status = os.waitpid(pid, 0)
-                connection.send(encode_order(status))
+                connection.send(encode_order(Done(number, status)))
