@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that guests are forked from dies, stops or comes late, and nobody is told of another guest than his."""
 
+import asyncio
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from atoll.base.errors import LinkError
+from atoll.base.errors import LinkError, UserError
 from atoll.domain.guest.confine import is_possible
+from atoll.domain.guest.guests import Guests
 from atoll.domain.guest.launch import GuestProcess, Zygote
 from atoll.domain.loading import Bundle
 
@@ -97,3 +100,51 @@ def test_a_guest_that_the_server_has_no_descriptor_for_is_ended(zygote: Zygote) 
     guest = zygote.fork()
     assert alive(guest)
     guest.close()
+
+
+def test_guests_of_a_zygote_that_died_are_not_looked_for_in_the_next_one(zygote: Zygote) -> None:
+    old = [zygote.fork() for _ in range(3)]
+    os.kill(zygote.pid, signal.SIGKILL)
+    new = zygote.fork()
+    pid = zygote.pid
+    for guest in old:
+        assert guest.close() == signal.SIGKILL
+    assert alive(new)
+    another = zygote.fork()
+    assert zygote.pid == pid
+    zygote.close()
+    for guest in (new, another):
+        assert guest.close() == signal.SIGKILL
+
+
+def test_a_zygote_that_dies_while_it_starts_is_replaced_by_the_next_attempt() -> None:
+    async def test() -> None:
+        guests = Guests()
+        assert not guests.zygote.is_ready()
+        os.kill(guests.zygote.pid, signal.SIGKILL)
+        with pytest.raises(UserError) as raised:
+            await guests.place(GOOD)
+        assert raised.value.code == "A613"
+        place = await guests.place(GOOD)
+        place.close()
+        guests.close()
+
+    asyncio.run(test())
+
+
+def test_a_zygote_that_dies_while_a_guest_is_waited_for_is_replaced(zygote: Zygote) -> None:
+    assert not zygote.is_ready()
+    os.kill(zygote.pid, signal.SIGKILL)
+    guest = zygote.fork()
+    assert alive(guest)
+    guest.close()
+
+
+def test_a_zygote_that_cannot_be_started_is_said(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with monkeypatch.context() as context:
+        context.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(LinkError, match="No such file"):
+            zygote.is_ready()
+    assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208
+    zygote.fork().close()

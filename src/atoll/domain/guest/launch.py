@@ -36,6 +36,13 @@ class GuestGoneError(LinkError):
     """A guest has ended, or was ended because it broke a rule."""
 
 
+class _ZygoteGoneError(LinkError):
+    """The zygote has ended, and was let go of: the next order starts another one."""
+
+    def __init__(self) -> None:
+        super().__init__("the zygote is gone")
+
+
 @final
 class GuestProcess:
     """One guest, as the server sees it. Made by ``Zygote.fork``.
@@ -196,14 +203,11 @@ class Zygote:
         """
         try:
             return self._fork()
-        except LinkError:
-            if self._process is None or self._process.poll() is None:
-                raise
-        self.close()  # It died, and its guests with it.
-        return self._fork()
+        except _ZygoteGoneError:
+            return self._fork()
 
     def _fork(self) -> GuestProcess:
-        self._start()
+        connection = self._start()
         files: list[int] = []
         try:
             files.append(os.memfd_create("atoll-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
@@ -212,7 +216,7 @@ class Zygote:
             files.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
             memory = Memory(files[0])
             try:
-                pid, pidfd = self._guest(files)
+                pid, pidfd = self._guest(connection, files)
             except LinkError:
                 memory.close()
                 raise
@@ -221,16 +225,14 @@ class Zygote:
                 os.close(file)
             raise error if isinstance(error, LinkError) else LinkError(f"no guest: {error.strerror}") from error
         os.close(files[0])
-        assert self._connection is not None, "it was started"
-        return GuestProcess(pid, (pidfd, files[1]), memory, partial(self._bury, self._connection), self.here)
+        return GuestProcess(pid, (pidfd, files[1]), memory, partial(self._bury, connection), self.here)
 
-    def _guest(self, files: Sequence[int]) -> tuple[int, int]:
+    def _guest(self, connection: socket.socket, files: Sequence[int]) -> tuple[int, int]:
         """Return the pid and the pidfd of a guest that was just made."""
-        pid, pidfd = self._ask(Fork(self._next()), files)
+        pid, pidfd = self._ask(connection, Fork(self._next()), files)
         if pidfd < 0:
-            assert self._connection is not None, "it was started"
             os.kill(pid, signal.SIGKILL)  # Nobody else can have this number before it is buried.
-            self._bury(self._connection, pid)
+            self._bury(connection, pid)
             raise LinkError("no guest: there is no descriptor for it")
         return pid, pidfd
 
@@ -238,64 +240,74 @@ class Zygote:
         """Start it if it was not, and return whether it is ready: ``fork`` does not have to wait for that then.
 
         Raises:
-            LinkError: It cannot be started.
+            LinkError: It cannot be started, or has died while it started; to be asked again starts another one.
         """
-        if self._process is None:
-            self._spawn()
-        if not self._is_ready and self._connection is not None:
+        connection = self._spawn() if self._connection is None else self._connection
+        if not self._is_ready:
             poll = select.poll()
-            poll.register(self._connection, select.POLLIN)
+            poll.register(connection, select.POLLIN)
             if not poll.poll(0):
                 return False
             self._start()
         return True
 
-    def _start(self) -> None:
-        if self._process is None:
-            self._spawn()
+    def _start(self) -> socket.socket:
+        """Return the way to it, when it is ready."""
+        connection = self._spawn() if self._connection is None else self._connection
         if not self._is_ready:
-            self._receive()
+            self._receive(connection)
             self._is_ready = True
+        return connection
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> socket.socket:
         if not is_possible():
             raise LinkError("the process level needs Linux on x86_64 or aarch64")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.here.rest()  # Whoever is started inherits where it may run.
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "atoll.domain.guest"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, **INTERPRETER_VARIABLES, **_ONE_THREAD},
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "atoll.domain.guest"],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, **INTERPRETER_VARIABLES, **_ONE_THREAD},
+                )
+        except OSError as error:
+            ours.close()
+            raise LinkError(f"no zygote: {error.strerror}") from error
         ours.settimeout(GUEST_START_S_MAX)
         self._connection = ours
+        return ours
 
-    def _ask(self, order: Order, files: Sequence[int] = ()) -> tuple[int, int]:
+    def _ask(self, connection: socket.socket, order: Order, files: Sequence[int] = ()) -> tuple[int, int]:
         """Return what the answer says, and the descriptor that came with it; -1: none did."""
-        assert self._connection is not None, "it was started"
         try:
-            socket.send_fds(self._connection, [encode_order(order)], files)
+            socket.send_fds(connection, [encode_order(order)], files)
+        except ConnectionError as error:
+            self.close()
+            raise _ZygoteGoneError from error
         except OSError as error:
-            raise LinkError("the zygote is gone") from error
-        while (answer := self._receive())[0].number != order.number:
+            raise LinkError(f"the zygote takes no order: {error.strerror or error}") from error
+        while (answer := self._receive(connection))[0].number != order.number:
             if answer[1]:  # A guest that nobody waits for any more.
                 self._strays.append(answer[0].value)
                 _end(answer[1][0])
         done, found = answer
         while self._strays:
-            self._bury(self._connection, self._strays.pop())
+            self._bury(connection, self._strays.pop())
         return done.value, found[0] if found else -1
 
-    def _receive(self) -> tuple[Done, list[int]]:
-        assert self._connection is not None, "it was started"
+    def _receive(self, connection: socket.socket) -> tuple[Done, list[int]]:
         try:
-            data, files, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 1)
+            data, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX, 1)
+        except ConnectionError as error:
+            self.close()
+            raise _ZygoteGoneError from error
         except OSError as error:
             raise LinkError("the zygote does not answer") from error
         if not data:
-            raise LinkError("the zygote is gone")
+            self.close()  # Whatever guests it had have ended with it.
+            raise _ZygoteGoneError
         return decode_done(data), files
 
     def _next(self) -> int:
@@ -306,7 +318,7 @@ class Zygote:
         if connection is not self._connection:
             return signal.SIGKILL  # Another zygote's, which is gone, and the kernel has ended its guests.
         try:
-            return self._ask(Bury(self._next(), pid))[0]
+            return self._ask(connection, Bury(self._next(), pid))[0]
         except LinkError:
             return signal.SIGKILL
 
