@@ -164,6 +164,22 @@ def test_a_lie_ends_the_guest(lie: Any) -> None:
     assert (raised.value.code, world.guest.closed) == ("killed", 1)
 
 
+@pytest.mark.parametrize(
+    ("whats", "expected"), [(("one",), [(1, "killed")]), (("one", "raise", "three"), [(2, "raised")])]
+)
+def test_a_lie_about_what_was_sent_fails_as_one_event(whats: tuple[str, ...], expected: list[tuple[int, str]]) -> None:
+    nursery = Nursery()
+    runner = Runner(GuestPlace(nursery.fork, bundle(), "Busy"), CODE)
+    runner.take(began(), 5)
+    nursery.made[0].script.append(Done(Status(events=1), (Post(ANN, 9, 1, encode([[1]])),), 1))
+    runner.take(done(1, *whats), 7)
+    made = runner.block()
+    assert made is not None
+    failed = [entry.record for entry in decode_body(made.body).entries if isinstance(entry.record, Failed)]
+    assert [(one.number, one.code) for one in failed] == expected
+    runner.close()
+
+
 def test_a_guest_cannot_take_back_events_or_forget_debts() -> None:
     world = _World()
     world.environment.handle(done(1, "one"), 7)
@@ -175,6 +191,25 @@ def test_a_guest_cannot_take_back_events_or_forget_debts() -> None:
     world.guest.script.append(Done(Status(events=2), (), 2, (ANN,)))
     with pytest.raises(HandlerFailedError, match="forgotten"):
         world.environment.handle(done(2, "two"), 7)
+
+
+def test_a_guest_cannot_fill_the_server_with_what_it_owes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.domain.guest.mirror.GUEST_OWED_PARCELS_MAX", 2)
+    nursery = Nursery()
+    runner = Runner(GuestPlace(nursery.fork, bundle(), "Busy"), CODE)
+    runner.take(began(), 5)
+    for first in (1, 2, 3):
+        runner.take(done(first, "one"), 7)
+    made = runner.block()
+    assert made is not None
+    failed = decode_body(made.body).entries[-1].record
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.text) == ("killed", "its process gave out more than can be owed to its parties")
+    assert (len(nursery.made), runner.environment.owes(ANN), runner.failures) == (2, 3, 1)  # One of them says so.
+    runner.take(Confirmed(ANN, 2), 8)
+    runner.take(done(4, "two"), 8)
+    assert runner.environment.fields() == {"n": 3, "who": ["one", "one", "two"]}
+    runner.close()
 
 
 def test_timers_that_nobody_set_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

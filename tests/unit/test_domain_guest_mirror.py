@@ -8,8 +8,8 @@ from atoll.base.errors import CorruptError, WireError
 from atoll.base.units import SECOND_NS
 from atoll.domain.guest.mirror import Mirror
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import PARTIES_KNOWN_MAX, PARTY_SILENT_NS
-from atoll.env.records import Ended, Note, Post
+from atoll.env.limits import PARTIES_KNOWN_MAX, PARTY_SILENT_NS, UNCONFIRMED_MAX
+from atoll.env.records import Ended, Item, Note, Post
 from atoll.env.state import State
 
 ANN, BOB = b"a" * 16, b"b" * 16
@@ -41,6 +41,18 @@ def test_what_goes_in_and_out_is_counted() -> None:
     assert (mirror.received(b"c" * 16), mirror.confirmed(b"c" * 16), mirror.owes(b"c" * 16)) == (0, 0, 0)
     mirror.confirm(ANN, 99, NOW)
     assert mirror.confirmed(ANN) == 3
+
+
+def test_what_was_taken_with_a_lie_is_not_taken() -> None:
+    mirror = Mirror()
+    mirror.take_back()
+    mirror.took(ANN, 2, 2, NOW)
+    mirror.begin()
+    mirror.take_back()
+    assert mirror.received(ANN) == 2
+    mirror.took(ANN, 3, 3, NOW)
+    mirror.take_back()
+    assert mirror.received(ANN) == 2
 
 
 def test_numbers_for_a_party_that_was_forgotten_go_on() -> None:
@@ -98,6 +110,58 @@ def test_lines_and_numbers_have_bounds() -> None:
     for upto in (2, 9):
         with pytest.raises(WireError, match="nobody sent"):
             mirror.took(ANN, upto, 4, NOW)
+
+
+def test_what_is_owed_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.domain.guest.mirror.GUEST_OWED_PARCELS_MAX", 3)
+    mirror = Mirror(State(channels={BOB: Channel(sent=1, outbox=[_parcel(1)])}))
+    mirror.sent([_post(1), _post(2)], NOW, NOW)
+    for _ in range(2):
+        with pytest.raises(WireError, match="owed"):
+            mirror.sent([_post(3)], NOW, NOW)
+    mirror.confirm(ANN, 1, NOW)
+    mirror.sent([_post(3)], NOW, NOW)
+    mirror.given_up(BOB, 1)
+    mirror.sent([_post(4)], NOW, NOW)
+    mirror.forget([ANN], NOW + PARTY_SILENT_NS)
+    mirror.sent([_post(5), _post(6), _post(7)], NOW, NOW)
+    with pytest.raises(WireError, match="owed"):
+        mirror.sent([_post(8)], NOW, NOW)
+
+
+def test_bytes_that_are_owed_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(_post(1).items)
+    monkeypatch.setattr("atoll.domain.guest.mirror.GUEST_OWED_BYTES_MAX", 3 * size)
+    mirror = Mirror(State(channels={BOB: Channel(sent=1, outbox=[_parcel(1)])}))
+    mirror.sent([_post(1), _post(2)], NOW, NOW)
+    with pytest.raises(WireError, match="owed"):
+        mirror.sent([_post(3)], NOW, NOW)
+    mirror.confirm(BOB, 1, NOW)
+    mirror.sent([_post(3)], NOW, NOW)
+
+
+def test_there_is_room_for_the_news_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.domain.guest.mirror.GUEST_OWED_PARCELS_MAX", 0)
+    monkeypatch.setattr("atoll.domain.guest.mirror.GUEST_OWED_BYTES_MAX", 0)
+    monkeypatch.setattr("atoll.domain.guest.mirror.FAILURES_MAX", 2)
+    mirror = Mirror()
+    with pytest.raises(WireError, match="owed"):
+        mirror.sent([_post(1)], NOW, NOW)
+    mirror.sent([_post(1), _post(2)], NOW, NOW, of_failure=True)
+    with pytest.raises(WireError, match="owed"):
+        mirror.sent([_post(3)], NOW, NOW, of_failure=True)
+
+
+def test_only_responses_go_beyond_what_may_be_on_its_way() -> None:
+    def items(count: int, *, re: int = 0) -> bytes:
+        return encode([Item(msgspec.Raw(encode({"is": "X"})), re=re)] * count)
+
+    mirror = Mirror()
+    mirror.sent([Post(ANN, 1, UNCONFIRMED_MAX, items(UNCONFIRMED_MAX))], NOW, NOW)
+    with pytest.raises(WireError, match="on their way"):
+        mirror.sent([Post(ANN, UNCONFIRMED_MAX + 1, 1, items(1))], NOW, NOW)
+    mirror.sent([Post(ANN, UNCONFIRMED_MAX + 1, 9, items(9, re=1))], NOW, NOW)
+    assert mirror.owes(ANN) == UNCONFIRMED_MAX + 9
 
 
 def test_parties_have_a_bound() -> None:

@@ -181,6 +181,13 @@ GUEST_ANSWER_BYTES_MAX: Final = 16 * MIB
 GUEST_STATE_BYTES_MAX: Final = KEPT_SNAPSHOT_BYTES_MAX
 """The state of a guest, as it is kept. A larger one cannot be checkpointed."""
 
+GUEST_OWED_BYTES_MAX: Final = 2 * GUEST_STATE_BYTES_MAX
+"""What parties have not confirmed of one guest, which the server keeps as well, to send it again. It is a part of the
+state, so a guest that owes so much could not be checkpointed for long. Beyond it an event counts as failed."""
+
+GUEST_OWED_PARCELS_MAX: Final = 1 << 21
+"""The same in parcels, 180 bytes each beside what is in it. So many of the smallest make a state of 60 MiB."""
+
 GUEST_NEAR_ASKS: Final = 64
 """After so many questions to a guest it is looked again on which processor the server runs: that takes 2 us."""
 

@@ -316,6 +316,7 @@ class GuestEnvironment:
             HandlerFailedError: A handler failed.
         """
         self._record = event
+        self._mirror.begin()
         if now_ns > self.now_ns:  # As ``Environment.handle``.
             self.lived_ns += min(now_ns - self.now_ns, LIVED_STEP_NS)
             self.now_ns = now_ns
@@ -342,6 +343,7 @@ class GuestEnvironment:
                 case _:
                     raise WireError("an answer to something else")
         except WireError as error:
+            self._mirror.take_back()
             raise self._place.fail(f"its process gave out {error}") from error
 
     def _went_well(self, record: Record | None, answer: Done) -> None:
@@ -370,7 +372,7 @@ class GuestEnvironment:
         if answer.forgotten:
             mirror.forget(answer.forgotten, self.lived_ns)
         if answer.effects:
-            mirror.sent(answer.effects, self.now_ns, self.lived_ns)
+            mirror.sent(answer.effects, self.now_ns, self.lived_ns, of_failure=isinstance(record, Failed))
         self.events, self.deadline_ns = status.events, status.deadline_ns
         self.first_timer, self.is_quiescent = status.first_timer, status.is_quiescent
 

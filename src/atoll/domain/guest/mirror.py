@@ -11,9 +11,10 @@ from typing import Final, final
 import msgspec
 
 from atoll.base.errors import CorruptError, WireError
+from atoll.domain.limits import GUEST_ANSWER_BYTES_MAX, GUEST_OWED_BYTES_MAX, GUEST_OWED_PARCELS_MAX
 from atoll.env.asking import NOTE_CHARS_MAX
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import PARTIES_KNOWN_MAX, PARTY_SILENT_NS
+from atoll.env.limits import INBOX_ITEMS_MAX, PARTIES_KNOWN_MAX, PARTY_SILENT_NS, UNCONFIRMED_MAX
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.records import Effect, Item, Note, Post
 from atoll.env.state import State
@@ -21,6 +22,9 @@ from atoll.env.state import State
 __all__ = ["Mirror"]
 
 _CHANNELS_MAX: Final = 2 * PARTIES_KNOWN_MAX  # Limit. An environment refuses new parties long before it.
+FAILURES_MAX: Final = INBOX_ITEMS_MAX
+"""Limit. So many parcels more may be owed once nothing else may, and as many bytes as one answer has: whoever sent what
+fails is told so, and all that waits may fail before anything is confirmed."""
 
 _state_decoder: Final = msgspec.msgpack.Decoder(State)
 _items_decoder: Final = msgspec.msgpack.Decoder(list[Item])
@@ -46,6 +50,9 @@ class Mirror:
         self.now_ns: Final = state.now_ns
         self.lived_ns: Final = state.lived_ns
         self.forgot_ns = state.forgot_ns
+        owed = [parcel for channel in self._channels.values() for parcel in channel.outbox]
+        self._before: tuple[Channel, int] | None = None  # By the record at hand.
+        self._parcels, self._bytes = len(owed), sum(len(parcel.payload) for parcel in owed)
 
     @classmethod
     def of(cls, snapshot: bytes) -> "Mirror":
@@ -107,13 +114,27 @@ class Mirror:
         channel = self._channels.get(party)
         if channel is not None:
             channel.heard_ns = lived_ns
+            owed = channel.outbox[:]
             channel.confirm(min(upto, channel.sent))
+            self._shed(owed, channel)
 
     def given_up(self, party: bytes, upto: int) -> None:
         """Note that a party has forgotten the environment."""
         channel = self._channels.get(party)
         if channel is not None:
+            owed = channel.outbox[:]
             channel.give_up(upto)
+            self._shed(owed, channel)
+
+    def _shed(self, owed: list[Parcel], channel: Channel) -> None:
+        """Count what is not owed any more."""
+        gone = owed[: len(owed) - len(channel.outbox)]
+        self._parcels -= len(gone)
+        self._bytes -= sum(len(parcel.payload) for parcel in gone)
+
+    def begin(self) -> None:
+        """Note that a record is given to the guest."""
+        self._before = None
 
     def took(self, party: bytes, upto: int, last: int, lived_ns: int) -> None:
         """Note up to which item of a party was taken, when it was given them up to ``last`` at most.
@@ -125,14 +146,29 @@ class Mirror:
         channel.heard_ns = lived_ns
         if not channel.received <= upto <= max(last, channel.received):
             raise WireError("items that nobody sent")
+        self._before = channel, channel.received
         channel.received = upto
 
-    def sent(self, effects: Iterable[Effect], now_ns: int, lived_ns: int) -> None:
+    def take_back(self) -> None:
+        """Undo what ``took`` has noted since ``begin``: what else was said cannot be, so none of the items is taken."""
+        if self._before is not None:
+            channel, received = self._before
+            channel.received = received
+
+    def sent(self, effects: Iterable[Effect], now_ns: int, lived_ns: int, *, of_failure: bool = False) -> None:
         """Note what goes out.
+
+        Args:
+            effects: Of a record.
+            now_ns: Time of the record.
+            lived_ns: The same, as of ``State``.
+            of_failure: Whether the record says that a handler has failed.
 
         Raises:
             WireError: It cannot be sent.
         """
+        spare = (FAILURES_MAX, GUEST_ANSWER_BYTES_MAX) if of_failure else (0, 0)
+        parcels_max, bytes_max = GUEST_OWED_PARCELS_MAX + spare[0], GUEST_OWED_BYTES_MAX + spare[1]
         for effect in effects:
             if isinstance(effect, Note) and len(effect.text) > NOTE_CHARS_MAX:
                 raise WireError("a line that is too long")
@@ -142,8 +178,11 @@ class Mirror:
             if effect.party in self._unused:
                 self._unused.discard(effect.party)
                 channel.sent = min(max(0, effect.first - 1), self._floor)
-            if effect.first != channel.sent + 1 or effect.count != _count(effect.items):
+            if effect.first != channel.sent + 1 or effect.count != _count(effect.items, channel.unconfirmed):
                 raise WireError("items out of order")
+            if self._parcels >= parcels_max or self._bytes + len(effect.items) > bytes_max:
+                raise WireError("more than can be owed to its parties")
+            self._parcels, self._bytes = self._parcels + 1, self._bytes + len(effect.items)
             channel.send(effect.count, effect.items, now_ns)
 
     def forget(self, parties: Iterable[bytes], lived_ns: int) -> None:
@@ -159,6 +198,8 @@ class Mirror:
             if channel.outbox and channel.heard_ns > lived_ns - PARTY_SILENT_NS:
                 raise WireError("a party is forgotten to which something is owed")
             del self._channels[party]
+            owed, channel.outbox = channel.outbox, []
+            self._shed(owed, channel)
             self._floor, self.forgot_ns = max(self._floor, channel.sent), max(self.forgot_ns, channel.heard_ns)
             self._unused.discard(party)
 
@@ -172,8 +213,18 @@ class Mirror:
         return channel
 
 
-def _count(items: bytes) -> int:
+def _count(items: bytes, unconfirmed: int) -> int:
+    """Return how many items these are.
+
+    Raises:
+        WireError: They are none, or some without a question beyond what may be on its way (``Channel.room``).
+    """
     try:
-        return len(_items_decoder.decode(items))
+        decoded = _items_decoder.decode(items)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("items") from error
+    if unconfirmed + len(decoded) > UNCONFIRMED_MAX:
+        room = max(0, UNCONFIRMED_MAX - unconfirmed)
+        if not all(item.re for item in decoded[room:]):
+            raise WireError("more items than may be on their way")
+    return len(decoded)
