@@ -87,8 +87,16 @@ def test_a_journal_that_was_given_up_starts_with_its_promise_and_floor_only() ->
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("content", [None, b"nonsense", Bundle(1, "shop", "No", {"shop": SHOP}).encode()])
-def test_what_was_promised_is_known_without_the_code(content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "app"),
+    [
+        (None, ""),
+        (b"nonsense", ""),
+        (Bundle(1, "shop", "No", {"shop": SHOP}).encode(), "No"),
+        (Bundle(1, "shop", "Shop", {"shop": "raise ValueError"}).encode(), "Shop"),  # It is not run for that.
+    ],
+)
+def test_what_was_promised_is_known_without_the_code(content: bytes | None, app: str) -> None:
     shelf = written()
 
     async def test() -> None:
@@ -96,7 +104,7 @@ def test_what_was_promised_is_known_without_the_code(content: bytes | None) -> N
         if content is not None:
             shelf.code[CODE] = content
         _, facts = await archive_of(shelf).options(shelf.recorded(), NODE, b"s" * 32)
-        assert (facts.app, facts.code) == ("", CODE)
+        assert (facts.app, facts.code) == (app, CODE)
         with pytest.raises((MissingCodeError, UserError, CorruptError)):
             await archive_of(shelf).runner(shelf.recorded(), 5)
 

@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol, final
 
-from atoll.base.errors import CorruptError, ProjectError, UserError
+from atoll.base.errors import CorruptError, ProjectError
 from atoll.domain.limits import GUEST_TURN_S
 from atoll.domain.loading import Loaded, decode_bundle, load
 from atoll.domain.recorder.messages import Blocks, Code, Recorded, RefusedError
@@ -139,10 +139,14 @@ class Archive:
         return options, Facts(recorded.environment, recorded.name, app, code, origin)
 
     async def _app(self, code: bytes) -> str:
-        """Return the name of an application; empty: it cannot be loaded here, and says why when it is to run."""
+        """Return the name of an application; empty: its code is not here, which says so when it is to run.
+
+        The code is not loaded for that: what is to run in a process of its own runs nowhere else, and not at all before
+        it is this node's turn.
+        """
         try:
-            return (await self.code(code)).program.main.name if code else ""
-        except (MissingCodeError, RefusedError, UserError, CorruptError):
+            return decode_bundle(await self._content(code)).app if code else ""
+        except (MissingCodeError, RefusedError, CorruptError):
             return ""
 
     async def runner(
