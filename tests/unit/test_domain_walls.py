@@ -85,6 +85,34 @@ def test_a_note_that_is_missing_or_short_says_nothing(note: Path) -> None:
     assert deadly(note) is None
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="nothing here is as full")
+def test_walls_stand_on_a_full_disk_and_it_is_said(note: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note.symlink_to("/dev/full")
+    walls = InlineWalls(note, 600)
+    assert "No space left on device" in caplog.text
+    walls.about(ENVIRONMENT, PARTY, 7, 3)
+    walls.enter()
+    guard.end(0)
+    assert deadly(note) is None
+    walls.leave()
+
+
+def test_walls_stand_where_nothing_can_be_noted(note: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note.mkdir()
+    InlineWalls(note, 600)
+    assert "Is a directory" in caplog.text
+    InlineWalls(note.parent / "nowhere" / "envs.running", 600)
+    assert "No such file" in caplog.text
+
+
+def test_the_note_of_the_process_before_is_written_over_where_it_is(note: Path) -> None:
+    note.write_bytes(b"\1" * 10_000)
+    before = note.stat()
+    InlineWalls(note, 600)
+    assert deadly(note) is None
+    assert (note.stat().st_ino, note.stat().st_size) == (before.st_ino, before.st_size)  # It needs no room.
+
+
 def test_a_handler_that_runs_too_long_is_ended_and_the_next_one_too(walls: InlineWalls) -> None:
     for _ in range(2):
         walls.enter()

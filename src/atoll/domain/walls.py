@@ -6,8 +6,10 @@ at the alarm before, and still is, is ended by an exception in its own frame. So
 that never comes back from C is not reached by an exception; control notices that the server does not answer.
 """
 
+import logging
 import mmap
 import signal
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from types import FrameType
@@ -19,6 +21,7 @@ from atoll.env.runner import HandlerKilled
 
 __all__ = ["InlineWalls", "deadly"]
 
+log: Final = logging.getLogger("atoll.envs")
 
 AGAIN_PERIODS: Final = 20  # Limit. Ten times as long as a handler: for what came to its end before, elsewhere.
 
@@ -38,10 +41,22 @@ def deadly(note: Path) -> tuple[bytes, bytes, int, int] | None:
 
 
 def _mapped(note: Path) -> mmap.mmap:
-    """Return the file in memory: what is written there is in the file even when the process is killed."""
-    note.write_bytes(bytes(mmap.PAGESIZE))
-    with note.open("r+b") as file:
-        return mmap.mmap(file.fileno(), mmap.PAGESIZE)
+    """Return the file in memory: what is written there is in the file even when the process is killed.
+
+    Where the disk refuses, it is memory without a file. Environments go on then: the note only helps one of them whose
+    handler ends the process, and to refuse all of them for that would end at once what might never end.
+    """
+    try:
+        note.touch()
+        with note.open("r+b") as file:  # Written over where it is: that needs no room if it was there before.
+            file.write(bytes(mmap.PAGESIZE))
+            file.flush()
+            return mmap.mmap(file.fileno(), mmap.PAGESIZE)
+    except OSError as error:
+        log.warning("what is handled cannot be noted, so a handler that ends this process is run again: %s", error)
+    with suppress(OSError):
+        note.unlink()  # What the process before was at is not what this one will be at.
+    return mmap.mmap(-1, mmap.PAGESIZE)
 
 
 @final
@@ -49,7 +64,7 @@ class InlineWalls:
     """The walls of one process, whose main thread runs all handlers. ``raise_up`` once, after everything is imported.
 
     Args:
-        note: File that says what is handled, for the next process.
+        note: File that says what is handled, for the next process. Where it cannot be written, the log says so.
         handler_s_max: A handler is ended after this long, or a little sooner; at least after half of it.
     """
 
