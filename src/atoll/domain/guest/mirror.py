@@ -51,7 +51,7 @@ class Mirror:
         self.lived_ns: Final = state.lived_ns
         self.forgot_ns = state.forgot_ns
         owed = [parcel for channel in self._channels.values() for parcel in channel.outbox]
-        self._before: tuple[Channel, int] | None = None  # By the record at hand.
+        self._before: tuple[Channel, int] | None = None  # What the record at hand has moved, and from where.
         self._parcels, self._bytes = len(owed), sum(len(parcel.payload) for parcel in owed)
 
     @classmethod
@@ -217,7 +217,7 @@ def _count(items: bytes, unconfirmed: int) -> int:
     """Return how many items these are.
 
     Raises:
-        WireError: They are none, or some without a question beyond what may be on its way (``Channel.room``).
+        WireError: They are none, or some that respond to nothing are beyond what may be on its way (``Channel.room``).
     """
     try:
         decoded = _items_decoder.decode(items)
