@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 WAIT_S = 30.0
-SHORT_S = 0.2  # So long the server waits for a zygote that is stopped.
+SHORT_S = 1.0  # So long the server waits for a zygote that is stopped.
 GOOD = Bundle(1, "m", "App", {"m": "import atoll\nclass App(atoll.App):\n    n: int = 0\n"}).encode()
 
 
