@@ -174,3 +174,10 @@ def test_a_journal_that_only_another_node_keeps_is_said_to_be_there(tmp_path: Pa
         assert said.status == 0, said.err
         until(lambda: two.run("replay", "auction").code == "A610", "two hears that one keeps it")
         assert "the journal of auction is kept by one" in two.run("replay", "auction").err
+        said = one.run("env", "move", "auction", "two")
+        assert said.status == 0, said.err
+        until(lambda: one.run("replay", "auction").code == "A610", "one has given its copy away")
+        said = one.run("replay", "auction")
+        assert "the journal of auction is kept by two" in said.err
+        assert said.field("fix") == "atoll replay auction, on one of these"
+        assert two.run("replay", "auction").status == 0

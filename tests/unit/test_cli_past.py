@@ -18,11 +18,13 @@ from atoll.cli.past import AGAIN_VARIABLE, when
 from atoll.cli.past_look import debug
 from atoll.domain import guard
 from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.recorder.journal import create_journal
 from atoll.domain.recorder.messages import KeptHead
 from atoll.domain.shelves import DiskShelf, find_journal
+from atoll.env.chain import GENESIS
 from atoll.env.stepping import DivergedError
 from tests.unit.past_world import ANN, AUCTION, BOB, START_NS, DiskWorld, arrived, bid
-from tests.unit.recorder_world import ENVIRONMENT
+from tests.unit.recorder_world import ENVIRONMENT, key_in
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -140,6 +142,31 @@ def test_what_does_not_fit_is_refused(
 def test_a_journal_that_is_not_here_is_said_so(command: Command) -> None:
     status, _, err = command("replay", "other")
     assert (status, "A304" in err) == (1, True)
+
+
+def test_a_copy_that_was_given_away_is_no_damage(command: Command, world: DiskWorld) -> None:
+    given = world.state / "envs" / bytes(16).hex()
+    create_journal(given, key_in(world.state), "lobby", GENESIS)
+    for arguments in (("replay", "lobby"), ("trace", "lobby", "1"), ("diff", "lobby", "auction")):
+        status, _, err = command(*arguments)
+        assert (status, "A610: nothing of the journal of lobby is kept on this node" in err) == (1, True)
+        assert "fix     atoll env list" in err
+
+
+def test_an_environments_name_wins_over_an_entry_of_that_name(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = tmp_path / "auction"
+    entry.write_text("notes")
+    assert command("replay", "auction")[0] == 0
+    entry.unlink()
+    entry.mkdir()
+    assert command("replay", "auction")[0] == 0
+    (entry / "00000001.atj").write_bytes(b"")  # Now it is clearly a path: a node's journal lies there.
+    assert "A304" in command("replay", "auction")[2]
+    (tmp_path / "exported").write_text("no journal")
+    assert "exported" in command("replay", "exported")[2]
 
 
 def test_a_nodes_journal_is_replayed_as_before(command: Command, tmp_path: Path) -> None:

@@ -54,12 +54,12 @@ def replay(name: str, *, as_json: bool, state: str | None, config: Path | None, 
     or segment of a journal. With a JOURNAL of a node's decisions, those are re-run. Exits non-zero at the first
     difference.
     """
-    path = Path(name)
-    if (path.exists() or "/" in name) and not _is_environment(path):
+    path, directory = Path(name), _directory(state, config)
+    if not _is_environment(path) and ("/" in name or _is_of_node(path) or _is_other_file(directory, path)):
         _of_a_node(path, as_json=as_json, **chosen)
         return
     _check_choice(chosen)
-    shelf = _shelf(_directory(state, config), name)
+    shelf = _shelf(directory, name)
     _run(shelf, lambda past: _look(past, shelf, as_json=as_json, **chosen))
 
 
@@ -206,6 +206,24 @@ def _is_environment(path: Path) -> bool:
     return path.suffix == ".atb" or (path.is_dir() and next(path.glob("*.atb"), None) is not None)
 
 
+def _is_of_node(path: Path) -> bool:
+    """Tell whether a path is a journal of a node's decisions: a segment, or a directory of such."""
+    return path.suffix == ".atj" or (path.is_dir() and next(path.glob("*.atj"), None) is not None)
+
+
+def _is_other_file(directory: Path, path: Path) -> bool:
+    """Tell whether a word is the name of a file here, say of an exported journal, and of no environment."""
+    from atoll.domain.shelves import find_journal  # noqa: PLC0415
+
+    if not path.is_file():
+        return False
+    try:
+        find_journal(directory, str(path))
+    except UserError as error:
+        return error.code == "A304" and not _keepers(directory, str(path))
+    return False
+
+
 def _of_a_node(path: Path, *, as_json: bool, until: str | None, show: bool, **others: Any) -> None:
     """Re-run a node's decisions."""
     given = [name for name, value in others.items() if value]
@@ -240,15 +258,26 @@ def _shelf(directory: Path, name: str) -> "DiskShelf":
     from atoll.domain.shelves import CODE_NAME, DiskShelf, find_journal  # noqa: PLC0415
 
     try:
-        return DiskShelf(find_journal(directory, name), (directory / CODE_NAME,))
+        shelf = DiskShelf(find_journal(directory, name), (directory / CODE_NAME,))
     except CorruptError as error:
         raise _damaged(error) from error
     except UserError as error:
         if error.code == "A304" and (elsewhere := _keepers(directory, name)):
-            raise UserError(
-                "A610", f"the journal of {name} is kept by {elsewhere}", fix=f"atoll replay {name}, on one of these"
-            ) from error
+            raise _elsewhere(name, elsewhere) from error
         raise
+    if shelf.last == 0:  # A node that gave its copy away keeps the directory, and none of the blocks in it.
+        raise _elsewhere(name, _keepers(directory, name))
+    return shelf
+
+
+def _elsewhere(name: str, keepers: str) -> UserError:
+    if not keepers:
+        fix = "atoll env list, while the node runs, says which nodes keep it; run this there"
+        return UserError("A610", f"nothing of the journal of {name} is kept on this node", fix=fix)
+    where = "it is not kept on this node"
+    return UserError(
+        "A610", f"the journal of {name} is kept by {keepers}", where=where, fix=f"atoll replay {name}, on one of these"
+    )
 
 
 def _keepers(directory: Path, name: str) -> str:
