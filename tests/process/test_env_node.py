@@ -221,6 +221,7 @@ def test_what_cannot_be_run_says_why(box: Box, shop: Path) -> None:
 
     assert refused(runs(Bundle(1, "shop", "Shop", {"shop": source}))) == "A601"
     assert refused(runs(bundle_of(str(shop)), arguments={"n": "text"})) == "A602"
+    assert refused(runs(bundle_of(str(shop)), arguments={"m": 1})) == "A602"
     assert refused(runs(bundle_of(str(shop)), arguments={"n": 1 << 70})) == "A501"
     assert refused(runs(Bundle(1, "shop", "Shop", {"shop": "import sys\nsys.exit(3)"}))) == "A603"
     assert refused(lambda: command(box, "run", name="odd", bundle=base64.b64encode(b"noise").decode())) == "A603"

@@ -212,6 +212,21 @@ def test_what_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+@pytest.mark.parametrize("level", ["inline", "process"])
+def test_a_field_that_is_not_there_or_of_another_type_is_named(tmp_path: Path, level: str) -> None:
+    async def body(around: Around) -> None:
+        unknown = await around.refused("run", name="shop", bundle=code(), arguments={"m": 1}, level=level)
+        assert (unknown.code, unknown.where) == ("A602", "its fields: n, odd")
+        assert "it has no field m" in unknown.sentence
+        wrong = await around.refused("run", name="shop", bundle=code(), arguments={"n": "abc"}, level=level)
+        assert (wrong.code, wrong.fix) == ("A602", "mend its Started handler, or the fields")
+        assert wrong.where.endswith("its field n is int, and 'abc' came")
+        assert not around.steward.hosted
+        assert (await around.run(arguments={"n": 3}, level=level))["name"] == "shop"
+
+    run(tmp_path, body)
+
+
 def test_a_place_that_cannot_make_it_is_let_go_of(tmp_path: Path) -> None:
     class Nowhere(Elsewhere):
         def blank(self) -> Any:

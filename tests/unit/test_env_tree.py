@@ -24,6 +24,14 @@ class Count(App):
     other: Any = None
 
 
+class Even(App):
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count % 2:
+            raise ValueError("it is odd")
+
+
 class Third(App):
     version: ClassVar[int] = 3
     total: int = 0
@@ -74,8 +82,11 @@ def test_a_state_is_read_as_it_was_written() -> None:
 
 def test_an_environment_cannot_begin_with_foolish_fields() -> None:
     program: Program = program_of(Count)
-    with pytest.raises(UsageError, match="Count cannot begin so"):
-        begun(Environment.blank(program), program.main, "", {"count": "many"})
+    with pytest.raises(UsageError, match="Count cannot begin so: its field count is int, and 'many' came"):
+        begun(Environment.blank(program), program.main, "", {"other": [], "count": "many"})
+    program = program_of(Even)
+    with pytest.raises(UsageError, match="Even cannot begin so: it is odd"):
+        begun(Environment.blank(program), program.main, "", {"count": 3})
 
 
 def test_a_state_is_migrated_step_by_step() -> None:

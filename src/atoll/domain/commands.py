@@ -27,7 +27,7 @@ from atoll.env.hosted import Hosted
 from atoll.env.limits import COPIES, HOLDERS_MAX, NAME_CHARS_MAX
 from atoll.env.messages import Notice
 from atoll.env.orders import Moment, Told
-from atoll.env.places import Inline, Place
+from atoll.env.places import Inline, Place, Running
 from atoll.env.records import INLINE, PROCESS, Level
 from atoll.env.steward import Steward, Wanted
 
@@ -269,6 +269,7 @@ class Commands:
         while begun.runner.is_busy:
             await asyncio.sleep(GUEST_TURN_S)
             begun.runner.go_on()
+        _check_fields(wanted, begun.runner.environment)
         return self._server.steward.take_up(begun, self._now())
 
     async def _until_durable(self, name: str, identity: bytes) -> None:
@@ -438,6 +439,21 @@ def _code(content: bytes) -> Bundle:
         return decode_bundle(content)
     except CorruptError as error:
         raise UserError("A603", "this is no code", where=str(error), fix="atoll run FILE") from error
+
+
+def _check_fields(wanted: Wanted, environment: Running) -> None:
+    """Return if the application has the fields that it was given.
+
+    Raises:
+        UserError: A602, with those that there are.
+    """
+    given: dict[str, Any] = msgspec.msgpack.decode(wanted.arguments)
+    fields = environment.fields() if given else {}
+    unknown = [name for name in given if name not in fields]
+    if unknown and (fields or wanted.level == INLINE):  # Of a guest that does not say, there are none, too.
+        where = f"its fields: {', '.join(fields) or 'none'}"
+        fix = "name one of these: --with FIELD=VALUE"
+        raise UserError("A602", f"{wanted.name} cannot begin: it has no field {unknown[0]}", where=where, fix=fix)
 
 
 def _arguments(arguments: dict[str, Any]) -> bytes:

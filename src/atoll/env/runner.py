@@ -386,7 +386,9 @@ class Runner:
                 return [Failed(b"", 0, code, text, search=number)]
             case _:
                 assert isinstance(record, Began), f"a {type(record).__name__} has no handlers"
-                raise UserError("A602", f"{record.name} cannot begin", where=text, fix="mend its Started handler")
+                raise UserError(
+                    "A602", f"{record.name} cannot begin", where=text, fix="mend its Started handler, or the fields"
+                )
 
     def _next(self, record: Arrived) -> int:
         """Return the number of the first item of a record that was not taken; it may begin behind a gap."""

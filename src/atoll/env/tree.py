@@ -8,12 +8,14 @@ is cut first, and it is closed only when nothing that lives on can be reached fr
 
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
+from inspect import formatannotation
 from typing import Any, Final
 
 import msgspec
 
 from atoll.base.errors import CorruptError, UsageError
 from atoll.env.app import App, AppClass, Program
+from atoll.env.comparing import shown
 from atoll.env.context import Context, Kernel, Operation
 from atoll.env.records import TEXT_CHARS_MAX
 from atoll.env.shelf import Shelf
@@ -83,9 +85,21 @@ def begun(kernel: Kernel, kind: AppClass, path: str, fields: Mapping[str, Any]) 
     try:
         return Live(kind, msgspec.convert(dict(fields), kind.app), Context(kernel, path))
     except msgspec.ValidationError as error:
-        raise UsageError(f"{kind.name} cannot begin so: {error}") from error
+        raise UsageError(f"{kind.name} cannot begin so: {_misfit(kind, fields) or error}") from error
     except Exception as error:
         raise UsageError(f"{kind.name} cannot begin so: {words_of(error, TEXT_CHARS_MAX)}") from error
+
+
+def _misfit(kind: AppClass, fields: Mapping[str, Any]) -> str:
+    """Return which field has a value that is not of its type; empty: each one for itself is."""
+    for field in msgspec.structs.fields(kind.app):
+        if field.name in fields:
+            try:
+                msgspec.convert(fields[field.name], field.type)
+            except msgspec.ValidationError:
+                wanted = formatannotation(field.type, kind.app.__module__)
+                return f"its field {field.name} is {wanted}, and {shown(fields[field.name])} came"
+    return ""
 
 
 def revived(kernel: Kernel, program: Program, path: str, branch: Branch) -> Live:
