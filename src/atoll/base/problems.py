@@ -391,8 +391,8 @@ _APPLICATIONS: Final[dict[str, Explanation]] = {
     "A603": Explanation(
         _S.USAGE,
         "the code cannot be read or loaded",
-        "The file is missing, is no Python, is too large, or raises when it is imported.",
-        "Run it with `python FILE` first.",
+        "The file is missing, is no Python, is too large, or raises or ends its process when it is imported.",
+        "Run it with `python -X faulthandler FILE` first.",
     ),
     "A604": Explanation(
         _S.USAGE,

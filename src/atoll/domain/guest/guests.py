@@ -35,7 +35,8 @@ class Guests:
             UserError: A601, A603, A604 or A605, the code cannot be loaded; A613, there can be no guest here.
             CorruptError: It is no code.
         """
-        app = decode_bundle(bundle).app
+        code = decode_bundle(bundle)
+        app = code.app
         place: GuestPlace | None = None
         try:
             await _until(self.zygote.is_ready)
@@ -46,10 +47,15 @@ class Guests:
             if place is not None:
                 place.close()
             where = f"it takes more than {GUEST_START_S_MAX:g} s"
-            raise UserError("A603", f"{app} cannot be loaded", where=where) from error
+            fix = f"let {code.entry}.py do less while it is imported"
+            raise UserError("A603", f"{app} cannot be loaded", where=where, fix=fix) from error
         except LinkError as error:
-            if place is not None:
+            if place is not None and place.guest is not None:  # There can be guests here; this code ends them.
                 place.close()
+                fix = f"mend {code.entry}.py; to see why: python -X faulthandler {code.entry}.py"
+                raise UserError(
+                    "A603", f"{app} ends its process when it is loaded", where=str(error), fix=fix
+                ) from error
             raise UserError(
                 "A613", "no process can be made for handlers", where=str(error), fix="atoll run --level inline"
             ) from error
