@@ -184,6 +184,20 @@ def test_parameters_that_make_no_sense_are_refused(tmp_path: Path, verb: str, pa
     run(tmp_path, body)
 
 
+@pytest.mark.parametrize("name", ["Big Name", "", "-a", "a.", "a\n", "ä", "x" * 65])
+def test_a_name_that_cannot_be_one_is_answered_with_the_characters_of_names(tmp_path: Path, name: str) -> None:
+    async def body(around: Around) -> None:
+        await around.run("x-1_a.b")
+        for error in (
+            await around.refused("run", name=name, bundle=code()),
+            await around.refused("copy", name="x-1_a.b", copy=name),
+        ):
+            assert (error.code, error.sentence) == ("A501", f"{name!r} is no name of an environment")
+            assert error.where == "a-z and 0-9, between them also . _ and -; at most 64 characters"
+
+    run(tmp_path, body)
+
+
 def test_bytes_that_are_no_json_are_refused_and_none_are_no_parameters(tmp_path: Path) -> None:
     async def body(around: Around) -> None:
         for wrong in (b"noise", b"\xff", b"[" * 100_000):

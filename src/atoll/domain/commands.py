@@ -5,6 +5,7 @@ Normative text: docs/reference/api.md, under ``env``.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -35,14 +36,13 @@ __all__ = ["VERBS", "Commands"]
 
 VERBS: Final = ("run", "list", "show", "logs", "stop", "move", "copy", "checkpoint", "upgrade")
 NAMED_VERBS: Final = frozenset({"show", "logs", "stop", "move", "copy", "checkpoint", "upgrade"})  # About one.
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?\Z"
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
-Name = Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
 T = TypeVar("T")
 
 
 class _Run(msgspec.Struct, forbid_unknown_fields=True):
-    name: Name
+    name: str
     bundle: bytes
     arguments: dict[str, Any] = {}
     copies: Annotated[int, msgspec.Meta(ge=1, le=HOLDERS_MAX)] = COPIES
@@ -55,7 +55,7 @@ class _Named(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Copy(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    copy: Name
+    copy: str
 
 
 class _Move(msgspec.Struct, forbid_unknown_fields=True):
@@ -216,6 +216,7 @@ class Commands:
 
     async def _run(self, params: bytes) -> RunView:
         asked = _decoded(params, _Run)
+        _check_name(asked.name)
         steward, bundle = self._server.steward, _code(asked.bundle)
         if steward.directory.named(asked.name) is not None:
             raise UserError("A606", f"there is an environment called {asked.name!r}", fix="choose another: --name NAME")
@@ -247,6 +248,7 @@ class Commands:
 
     async def _copy(self, params: bytes) -> RunView:
         asked = _decoded(params, _Copy)
+        _check_name(asked.copy)
         notice, hosted = self._running(asked.name)
         if self._server.steward.directory.named(asked.copy) is not None:
             raise UserError("A606", f"there is an environment called {asked.copy!r}", fix="choose another name")
@@ -432,6 +434,17 @@ def _decoded(params: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(params or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError("A501", f"the parameters do not decode: {error}", fix="see docs/reference/api.md") from error
+
+
+def _check_name(name: str) -> None:
+    """Return if an environment may be called so.
+
+    Raises:
+        UserError: A501, with the characters that a name has.
+    """
+    if len(name) > NAME_CHARS_MAX or not _NAME.fullmatch(name):
+        where = f"a-z and 0-9, between them also . _ and -; at most {NAME_CHARS_MAX} characters"
+        raise UserError("A501", f"{name!r} is no name of an environment", where=where, fix="choose another, as my-bot")
 
 
 def _code(content: bytes) -> Bundle:
