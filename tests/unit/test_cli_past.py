@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pdb import Pdb
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from atoll.domain.recorder.journal import create_journal
 from atoll.domain.recorder.messages import KeptHead
 from atoll.domain.shelves import DiskShelf, find_journal
 from atoll.env.chain import GENESIS
+from atoll.env.records import Held
 from atoll.env.stepping import DivergedError
 from tests.unit.past_world import ANN, AUCTION, BOB, START_NS, DiskWorld, arrived, bid
 from tests.unit.recorder_world import ENVIRONMENT, key_in
@@ -128,6 +130,13 @@ def test_changed_code_is_compared_with_history(command: Command, tmp_path: Path)
         (("--break", "best >"), "'best >' is no Python expression"),
         (("--changed", "never"), "there is no field never"),
         (("--pdb",), "--pdb needs a terminal"),
+        (("--event", "1", "--until", "2", "--pdb"), "--pdb stops in one event"),
+        (("--show", "--changed", "best"), "--show and --changed exclude each other"),
+        (("--show", "--break", "best"), "--show and --break exclude each other"),
+        (("--show", "--with", "x.py"), "--show and --with exclude each other"),
+        (("--show", "--pdb"), "--show and --pdb exclude each other"),
+        (("--until", "²"), "'²' is no time"),
+        (("--until", "9" * 5_000), "is no time"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -137,6 +146,7 @@ def test_what_does_not_fit_is_refused(
     status, _, err = command("replay", "auction", *arguments)
     assert status == 2
     assert sentence in err
+    assert "\n  fix     " in err
 
 
 def test_a_journal_that_is_not_here_is_said_so(command: Command) -> None:
@@ -172,7 +182,7 @@ def test_an_environments_name_wins_over_an_entry_of_that_name(
 def test_a_nodes_journal_is_replayed_as_before(command: Command, tmp_path: Path) -> None:
     status, _, err = command("replay", str(tmp_path / "journal"))
     assert (status, "A304" in err) == (1, True)
-    assert "given: event" in command("replay", str(tmp_path / "journal"), "--event", "1")[2]
+    assert "given: --event" in command("replay", str(tmp_path / "journal"), "--event", "1")[2]
     assert "is no number of an input" in command("replay", str(tmp_path / "journal"), "--until", "x")[2]
 
 
@@ -273,10 +283,58 @@ def test_a_trace_is_a_chain(command: Command) -> None:
     assert "Failed (raised)" in command("trace", "auction", "10")[1]
 
 
-@pytest.mark.parametrize("what", ["never", "xx/1", "99"])
+@pytest.mark.parametrize("what", ["never", "xx/1", "99", "²", f"{ANN.hex()}/²"])
 def test_a_trace_of_nothing_is_refused(command: Command, what: str) -> None:
     status, _, err = command("trace", "auction", what)
     assert (status, f"called {what}" in err or "there is no event" in err) == (2, True)
+    assert "\n  fix     " in err
+
+
+def test_a_trace_looks_at_nothing_that_was_later(command: Command) -> None:
+    status, out, err = command("trace", "auction", "best", "--until", "0")
+    assert (status, out, "nothing happened up to event 0" in err) == (2, "", True)
+    assert "events 1 to 10 are kept" in err
+    assert command("trace", "auction", "0")[0] == 2
+    status, _, err = command("trace", "auction", "9", "--until", "7")
+    assert (status, "nothing that is called 9 was found" in err) == (2, True)
+
+
+def test_an_environment_to_which_nothing_has_happened_has_a_past(tmp_path: Path, command: Command) -> None:
+    DiskWorld(tmp_path / "new").seal(Held((bytes(10),), 1))
+    state = ("--state", str(tmp_path / "new"))
+    for arguments in (("replay", "auction"), ("replay", "auction", "--show"), ("replay", "auction", "--event", "0")):
+        assert run([*arguments, *state]) == 0
+    for arguments in (("--break", "best > 3"), ("--changed", "best")):
+        assert run(["replay", "auction", *arguments, *state]) == 1
+    assert run(["trace", "auction", "best", *state]) == 2
+
+
+def test_json_has_a_schema_and_says_what_text_says(command: Command) -> None:
+    def said(*arguments: str) -> dict[str, Any]:
+        (line,) = command(*arguments, "--json")[1].splitlines()
+        return dict(json.loads(line))
+
+    same = said("diff", "auction", "auction")
+    assert same == {"schema": "atoll.diff/1", "same": True, "last": 10, "state": []}
+    changed = said("replay", "auction", "--changed", "who")
+    assert (changed["schema"], changed["was"], changed["became"]) == ("atoll.past/1", "'bob'", "'ann'")
+    nothing = said("replay", "auction", "--break", "best > 1000")
+    assert nothing == {"schema": "atoll.past/1", "event": None, "looked": [1, 10]}
+    assert command("replay", "auction", "--break", "best > 1000", "--json")[::2] == (1, "")
+    assert said("replay", "auction", "--changed", "bids.get('x')")["event"] is None
+    walk = command("replay", "auction", "--show", "--json")[1].splitlines()
+    assert {json.loads(line)["schema"] for line in walk} == {"atoll.past/1"}
+
+
+def test_a_trace_in_json_names_fields_as_the_command_line_does(command: Command) -> None:
+    found = json.loads(command("trace", "auction", "9", "--json")[1])
+    assert found["schema"] == "atoll.trace/1"
+    step = found["steps"][0]
+    assert (step["event"], step["from"], step["number"], step["answers"]) == (9, ANN.hex(), 5, 0)
+    assert step["writes"] == {"best": None, "who": None, "bids": ["ann"]}
+    assert step["what"] == bid("ann", 50)
+    assert {"event": 8, "through": "best"} in step["because"]
+    assert step["sent"] == [{"to": ANN.hex(), "number": 5}]
 
 
 def test_two_runs_are_compared(command: Command, tmp_path: Path) -> None:

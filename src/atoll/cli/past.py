@@ -31,6 +31,20 @@ __all__ = ["audit", "diff", "replay", "trace"]
 
 AGAIN_VARIABLE: Final = "ATOLL_REPLAYS"  # Set in the process that was started again; it is not a second time.
 TRACED_EVENTS_MAX: Final = 200_000  # Limit. Of a trace: some seconds. What was before counts as given.
+DIFF_SCHEMA: Final = "atoll.diff/1"
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")  # Of an event or an item, which has 63 bits.
+_APART: Final = (  # Of an environment: what cannot be asked for at once, lest one of them be passed over unseen.
+    ("at", "event"),
+    ("stop", "changed"),
+    ("new", "stop"),
+    ("new", "changed"),
+    ("new", "pdb"),
+    ("show", "stop"),
+    ("show", "changed"),
+    ("show", "new"),
+    ("show", "pdb"),
+)
+_WORDS: Final = {"stop": "break", "new": "with"}  # How options are called whose names mean something in Python.
 _AGO: Final = re.compile(r"-(\d+(?:\.\d+)?) ?(s|sec|min|m|h|d)")
 _UNITS_S: Final = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -92,11 +106,14 @@ def diff(*, runs: tuple[str, ...], at: tuple[str, ...], as_json: bool, state: st
         other = Past(shelves[1], _walls())
         where = first_difference(past, other)
         if where is None:
-            click.echo(f"the same came into both, up to event {min(past.last, other.last)}")
+            last = min(past.last, other.last)
+            said = f"the same came into both, up to event {last}"
+            same = {"schema": DIFF_SCHEMA, "same": True, "last": last, "state": []}
+            click.echo(_json(same) if as_json else said)
             return
         states = flat(past.state_at(where.event).state), flat(other.state_at(where.other).state)
         inputs = tuple(past_text.came_in(place.record, place.item) for place in (where.one, where.two))
-        heading = {"events": (where.event, where.other), "in": inputs}
+        heading = {"same": False, "events": (where.event, where.other), "in": inputs}
         _print_differences(differences(*states), runs, heading, as_json=as_json)
 
     _run(shelves[0], compare)
@@ -176,15 +193,16 @@ def trace(
 
     def show(past: "Past") -> None:
         last = past.last if until is None else _event_of(past, until)
-        last = _event_of(past, what) if what.isdigit() else last
+        if _NUMBER.fullmatch(what):
+            last = min(_event_of(past, what), last)
+        if last <= past.first:
+            kept = f"events {past.first + 1} to {past.last} are kept" if past.last > past.first else "there is none yet"
+            raise UserError("A501", f"nothing happened up to event {last}", where=kept, fix="name a later one")
         history = history_of(shelf, max(past.first + 1, last - TRACED_EVENTS_MAX), max(last, past.first + 1), _walls())
         wanted = _wanted(history, what)
         left_out = [_field(one) for one in without]
         found = traced(history, wanted, filtered=not unfiltered, without=left_out)
-        if as_json:
-            click.echo(_json(found))
-        else:
-            click.echo(past_text.traced(found))
+        click.echo(_json(past_text.plain_trace(found)) if as_json else past_text.traced(found))
 
     _run(shelf, show)
 
@@ -228,19 +246,24 @@ def _of_a_node(path: Path, *, as_json: bool, until: str | None, show: bool, **ot
     """Re-run a node's decisions."""
     given = [name for name, value in others.items() if value]
     if given:
-        raise UserError("A501", f"{path} is no journal of an environment", where=f"given: {', '.join(given)}")
-    if until is not None and not until.isdigit():
+        options = ", ".join(f"--{_WORDS.get(name, name)}" for name in given)
+        fix = f"atoll replay {path}; or name an environment: atoll env list"
+        raise UserError("A501", f"{path} is no journal of an environment", where=f"given: {options}", fix=fix)
+    if until is not None and not _NUMBER.fullmatch(until):
         raise UserError("A501", f"{until!r} is no number of an input", fix="atoll replay JOURNAL --until N")
     replay_node(path, None if until is None else int(until), show=show, as_json=as_json)
 
 
 def _check_choice(chosen: dict[str, Any]) -> None:
     """Refuse what does not go together."""
-    for pair in (("at", "event"), ("stop", "changed"), ("new", "stop"), ("new", "changed"), ("new", "pdb")):
+    for pair in _APART:
         if all(chosen[name] not in {None, False} for name in pair):
-            words = {"stop": "break", "new": "with"}
-            names = [f"--{words.get(name, name)}" for name in pair]
-            raise UserError("A501", f"{' and '.join(names)} exclude each other", where="atoll replay")
+            names = [f"--{_WORDS.get(name, name)}" for name in pair]
+            fix = f"leave out {' or '.join(names)}"
+            raise UserError("A501", f"{' and '.join(names)} exclude each other", where="atoll replay", fix=fix)
+    if chosen["pdb"] and chosen["until"] and (chosen["at"] or chosen["event"] is not None) and not chosen["stop"]:
+        fix = "leave out --until"
+        raise UserError("A501", "--pdb stops in one event, and these are several", where="atoll replay", fix=fix)
     if chosen["pdb"] and not sys.stdin.isatty():
         raise UserError("A501", "--pdb needs a terminal", fix="run it by hand, without a pipe")
 
@@ -360,9 +383,10 @@ def when(text: str, now_ns: int) -> int:
 
 def _event_of(past: "Past", text: str) -> int:
     """Return an event from its number or a time, inside of what is kept."""
-    event = int(text) if text.isdigit() else past.event_at(when(text, time.time_ns()))
+    event = int(text) if _NUMBER.fullmatch(text) else past.event_at(when(text, time.time_ns()))
     if not past.first <= event <= past.last:
-        raise UserError("A501", f"there is no event {event} here", where=f"events {past.first} to {past.last} are kept")
+        kept = f"events {past.first} to {past.last} are kept"
+        raise UserError("A501", f"there is no event {event} here", where=kept, fix="name one of these, or a time")
     return event
 
 
@@ -387,7 +411,7 @@ def _print_differences(found: Any, columns: tuple[str, ...], heading: dict[str, 
     from atoll.cli import past_text  # noqa: PLC0415
 
     if as_json:
-        click.echo(_json({"schema": "atoll.diff/1", **heading, "state": list(found)}))
+        click.echo(_json({"schema": DIFF_SCHEMA, **heading, "state": list(found)}))
         return
     if heading:
         for column, event, came in zip(columns, heading["events"], heading["in"], strict=True):
@@ -422,9 +446,9 @@ def _wanted(history: Any, what: str) -> Any:
     Raises:
         UserError: A501, there is none.
     """
-    if what.isdigit():
+    if _NUMBER.fullmatch(what):
         step = history.step_of(int(what))
-    elif "/" in what and what.rpartition("/")[2].isdigit():
+    elif "/" in what and _NUMBER.fullmatch(what.rpartition("/")[2]):
         party, _, number = what.rpartition("/")
         try:
             step = history.sender_of(bytes.fromhex(party), int(number))

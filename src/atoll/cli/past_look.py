@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pdb import Pdb
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import click
 
@@ -17,14 +17,13 @@ from atoll.domain.loading import bundle_of, load
 from atoll.domain.shelves import DiskShelf
 from atoll.env.app import AppClass, Handler, Program
 from atoll.env.chain import Block
-from atoll.env.comparing import plain_effects
 from atoll.env.context import Context
 from atoll.env.history import Snapshot
 from atoll.env.past import Moment, Past
 from atoll.env.revising import revise
 from atoll.env.runner import Walls
 from atoll.env.stepping import DivergedError, Sight
-from atoll.env.watching import Expression, first_true, last_change
+from atoll.env.watching import Change, Expression, first_true, last_change
 
 __all__ = ["Chosen", "Look", "debug"]
 
@@ -88,41 +87,52 @@ class Look:
         end = past.last if chosen.until is None else self._event_of(chosen.until)
         first = max(past.first + 1, begin or 0)
         if begin is not None and begin > end:
-            raise UserError("A501", f"it ends with event {end}, before it begins", where=f"begin: event {begin}")
+            where = f"begin: event {begin}"
+            raise UserError("A501", f"it ends with event {end}, before it begins", where=where, fix="a later --until")
         if chosen.new is not None:
             self._revised(chosen.new, first, end)
         elif chosen.stop is not None:
-            found = first_true(past, Expression(chosen.stop), first, end)
-            self._answer(found, f"no event from {first} to {end} makes it true: {chosen.stop}", is_traced=chosen.pdb)
+            found = first_true(past, Expression(chosen.stop), first, end) if first <= end else None
+            if found is None:
+                self._nothing(f"no event from {first} to {end} makes it true: {chosen.stop}", (first, end))
+            self._answer(found, is_traced=chosen.pdb)
         elif chosen.changed is not None:
-            self._changed(chosen.changed, begin if chosen.until is None and begin is not None else end)
-        elif chosen.show or (begin is not None and chosen.until is not None):
+            self._changed(chosen, begin if chosen.until is None and begin is not None else end)
+        elif first <= end and (chosen.show or (begin is not None and chosen.until is not None)):
             self._walk(first, end)
-        elif at is not None or chosen.until is not None or chosen.pdb:
-            self._answer(end if begin is None else begin, "", is_traced=chosen.pdb)
+        elif at is not None or chosen.until is not None or chosen.pdb or chosen.show:
+            self._answer(end if begin is None else begin, is_traced=chosen.pdb)
         else:
             self._all()
 
-    def _answer(self, event: int | None, otherwise: str, *, is_traced: bool) -> None:
-        if event is None:
-            click.echo(otherwise, err=True)
-            click.get_current_context().exit(1)
-        self._moment(self._past.state_at(event))
+    def _answer(self, event: int, change: Change | None = None, *, is_traced: bool) -> None:
+        self._moment(self._past.state_at(event), change)
         if is_traced:
             debug(self._shelf, event)
 
-    def _moment(self, moment: Moment) -> None:
-        plain = past_text.plain_moment(moment)
-        click.echo(past_text.event(moment, self._past.last) if self._json is None else self._json(plain))
+    def _nothing(self, sentence: str, events: tuple[int, int]) -> NoReturn:
+        """Say that no event is meant, and end with status 1."""
+        if self._json is None:
+            click.echo(sentence, err=True)
+        else:
+            click.echo(self._json({"schema": past_text.PAST_SCHEMA, "event": None, "looked": events}))
+        click.get_current_context().exit(1)
 
-    def _changed(self, text: str, last: int) -> None:
-        change = last_change(self._past, Expression(text), last)
-        if change is None:
-            self._answer(None, f"no event up to {last} changed it: {text}", is_traced=False)
+    def _moment(self, moment: Moment, change: Change | None = None) -> None:
+        if self._json is None:
+            click.echo(past_text.event(moment, self._past.last))
             return
+        more = {} if change is None else {"was": change.was, "became": change.became}
+        click.echo(self._json(past_text.plain_moment(moment) | more))
+
+    def _changed(self, chosen: Chosen, last: int) -> None:
+        text = chosen.changed or ""
+        change = last_change(self._past, Expression(text), last) if last > self._past.first else None
+        if change is None:
+            self._nothing(f"no event up to {last} changed it: {text}", (self._past.first + 1, last))
         if self._json is None:
             click.echo(f"{text}  {change.was} -> {change.became}")
-        self._answer(change.event, "", is_traced=False)
+        self._answer(change.event, change, is_traced=chosen.pdb)
 
     def _walk(self, first: int, last: int) -> None:
         def see(sight: Sight) -> bool:
@@ -131,8 +141,7 @@ class Look:
                 if self._json is None:
                     click.echo(past_text.line(sight.environment.now_ns, sight.after, came, effects))
                 else:
-                    plain = {"event": sight.after, "in": came, "effects": plain_effects(effects)}
-                    click.echo(self._json(plain))
+                    click.echo(self._json(past_text.plain_event(sight.after, came, effects)))
             return False
 
         self._past.walk(first, last, see)

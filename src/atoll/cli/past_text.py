@@ -14,7 +14,7 @@ from atoll.env.comparing import ABSENT, Difference, is_map, plain_effects, plain
 from atoll.env.past import Moment, Summary, flat
 from atoll.env.records import Arrived, Began, Effect, Failed, Found, Item, Note, Opened, Post, Record, Told
 from atoll.env.revising import Revision
-from atoll.env.tracing import Reason, Step, Trace
+from atoll.env.tracing import Reason, Step, Trace, named
 
 __all__ = [
     "audited",
@@ -23,8 +23,10 @@ __all__ = [
     "differing",
     "event",
     "line",
+    "plain_event",
     "plain_moment",
     "plain_revision",
+    "plain_trace",
     "replayed",
     "revised",
     "time_of",
@@ -35,6 +37,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _items: Final = msgspec.msgpack.Decoder(list[Item])
 _item: Final = msgspec.msgpack.Decoder(Item)
 STEPS_SHOWN_MAX: Final = 40  # Limit. Of a trace, unless more is asked for.
+PAST_SCHEMA: Final = "atoll.past/1"
 SHORT_CHARS: Final = 8  # Of an id.
 
 
@@ -157,10 +160,15 @@ def line(now_ns: int, number: int, came: dict[str, Any], effects: Sequence[Effec
     return f"{number}\t{time_of(now_ns)}\t{came_text(came)}\t{did or '-'}"
 
 
+def plain_event(event: int, came: dict[str, Any], effects: Sequence[Effect]) -> dict[str, Any]:
+    """Return one event of a walk as plain data for JSON, without the state."""
+    return {"schema": PAST_SCHEMA, "event": event, "in": came, "effects": plain_effects(effects)}
+
+
 def plain_moment(moment: Moment) -> dict[str, Any]:
     """Return a moment as plain data for JSON; bytes become hexadecimal."""
     return {
-        "schema": "atoll.past/1",
+        "schema": PAST_SCHEMA,
         "event": moment.event,
         "events": moment.event - moment.before,
         "time": time_of(moment.now_ns),
@@ -271,6 +279,40 @@ def traced(trace: Trace, most: int = STEPS_SHOWN_MAX) -> str:
     return "\n".join(lines)
 
 
+def plain_trace(trace: Trace) -> dict[str, Any]:
+    """Return a trace as plain data for JSON."""
+    return {
+        "schema": "atoll.trace/1",
+        "steps": [_plain_step(step, trace.reasons.get(step.event, ())) for step in trace.steps],
+        "all": trace.all,
+        "unfiltered": trace.unfiltered,
+        "begins": trace.begins,
+    }
+
+
+def _plain_step(step: Step, reasons: Sequence[Reason]) -> dict[str, Any]:
+    return {
+        "event": step.event,
+        "time": time_of(step.now_ns),
+        "came": step.came,
+        "what": step.what,
+        "from": step.party,
+        "number": step.number,
+        "answers": step.re,
+        "reads": [named(read) for read in step.reads],
+        # Keys of a dictionary that were written; null: the whole value was.
+        "writes": {named(field): _plain_keys(keys) for field, keys in step.writes.items()},
+        "calls": step.calls,
+        "timers": [*range(step.timers[0], step.timers[1] + 1)] if step.timers[1] else [],
+        "sent": [{"to": party, "number": number} for party, number in step.sent],
+        "because": [{"event": reason.source, "through": reason.through} for reason in reasons],
+    }
+
+
+def _plain_keys(keys: Sequence[bytes | None]) -> list[Any] | None:
+    return None if None in keys else [msgspec.msgpack.decode(key) for key in keys if key is not None]
+
+
 def _reasons(reasons: Sequence[Reason]) -> list[str]:
     by_through: dict[str, list[int]] = {}
     for reason in reasons:
@@ -285,7 +327,7 @@ def _step_line(step: Step) -> str:
     who = f" from {_short(step.party)} item {step.number}" if step.party else ""
     what = tuple_text(step.what) if step.what is not None else step.came
     failed = f" {step.came}" if step.came.startswith("Failed") and step.what is not None else ""
-    wrote = ", ".join(f"{path}:{name}" if path else name for path, name in step.writes)
+    wrote = ", ".join(map(named, step.writes))
     return f"event {step.event}  {time_of(step.now_ns)}  {what}{failed}{who}{f'  wrote {wrote}' if wrote else ''}"
 
 

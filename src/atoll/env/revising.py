@@ -176,7 +176,9 @@ def revise(past: Past, program: Program, first: int, last: int, walls: Walls = O
     try:
         new = _Side(program, start, walls)
     except CorruptError as error:
-        raise UserError("A607", "the state does not fit the changed code", where=str(error)) from error
+        raise UserError(
+            "A607", "the state does not fit the changed code", where=str(error), fix="add a migration"
+        ) from error
     compared = differing = failed = 0
     found: FirstDifference | None = None
     for entry, record, instead in _steps(past, start, last, old):

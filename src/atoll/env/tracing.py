@@ -29,7 +29,7 @@ from atoll.env.records import Arrived, Began, Failed, Fired, Item, Post, Record
 from atoll.env.runner import OPEN, Walls
 from atoll.env.stepping import Sight, branches_of, timers_set
 
-__all__ = ["Field", "History", "Reason", "Step", "Trace", "history_of", "trace"]
+__all__ = ["Field", "History", "Reason", "Step", "Trace", "history_of", "named", "trace"]
 
 KEYS_MAX: Final = 1_000  # Limit. A larger dictionary counts as one value: comparing it key by key costs too much.
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -225,7 +225,7 @@ class _Index:
             if read in self._without:
                 continue
             for writer in self._before(step, read, filtered=filtered):
-                yield Reason(step.event, writer, _named(read))
+                yield Reason(step.event, writer, named(read))
 
     def _before(self, step: Step, read: Field, *, filtered: bool) -> Iterable[int]:
         """Return the events that wrote what a step may have read of a field."""
@@ -256,7 +256,8 @@ def _keys_in(step: Step, read: Field) -> set[bytes]:
     return found
 
 
-def _named(read: Field) -> str:
+def named(read: Field) -> str:
+    """Return a field as ``FIELD``, of a nested application as ``PATH:FIELD``."""
     path, name = read
     return f"{path}:{name}" if path else name
 

@@ -61,7 +61,9 @@ class Expression:
             tree = ast.parse(text.strip(), "<expression>", "eval")
             self._code: Final = compile(tree, "<expression>", "eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise UserError("A501", f"{text!r} is no Python expression", where=str(error)) from error
+            raise UserError(
+                "A501", f"{text!r} is no Python expression", where=str(error), fix="such as 'best > 100'"
+            ) from error
         loaded = {node.id: None for node in ast.walk(tree) if isinstance(node, ast.Name)}
         bound = {
             name
@@ -88,7 +90,8 @@ class Expression:
         fields = () if main is None else main.__struct_fields__
         unknown = [name for name in self._fields if name not in fields]
         if main is not None and unknown:
-            raise UserError("A501", f"there is no field {unknown[0]}", where=f"fields: {', '.join(fields) or 'none'}")
+            where = f"fields: {', '.join(fields) or 'none'}"
+            raise UserError("A501", f"there is no field {unknown[0]}", where=where, fix="name one of these")
 
     def value(self, environment: Environment) -> Any:
         """Return its value now; NOTHING where it raises."""
