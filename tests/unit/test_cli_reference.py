@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference page names every command, every option and every setting that there is."""
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,6 +12,7 @@ from atoll.base.problems import ExitStatus
 from atoll.cli.app import atoll
 from atoll.cli.settings import DEFAULTS, environment_name
 
+SOURCES = Path(__file__).parents[2] / "src/atoll"
 PAGE = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text()
 
 
@@ -30,6 +33,21 @@ def test_a_command_has_a_row_with_all_its_options(path: str) -> None:
     for parameter in COMMANDS[path].params:
         for option in parameter.opts if isinstance(parameter, click.Option) else []:
             assert option in {"--state", "--config"} or option in row
+
+
+def errors_without_a_fix() -> Iterator[str]:
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Name("UserError"), args=[ast.Constant(str()), *_], keywords=keywords):
+                    if all(keyword.arg != "fix" for keyword in keywords):
+                        yield f"{path.relative_to(SOURCES)}:{node.lineno}"
+                case _:
+                    pass
+
+
+def test_every_error_that_a_person_reads_says_what_to_do() -> None:
+    assert list(errors_without_a_fix()) == []
 
 
 @pytest.mark.parametrize("key", DEFAULTS)

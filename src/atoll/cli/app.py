@@ -8,6 +8,7 @@ docs/reference/cli.md.
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
@@ -100,6 +101,9 @@ def _check_text(arguments: Sequence[str]) -> None:
             raise UserError("A501", "an argument is not UTF-8", where=ascii(argument), fix="write it anew") from error
 
 
+_BY_SYSTEM: Final = "the system refused it: check the name, and who may use it; atoll --debug shows where"
+
+
 def _as_problem(error: Exception) -> UserError:
     match error:
         case UserError():
@@ -112,7 +116,9 @@ def _as_problem(error: Exception) -> UserError:
         case ProjectError():
             return UserError("A499", _clause(str(error)), fix="atoll logs")
         case OSError():
-            return UserError("A499", _clause(error.strerror or str(error)), where=str(error.filename or ""))
+            return UserError(
+                "A499", _clause(error.strerror or str(error)), where=str(error.filename or ""), fix=_BY_SYSTEM
+            )
         case _:
             name = type(error).__name__
             return UserError("A500", f"unexpected {name}: {error}", fix="please report it; `--debug` shows where")

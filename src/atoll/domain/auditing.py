@@ -130,7 +130,9 @@ def roster_of(state: Path) -> Roster | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError("A108", f"cannot read {path}", where=error.strerror or str(error)) from error
+        raise UserError(
+            "A108", f"cannot read {path}", fix="check who may read it", where=error.strerror or str(error)
+        ) from error
 
 
 def heads_in(directory: Path) -> list[tuple[bytes, KeptHead]]:

@@ -36,6 +36,7 @@ __all__ = ["VERBS", "Commands"]
 
 VERBS: Final = ("run", "list", "show", "logs", "stop", "move", "copy", "checkpoint", "upgrade")
 NAMED_VERBS: Final = frozenset({"show", "logs", "stop", "move", "copy", "checkpoint", "upgrade"})  # About one.
+_NO_DATA: Final = "try again when no coroutine waits; or mend the field that is named"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
 T = TypeVar("T")
@@ -260,7 +261,7 @@ class Commands:
             raise UserError("A607", f"{asked.name} cannot be copied now", where=str(error), fix="try again") from error
         if len(state) > COPIED_BYTES_MAX:
             where = f"its state has {len(state)} bytes; at most {COPIED_BYTES_MAX} can be copied"
-            raise UserError("A607", f"{asked.name} cannot be copied", where=where)
+            raise UserError("A607", f"{asked.name} cannot be copied", where=where, fix="let it keep less in its state")
         bundle = await self._server.recorder.read_code(notice.code)
         code, place = await self._place(bundle, runner.level)
         wanted = Wanted(asked.copy, code, _arguments({}), runner.copies, runner.level, state, asked.name)
@@ -310,7 +311,9 @@ class Commands:
         try:
             state = environment.fields()
         except UsageError as error:
-            raise UserError("A607", f"the state of {notice.name} cannot be shown", where=str(error)) from error
+            raise UserError(
+                "A607", f"the state of {notice.name} cannot be shown", where=str(error), fix=_NO_DATA
+            ) from error
         return msgspec.structs.replace(
             view, events=environment.events, failures=hosted.runner.failures, state=state, level=hosted.runner.level
         )
@@ -342,7 +345,7 @@ class Commands:
         try:
             self._server.steward.checkpoint(notice.id, self._now())
         except UsageError as error:
-            raise UserError("A607", f"{notice.name} cannot be checkpointed", where=str(error)) from error
+            raise UserError("A607", f"{notice.name} cannot be checkpointed", where=str(error), fix=_NO_DATA) from error
         self._server.stir()
         return self._view(notice)
 
@@ -373,7 +376,8 @@ class Commands:
             return self._view(notice)
         if target is None:
             names = ", ".join(sorted(member.name for member in self._server.members.values())) or "none yet"
-            raise UserError("A210", f"the group has no other member {asked.node!r}", where=f"other members: {names}")
+            where, fix = f"other members: {names}", "name one of these; atoll status lists them"
+            raise UserError("A210", f"the group has no other member {asked.node!r}", where=where, fix=fix)
         self._last += 1
         waiting: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         self._waiting[self._last] = waiting
@@ -398,7 +402,8 @@ class Commands:
             raise UserError("A611", f"{name} does not run now", where=where, fix="try again in some seconds")
         if notice is None:
             names = ", ".join(one.name for one in self._server.steward.directory.all()) or "none yet"
-            raise UserError("A609", f"there is no environment {name!r}", where=f"there are: {names}")
+            where, fix = f"there are: {names}", "name one of these; of others, try again in some seconds"
+            raise UserError("A609", f"there is no environment {name!r}", where=where, fix=fix)
         return notice
 
     def _running(self, name: str) -> tuple[Notice, Hosted]:
@@ -473,4 +478,5 @@ def _arguments(arguments: dict[str, Any]) -> bytes:
     try:
         return msgspec.msgpack.encode(arguments)
     except (OverflowError, RecursionError) as error:
-        raise UserError("A501", f"a field has a value that cannot be written: {error}") from error
+        sentence = f"a field has a value that cannot be written: {error}"
+        raise UserError("A501", sentence, fix="give an integer of 64 bits, and nothing that is too deep") from error

@@ -117,12 +117,18 @@ def bundle_of(target: str) -> Bundle:
             else:
                 outside.add(imported.partition(".")[0])
         if len(files) > BUNDLE_FILES_MAX:
-            raise UserError("A603", f"{target} imports more than {BUNDLE_FILES_MAX} files", where=str(path.parent))
+            sentence, fix = f"{target} imports more than {BUNDLE_FILES_MAX} files", "make an installed package of some"
+            raise UserError("A603", sentence, where=str(path.parent), fix=fix)
     bundle = Bundle(FORMAT, path.stem, app or _only_app(files[path.stem], path), files, _versions(outside))
     if len(bundle.app) > CLASS_CHARS_MAX:
-        raise UserError("A604", f"the name of {target}'s application is longer than {CLASS_CHARS_MAX} characters")
+        sentence = f"the name of {target}'s application is longer than {CLASS_CHARS_MAX} characters"
+        raise UserError("A604", sentence, fix="give its class a shorter name")
     if len(bundle.encode()) > BUNDLE_BYTES_MAX:
-        raise UserError("A603", f"the code of {target} is larger than {BUNDLE_BYTES_MAX} bytes", where=str(path.parent))
+        sentence, fix = (
+            f"the code of {target} is larger than {BUNDLE_BYTES_MAX} bytes",
+            "make an installed package of some",
+        )
+        raise UserError("A603", sentence, where=str(path.parent), fix=fix)
     return bundle
 
 

@@ -156,7 +156,8 @@ class KeepStage:
         give_up_s = self._now() + KEPT_S_MAX
         while len(holders := [one for known in await self._known(node) for one in known.holders]) < COPIES:
             if self._now() > give_up_s:
-                raise UserError("A406", f"{NAME} is not kept by {COPIES} nodes", where=", ".join(holders))
+                sentence, fix = f"{NAME} is not kept by {COPIES} nodes", "try again when this machine has less to do"
+                raise UserError("A406", sentence, where=", ".join(holders), fix=fix)
             await asyncio.sleep(POLL_S)
         self._shown.say(f"           {NAME} is kept by {', '.join(holders)}, and used at {', '.join(self._clients)}")
 

@@ -147,7 +147,8 @@ class Environments:
         """
         async with self._starting:
             if self._is_ending:
-                raise UserError("A611", "environments do not run on this node now", where="it is ending")
+                sentence = "environments do not run on this node now"
+                raise UserError("A611", sentence, where="it is ending", fix="atoll up, and try again")
             if self._handle is None:
                 try:
                     if self._recorder is None:
