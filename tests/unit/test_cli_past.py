@@ -18,6 +18,7 @@ from atoll.cli.app import run
 from atoll.cli.past import AGAIN_VARIABLE, when
 from atoll.cli.past_look import debug
 from atoll.domain import guard
+from atoll.domain.loading import PREFIX
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.journal import create_journal
 from atoll.domain.recorder.messages import KeptHead
@@ -179,6 +180,38 @@ def test_an_environments_name_wins_over_an_entry_of_that_name(
     assert "exported" in command("replay", "exported")[2]
 
 
+def test_code_of_a_journal_from_elsewhere_is_run_only_when_it_is_trusted(
+    command: Command, world: DiskWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "it-ran"
+    given = DiskWorld(tmp_path / "given", AUCTION + f"\n__import__('pathlib').Path({str(mark)!r}).touch()\n")
+    given.bids(4)
+    mark.unlink()  # It was run once, to be recorded.
+    for name in [name for name in sys.modules if name.startswith(PREFIX + given.code.hex()[:16])]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.chdir(given.directory.parent)
+    for place in (str(given.directory), str(given.segment), given.directory.name):
+        for arguments in (("replay", place), ("trace", place, "best"), ("diff", "auction", place)):
+            status, out, err = command(*arguments)
+            assert (status, out, "A305" in err) == (6, "", True)
+            assert "--trust-code" in err
+    assert command("audit", "verify", str(given.directory))[0] == 0
+    assert not mark.exists()
+    assert command("replay", str(given.directory), "--trust-code")[0] == 0
+    assert mark.exists()
+    assert command("replay", str(world.directory))[0] == 0, "a path to the node's own needs no trust"
+    world.directory.parent.rename(world.state / "ended")
+    ended = world.state / "ended" / world.directory.name
+    assert command("replay", str(ended.rename(ended.with_name(f"{ended.name}-1"))))[0] == 0
+
+
+def test_a_journal_from_elsewhere_without_blocks_is_none(command: Command, tmp_path: Path) -> None:
+    given = tmp_path / "given" / bytes(16).hex()
+    given.parent.mkdir()
+    create_journal(given, key_in(given.parent), "lobby", GENESIS)
+    assert "A304" in command("replay", str(given), "--trust-code")[2]
+
+
 def test_a_nodes_journal_is_replayed_as_before(command: Command, tmp_path: Path) -> None:
     status, _, err = command("replay", str(tmp_path / "journal"))
     assert (status, "A304" in err) == (1, True)
@@ -206,7 +239,7 @@ def test_a_replay_that_differs_says_where_and_why(command: Command, tmp_path: Pa
     source = AUCTION.replace('ctx.log(f"best is {self.best}")', "import time; ctx.log(str(time.time_ns()))")
     other = DiskWorld(tmp_path / "other", source)
     other.bids(8)
-    status, _, err = command("replay", str(other.directory))
+    status, _, err = command("replay", str(other.directory), "--trust-code")
     assert status == 1
     assert "A303: the replay differs at event 5" in err
     assert "likely cause: clock (the handler calls time.time_ns())" in err
@@ -217,7 +250,7 @@ def test_a_replay_that_differs_in_the_order_of_sets_names_the_field(command: Com
     text = "''.join(list({'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'}))"
     other = DiskWorld(tmp_path / "other", AUCTION.replace('f"best is {self.best}"', text + " + str(id(self))"))
     other.bids(8)
-    status, _, err = command("replay", str(other.directory))
+    status, _, err = command("replay", str(other.directory), "--trust-code")
     assert status == 1
     assert "likely cause: chance" in err
     assert "field log[0]: expected " in err
@@ -342,11 +375,11 @@ def test_two_runs_are_compared(command: Command, tmp_path: Path) -> None:
     other.bids(6)
     other.seal(arrived(BOB, 3, bid("bob", 70)))
     assert "the same came into both, up to event 10" in command("diff", "auction", "auction")[1]
-    status, out, _ = command("diff", "auction", str(other.directory))
+    status, out, _ = command("diff", "auction", str(other.directory), "--trust-code")
     assert status == 0
     assert out.splitlines()[0] == "auction  event 7: Bid(who='bob', amount=6)"
     assert "  best         6        70" in out
-    plain = json.loads(command("diff", "auction", str(other.directory), "--json")[1])
+    plain = json.loads(command("diff", "auction", str(other.directory), "--trust-code", "--json")[1])
     assert plain["events"] == [7, 7]
     out = command("diff", "auction", "--at", "5", "--at", "9")[1]
     assert out.splitlines()[0].split() == ["field", "event", "5", "event", "9"]

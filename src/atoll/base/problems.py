@@ -280,6 +280,15 @@ PROBLEMS: Final[dict[str, Explanation]] = {
         "The file does not exist, cannot be read, or is not a journal.",
         "A node keeps its journals in the directory `journal` of its state directory.",
     ),
+    "A305": Explanation(
+        _S.REJECTED,
+        "the journal comes from elsewhere, and its code is not run",
+        "The past of an environment is made anew by running its code again. The code of a journal that is not one of "
+        "this node's is a stranger's: it would run here as you, outside of all walls, and could do whatever you can. "
+        "Nothing of it was run.",
+        "If you trust whoever made it, say `--trust-code`, best as a user or on a machine that has nothing to lose. "
+        "`atoll audit verify DIR` checks a journal without running anything.",
+    ),
     "A401": Explanation(
         _S.NOT_RUNNING,
         "no node is running here",
@@ -433,8 +442,9 @@ _APPLICATIONS: Final[dict[str, Explanation]] = {
     ),
     "A610": Explanation(
         _S.FAILURE,
-        "the environment runs on another node",
-        "This command is carried out where the environment runs.",
+        "the environment runs, or its journal is kept, on another node",
+        "A command is carried out where the environment runs; its past is looked at where its journal is kept. A node "
+        "that gave its copy away keeps only the empty directory.",
         "Run the command there; `atoll env list` says where.",
     ),
     "A611": Explanation(

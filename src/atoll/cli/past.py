@@ -49,6 +49,11 @@ _AGO: Final = re.compile(r"-(\d+(?:\.\d+)?) ?(s|sec|min|m|h|d)")
 _UNITS_S: Final = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400}
 
 
+trusting = click.option(
+    "--trust-code", is_flag=True, help="Of a journal from elsewhere: run its code here; it can do whatever you can."
+)
+
+
 @click.command(short_help="Look at the past of an environment, or re-run a node's decisions.")
 @click.argument("name", metavar="NAME|JOURNAL")
 @click.option("--at", metavar="TIME", help="Show the state at this time: 2026-11-29T12:00:00, in UTC, or -10min.")
@@ -59,9 +64,12 @@ _UNITS_S: Final = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400
 @click.option("--changed", metavar="EXPR", help="Show the last event that changed the value of EXPR.")
 @click.option("--with", "new", metavar="FILE[:App]", help="Run history through this code; name the first difference.")
 @click.option("--pdb", is_flag=True, help="Stop inside the handler of the event that is shown.")
+@trusting
 @json_option
 @node_options
-def replay(name: str, *, as_json: bool, state: str | None, config: Path | None, **chosen: Any) -> None:
+def replay(
+    name: str, *, trust_code: bool, as_json: bool, state: str | None, config: Path | None, **chosen: Any
+) -> None:
     """Look at the past of the environment NAME: any event, forwards and backwards, with the state.
 
     Without options, all of it is run again and compared with what was recorded. NAME is a name, an id, or a directory
@@ -73,16 +81,25 @@ def replay(name: str, *, as_json: bool, state: str | None, config: Path | None, 
         _of_a_node(path, as_json=as_json, **chosen)
         return
     _check_choice(chosen)
-    shelf = _shelf(directory, name)
+    shelf = _shelf(directory, name, is_trusted=trust_code)
     _run(shelf, lambda past: _look(past, shelf, as_json=as_json, **chosen))
 
 
 @click.command(short_help="Show where two histories begin to differ.")
 @click.argument("runs", metavar="RUN [RUN]", nargs=-1, required=True)
 @click.option("--at", metavar="TIME|N", multiple=True, help="Compare the state at these two moments of one RUN.")
+@trusting
 @json_option
 @node_options
-def diff(*, runs: tuple[str, ...], at: tuple[str, ...], as_json: bool, state: str | None, config: Path | None) -> None:
+def diff(
+    *,
+    runs: tuple[str, ...],
+    at: tuple[str, ...],
+    trust_code: bool,
+    as_json: bool,
+    state: str | None,
+    config: Path | None,
+) -> None:
     """Name the first event at which what came into two runs differs, and how their states differ there.
 
     A RUN is an environment's name, id, or directory. With one RUN and --at twice: how its state differs.
@@ -95,7 +112,7 @@ def diff(*, runs: tuple[str, ...], at: tuple[str, ...], as_json: bool, state: st
     directory = _directory(state, config)
     if (len(runs), len(at)) not in {(1, 2), (2, 0)}:
         raise UserError("A501", "two runs are compared, or one at two moments", fix="atoll diff RUN RUN")
-    shelves = [_shelf(directory, run) for run in runs]
+    shelves = [_shelf(directory, run, is_trusted=trust_code) for run in runs]
 
     def compare(past: "Past") -> None:
         if at:
@@ -168,15 +185,17 @@ def verify(
 @click.option("--until", metavar="N|TIME", help="Look at what was up to then.")
 @click.option("--without", metavar="FIELD", multiple=True, help="Do not follow this field, such as a counter.")
 @click.option("--all", "unfiltered", is_flag=True, help="Do not leave out keys of dictionaries that are not named.")
+@trusting
 @json_option
 @node_options
-def trace(
+def trace(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     *,
     name: str,
     what: str,
     until: str | None,
     without: tuple[str, ...],
     unfiltered: bool,
+    trust_code: bool,
     as_json: bool,
     state: str | None,
     config: Path | None,
@@ -189,7 +208,7 @@ def trace(
     from atoll.env.tracing import history_of  # noqa: PLC0415
     from atoll.env.tracing import trace as traced  # noqa: PLC0415
 
-    shelf = _shelf(_directory(state, config), name)
+    shelf = _shelf(_directory(state, config), name, is_trusted=trust_code)
 
     def show(past: "Past") -> None:
         last = past.last if until is None else _event_of(past, until)
@@ -272,11 +291,16 @@ def _directory(state: str | None, config: Path | None) -> Path:
     return state_of(state, config)
 
 
-def _shelf(directory: Path, name: str) -> "DiskShelf":
+def _shelf(directory: Path, name: str, *, is_trusted: bool) -> "DiskShelf":
     """Return the journal that is meant.
 
+    Args:
+        directory: The node's state directory. Journals in it are its own.
+        name: A name, an id or a path.
+        is_trusted: Whether code may be run that comes with another journal.
+
     Raises:
-        UserError: A302, A304, A501, A610.
+        UserError: A302, A304, A305, A501, A610.
     """
     from atoll.domain.shelves import CODE_NAME, DiskShelf, find_journal  # noqa: PLC0415
 
@@ -288,9 +312,27 @@ def _shelf(directory: Path, name: str) -> "DiskShelf":
         if error.code == "A304" and (elsewhere := _keepers(directory, name)):
             raise _elsewhere(name, elsewhere) from error
         raise
+    if not _is_own(directory, shelf.journal.directory):
+        if not is_trusted:
+            raise UserError(
+                "A305",
+                f"{name} is a journal from elsewhere, and looking at it runs its code",
+                where="here, as you, with nothing around it: it can do whatever you can",
+                fix="if you trust who made it: --trust-code; `atoll audit verify` runs none of it",
+            )
+        if not shelf.last:
+            raise UserError("A304", f"the journal at {name} has no blocks", fix="copy it from a node that keeps it")
     if shelf.last == 0:  # A node that gave its copy away keeps the directory, and none of the blocks in it.
         raise _elsewhere(name, _keepers(directory, name))
     return shelf
+
+
+def _is_own(directory: Path, journal: Path) -> bool:
+    """Tell whether a journal is one that the node of a state directory keeps or kept."""
+    from atoll.domain.shelves import ENDED_NAME, ENVS_NAME  # noqa: PLC0415
+
+    place = journal.resolve()
+    return any(place.is_relative_to((directory / name).resolve()) for name in (ENVS_NAME, ENDED_NAME))
 
 
 def _elsewhere(name: str, keepers: str) -> UserError:
