@@ -100,16 +100,13 @@ class RecorderHandle:
             self._process.kill()
 
 
-async def launch_recorder(
-    state: Path, owner: Owner, *, on_lost: Callable[[str], None] | None = None, run_as_uid: int = 0
-) -> RecorderHandle:
+async def launch_recorder(state: Path, owner: Owner, *, on_lost: Callable[[str], None] | None = None) -> RecorderHandle:
     """Start the recorder of a node and wait until it has read what it keeps.
 
     Args:
         state: The node's state directory.
         owner: The node.
         on_lost: Called once in the event loop when it ends though nobody stopped it, with a few words for the log.
-        run_as_uid: User that it becomes when started as root; 0: stay.
 
     Raises:
         LinkError: It could not be started, or does not start; the words say why.
@@ -133,7 +130,7 @@ async def launch_recorder(
             raise LinkError(f"the recorder did not start: {error.strerror}") from error
     client = RecorderClient(ours, on_lost)
     try:
-        await _give(process, Options(str(state.absolute()), run_as_uid))
+        await _give(process, Options(str(state.absolute())))
         async with asyncio.timeout(RECORDER_START_S_MAX):
             greeting = await asyncio.shield(client.greeting)
             certificate = owner.sign(certificate_payload(owner.node, greeting.recorder))

@@ -77,11 +77,9 @@ class Options(msgspec.Struct, frozen=True):
 
     Attributes:
         state: The node's state directory, absolute.
-        run_as_uid: User to become when started as root; 0: stay.
     """
 
     state: str
-    run_as_uid: int = 0
 
 
 @final
@@ -253,7 +251,7 @@ def main(arguments: Sequence[str], options_from: IO[bytes]) -> int:
     with socket.socket(fileno=int(arguments[1])) as keeper:
         try:
             options = msgspec.json.decode(options_from.readline(OPTIONS_BYTES_MAX), type=Options)
-            confine(options.run_as_uid)
+            confine(0)
             state = Path(options.state)
             make_private_directory(state)
             lock = _locked(state / LOCK_NAME)
