@@ -181,3 +181,4 @@ def test_a_journal_that_only_another_node_keeps_is_said_to_be_there(tmp_path: Pa
         assert "the journal of auction is kept by two" in said.err
         assert said.field("fix") == "atoll replay auction, on one of these"
         assert two.run("replay", "auction").status == 0
+        assert one.run("env", "stop", "auction").status == 0, "who has begun it may end it, wherever it runs"
