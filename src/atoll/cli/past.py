@@ -124,9 +124,8 @@ def diff(
         where = first_difference(past, other)
         if where is None:
             last = min(past.last, other.last)
-            said = f"the same came into both, up to event {last}"
-            same = {"schema": DIFF_SCHEMA, "same": True, "last": last, "state": []}
-            click.echo(_json(same) if as_json else said)
+            same = _json({"schema": DIFF_SCHEMA, "same": True, "last": last, "state": ()})
+            click.echo(same if as_json else f"the same came into both, up to event {last}")
             return
         states = flat(past.state_at(where.event).state), flat(other.state_at(where.other).state)
         inputs = tuple(past_text.came_in(place.record, place.item) for place in (where.one, where.two))
