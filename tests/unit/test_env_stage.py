@@ -121,6 +121,11 @@ def test_it_calls_and_looks_at_the_state() -> None:
         assert counter.failures == 0
 
 
+def test_a_field_that_is_not_there_is_refused_as_by_a_node() -> None:
+    with Stage() as stage, pytest.raises(UserError, match="A602: counter cannot begin: it has no field volume"):
+        stage.run(Counter, volume=3)
+
+
 def test_a_client_gets_what_it_did_not_ask_for() -> None:
     with Stage() as stage:
         counter, ann, bob = stage.run(Counter), stage.client(), stage.client()

@@ -27,7 +27,7 @@ from typing import Any, Final, Generic, Self, TypeVar, final, overload
 
 import msgspec
 
-from atoll.base.errors import LimitError, UsageError
+from atoll.base.errors import LimitError, UsageError, UserError
 from atoll.base.ids import NODE_ID_BYTES
 from atoll.base.units import SECOND_NS
 from atoll.env.app import App, Program, program_of
@@ -131,6 +131,11 @@ class Stage:
         name = name or app.__name__.lower()
         if len(name) > NAME_CHARS_MAX or any(core.name == name for core in self._cores.values()):
             raise UsageError(f"an environment called {name!r}")
+        unknown = [field for field in fields if field not in app.__struct_fields__]
+        if unknown:
+            where = f"its fields: {', '.join(app.__struct_fields__) or 'none'}"
+            sentence = f"{name} cannot begin: it has no field {unknown[0]}"
+            raise UserError("A602", sentence, where=where, fix="name one of these")
         program = _program_of(app, known)
         began = Began(self._bytes(PARTY_BYTES), self._bytes(32), name, _code_of(program), _encode(fields))
         core = _Core(program, began, self._walls, lambda effects: self._perform(began.id, effects))
