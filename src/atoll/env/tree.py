@@ -96,7 +96,7 @@ def _misfit(kind: AppClass, fields: Mapping[str, Any]) -> str:
         if field.name in fields:
             try:
                 msgspec.convert(fields[field.name], field.type)
-            except msgspec.ValidationError:
+            except Exception:  # noqa: BLE001 - of a type of the program, it may be anything.
                 wanted = formatannotation(field.type, kind.app.__module__)
                 return f"its field {field.name} is {wanted}, and {shown(fields[field.name])} came"
     return ""
