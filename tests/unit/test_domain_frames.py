@@ -9,7 +9,7 @@ from struct import Struct
 import pytest
 
 from atoll.base.errors import WireError
-from atoll.domain.frames import FrameConnection
+from atoll.domain.frames import FrameConnection, Frames
 from atoll.domain.limits import SERVER_FRAME_BYTES_MAX, UNREAD_BYTES_MAX
 
 LENGTH = Struct("<I")
@@ -101,6 +101,22 @@ def test_frames_come_whole_however_they_are_cut(step: int) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("step", [1, 3, 1_000])
+def test_a_stream_is_cut_into_frames_wherever_it_was_cut_before(step: int) -> None:
+    contents = [b"", b"one", b"x" * 300, b"last"]
+    stream = b"".join(map(frame, contents))
+    frames = Frames(300)
+    came = [one for at in range(0, len(stream), step) for one in frames.feed(stream[at : at + step])]
+    assert came == contents
+
+
+def test_a_stream_with_a_frame_that_is_too_long_is_over() -> None:
+    frames = Frames(3)
+    assert frames.feed(frame(b"one")) == [b"one"]
+    with pytest.raises(WireError):
+        frames.feed(LENGTH.pack(4))
+
+
 def test_what_is_sent_leaves_together_and_in_order() -> None:
     async def body(end: End) -> None:
         FrameConnection(end.take).send(b"it is not open yet")
@@ -157,6 +173,30 @@ def test_whoever_does_not_read_is_cut_off() -> None:
             assert count < 20
             await asyncio.sleep(0)
         assert 8_000_000 * count > UNREAD_BYTES_MAX
+
+    run(body)
+
+
+def test_whoever_is_waited_for_is_not_cut_off_and_misses_what_may_be_lost() -> None:
+    async def body(end: End) -> None:
+        before = FrameConnection(end.take, is_patient=True)
+        assert not before.offer(b"it is not open yet")
+        ours, other = socket.socketpair()
+        other.setblocking(False)
+        await asyncio.get_running_loop().create_connection(lambda: before, sock=ours)
+        content = bytes(8_000_000)
+        offered = [before.offer(content) for _ in range(2 * UNREAD_BYTES_MAX // len(content))]
+        assert offered.count(True) == UNREAD_BYTES_MAX // len(content)
+        await asyncio.sleep(0)
+        before.send(content)
+        before.send(content)
+        sent = (offered.count(True) + 2) * (LENGTH.size + len(content))
+        while sent:
+            sent -= len(await asyncio.get_running_loop().sock_recv(other, 1 << 20))
+        assert before.offer(b"there is room again")
+        assert await asyncio.get_running_loop().sock_recv(other, 100) == frame(b"there is room again")
+        before.close()
+        other.close()
 
     run(body)
 

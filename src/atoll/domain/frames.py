@@ -10,9 +10,42 @@ from atoll.base.errors import WireError
 from atoll.domain.limits import SERVER_FRAME_BYTES_MAX, UNREAD_BYTES_MAX
 from atoll.domain.turns import Turn
 
-__all__ = ["FrameConnection"]
+__all__ = ["FrameConnection", "Frames"]
 
 _LENGTH: Final = Struct("<I")
+
+
+@final
+class Frames:
+    """What comes on a stream, cut into frames.
+
+    Args:
+        bytes_max: Longest frame.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max: Final = bytes_max
+        self._came = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what came next; return the frames that are whole now, in order.
+
+        Raises:
+            WireError: A frame is too long. What came before it in ``data`` is lost as well; the stream is to be ended.
+        """
+        came, at, frames = self._came, 0, list[bytes]()
+        came += data
+        while len(came) - at >= _LENGTH.size:
+            size = _LENGTH.unpack_from(came, at)[0]
+            if size > self._bytes_max:
+                raise WireError("frame length")
+            if len(came) - at < _LENGTH.size + size:
+                break
+            at += _LENGTH.size
+            frames.append(bytes(came[at : at + size]))
+            at += size
+        del came[:at]
+        return frames
 
 
 @final
@@ -24,6 +57,8 @@ class FrameConnection(asyncio.Protocol):
         made: Called once it is open.
         lost: Called once it has ended.
         taken: Called after frames that came together were all taken.
+        is_patient: It is not cut off when the other end does not read: it is a process of this node, which both ends
+            of the connection end with.
     """
 
     def __init__(
@@ -32,11 +67,15 @@ class FrameConnection(asyncio.Protocol):
         made: Callable[["FrameConnection"], None] | None = None,
         lost: Callable[["FrameConnection"], None] | None = None,
         taken: Callable[[], None] | None = None,
+        *,
+        is_patient: bool = False,
     ) -> None:
+        self._is_patient: Final = is_patient
         self._take, self._made, self._lost, self._taken = take, made, lost, taken
         self._transport: asyncio.Transport | None = None
         self._came = bytearray()
         self._queue: list[bytes] = []
+        self._queue_bytes = 0
         self._turn: Final = Turn(self._flush)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,15 +117,30 @@ class FrameConnection(asyncio.Protocol):
     def send(self, frame: bytes) -> None:
         """Send a frame; nothing happens when the connection has ended.
 
-        A receiver that does not read is cut off at UNREAD_BYTES_MAX: what it missed is sent again when it comes back.
+        A receiver that does not read is cut off at UNREAD_BYTES_MAX, unless this end is patient: what it missed is sent
+        again when it comes back.
         """
         if self._transport is None:
             return
-        if self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+        if not self._is_patient and self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             self._transport.abort()
             return
+        self._put(frame)
+
+    def offer(self, frame: bytes) -> bool:
+        """Send a frame that may be lost, if what was not read leaves room for it; return whether it was sent."""
+        if self._transport is None:
+            return False
+        unread = self._transport.get_write_buffer_size() + self._queue_bytes
+        if unread + len(frame) > UNREAD_BYTES_MAX:
+            return False
+        self._put(frame)
+        return True
+
+    def _put(self, frame: bytes) -> None:
         self._queue.append(_LENGTH.pack(len(frame)))
         self._queue.append(frame)
+        self._queue_bytes += len(frame)
         self._turn.later()
 
     def hurry(self) -> None:
@@ -108,6 +162,6 @@ class FrameConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _flush(self) -> None:
-        queue, self._queue = self._queue, []
+        queue, self._queue, self._queue_bytes = self._queue, [], 0
         if self._transport is not None and queue:
             self._transport.write(b"".join(queue))

@@ -135,8 +135,9 @@ class EnvironmentsHandle:
         self._say(Members(members, slow))
 
     def from_node(self, node: NodeId, payload: bytes) -> None:
-        """Hand it what another node's server says."""
-        self._say(FromNode(node, payload))
+        """Hand it what another node's server says; it is dropped while it does not read, and said again."""
+        if self._connection is not None:
+            self._connection.offer(control_codec.encode(FromNode(node, payload)))
 
     async def command(self, verb: str, params: bytes) -> bytes:
         """Have it do something; return what came of it as JSON.
@@ -240,7 +241,9 @@ async def launch_environments(
     handle = EnvironmentsHandle(process, tell, lost)
     ours.setblocking(False)  # noqa: FBT003 - the socket module's own form.
     loop = asyncio.get_running_loop()
-    await loop.create_connection(lambda: FrameConnection(handle.take, handle.made, handle.lost), sock=ours)
+    await loop.create_connection(
+        lambda: FrameConnection(handle.take, handle.made, handle.lost, is_patient=True), sock=ours
+    )
     return handle
 
 

@@ -128,7 +128,8 @@ SERVER_MEMBERS_MAX: Final = 1_024
 """Members of which control tells; a group has at most as many."""
 
 UNREAD_BYTES_MAX: Final = 32 * MIB
-"""What one client or control has not read. At it the connection is cut; nothing is lost, because it is sent again."""
+"""What one client has not read. At it the connection is cut; nothing is lost, because it is sent again. Between control
+and the server, what is said from node to node is dropped at it: it is said again, and neither ends for being slow."""
 
 SESSIONS_MAX: Final = 256
 """Clients of one server at a time; at it another one is closed at once."""

@@ -89,7 +89,7 @@ async def _serve(options: Options) -> None:
     await server.start(before)
     door = await server.listen(Path(options.door))
     await loop.create_connection(
-        lambda: FrameConnection(server.from_control, server.controlled, end),
+        lambda: FrameConnection(server.from_control, server.controlled, end, is_patient=True),
         sock=socket.socket(fileno=options.control),
     )
     if options.device >= 0:

@@ -396,8 +396,8 @@ class Server:
             self._through_control(node, payload)
 
     def _through_control(self, node: NodeId, payload: bytes) -> None:
-        if self._control is not None:
-            self._say(self._control, ToNode(node, payload))
+        if self._control is not None:  # It drops what control has no room for: who misses an answer says it again.
+            self._control.offer(server_codec.encode(ToNode(node, payload)))
 
     def keepers(self, identity: bytes) -> tuple[bytes, tuple[bytes, ...]]:
         """Return who owns an environment that is here, and who keeps it; empty: nobody, as far as is known."""

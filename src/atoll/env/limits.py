@@ -250,6 +250,9 @@ UNFIT_NS: Final = 5 * SECOND_NS
 CARRIED_BYTES_MAX: Final = 8 * MIB
 """One message between parties or nodes. ITEMS_MAX items of ordinary size are 100 KiB; some large ones fit as well."""
 
+MESSAGE_BYTES_MAX: Final = CARRIED_BYTES_MAX + KIB
+"""The same with its ids and numbers. What carries it has room for it, and for a few bytes that say whose it is."""
+
 CODE_CHUNK_BYTES_MAX: Final = 4 * MIB
 """Code that is sent from node to node: one bundle."""
 

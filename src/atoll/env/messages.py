@@ -21,6 +21,7 @@ from atoll.env.limits import (
     HOLDERS_MAX,
     HOPS_MAX,
     ITEMS_MAX,
+    MESSAGE_BYTES_MAX,
     NAME_CHARS_MAX,
     NOTICES_MAX,
     PARCEL_BYTES,
@@ -293,7 +294,7 @@ Message = (
     | HeadTold
 )
 
-_codec: Final = Codec[Message](Message, bytes_max=CARRIED_BYTES_MAX + 1024, name="environment message")
+_codec: Final = Codec[Message](Message, bytes_max=MESSAGE_BYTES_MAX, name="environment message")
 _items: Final = msgspec.msgpack.Decoder(Annotated[list[Item], msgspec.Meta(min_length=1, max_length=ITEMS_MAX)])
 _raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 

@@ -22,10 +22,11 @@ from atoll.conduit.stream import BrokenStreamError, Kind, Reason, Service, Strea
 from atoll.conduit.streams import StreamHost
 from atoll.device.nic.client import NicClient, message_pair
 from atoll.device.nic.messages import AttachPort
+from atoll.domain.frames import Frames
 from atoll.domain.launch import Ends, EnvironmentsHandle, launch_environments
-from atoll.domain.limits import SERVER_FRAME_BYTES_MAX
 from atoll.domain.messages import Alive, MemberSeen
 from atoll.domain.recorder.launch import Owner, RecorderHandle, launch_recorder
+from atoll.env.limits import MESSAGE_BYTES_MAX
 from atoll.node.limits import CARRIED_BYTES_MAX, ENVIRONMENTS_RETRY_S, LINK_IDLE_S, PORT_SOCKET_BYTES
 
 __all__ = ["Environments"]
@@ -236,21 +237,16 @@ class Environments:
             stream.refuse(Reason.NO_SERVICE)
             return
         stream.accept()
-        came = bytearray()
+        frames = Frames(MESSAGE_BYTES_MAX)  # As long as a message may be: with who said it, it fits what is handed on.
         while data := await stream.read(_READ_BYTES):
-            came += data
-            at = 0
-            while len(came) - at >= _LENGTH.size:
-                size = _LENGTH.unpack_from(came, at)[0]
-                if size > SERVER_FRAME_BYTES_MAX:
-                    raise WireError("frame length")
-                if len(came) - at < _LENGTH.size + size:
-                    break
-                at += _LENGTH.size
+            try:
+                came = frames.feed(data)
+            except WireError:
+                log.warning("the stream of %s is ended: it announced a message that is too long", stream.node.hex())
+                raise
+            for payload in came:
                 if self._handle is not None:  # It may have been started anew since; what it misses is said again.
-                    self._handle.from_node(stream.node, bytes(came[at : at + size]))
-                at += size
-            del came[:at]
+                    self._handle.from_node(stream.node, payload)
 
     def _tell(self, node: NodeId, payload: bytes) -> None:
         link = self._links.get(node)
