@@ -121,6 +121,19 @@ BUNDLE_BYTES_MAX: Final = 4 * MIB
 BUNDLE_FILES_MAX: Final = 256
 """Modules of one application that are its own; installed packages do not count."""
 
+GIVEN_BYTES_PER_S: Final = 4 * MIB
+"""Code that one other node is given: the largest in a second. To ask for it takes 60 bytes, so a member could else have
+this node send, and read its disk, without end."""
+
+GIVING_MAX: Final = 256
+"""Codes that one other node waits for. What it asks for beyond is passed over; it asks again."""
+
+CODE_AGAIN_S: Final = 2.0
+"""How often other nodes are asked for code that does not come: the message or its answer may be lost."""
+
+CODE_S_MAX: Final = 30.0
+"""How long it may take to come. Then who needs it is told so, and tries again in a while."""
+
 SERVER_FRAME_BYTES_MAX: Final = 16 * MIB
 """One frame between the server of environments and its clients or control: code, a log, or many items."""
 
@@ -133,6 +146,18 @@ and the server, what is said from node to node is dropped at it: it is said agai
 
 SESSIONS_MAX: Final = 256
 """Clients of one server at a time; at it another one is closed at once."""
+
+COMMAND_BYTES_MAX: Final = 4 * MIB - 64 * KIB
+"""What comes of one command, as JSON: as much as the node's API tells. More is told as a failure that says how much."""
+
+ERRANDS_MAX: Final = 64
+"""Commands of one other node that are being done; what it asks for beyond is passed over, and it asks again."""
+
+ANSWERS_MAX: Final = 256
+"""Answers to commands of other nodes that are kept, to be given again: the answer may be lost, and it is done once."""
+
+ASK_AGAIN_S: Final = 2.0
+"""How often a command is said again to another node that does not answer."""
 
 COMMAND_S_MAX: Final = 60.0
 """How long a command waits for its answer: a move of a large state over a slow link takes seconds."""

@@ -8,11 +8,9 @@ misses an answer, so an end at any moment loses nothing that was confirmed.
 
 import asyncio
 import logging
-import secrets
 import socket
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, final
@@ -21,13 +19,15 @@ from atoll.base.errors import LimitError, LinkError, ProjectError, UserError, Wi
 from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId
 from atoll.base.units import SECOND_NS
 from atoll.domain.clerk import Clerk
+from atoll.domain.codes import Codes
 from atoll.domain.commands import Commands
 from atoll.domain.datagrams import DatagramDoor
+from atoll.domain.errands import Errands, answer_of
 from atoll.domain.frames import FrameConnection
 from atoll.domain.guest.guests import Guests
 from atoll.domain.guest.machine import GuestPlace
 from atoll.domain.heads import Heads
-from atoll.domain.limits import COMMAND_S_MAX, RETAINED_BYTES, SESSIONS_MAX, WARM_S
+from atoll.domain.limits import RETAINED_BYTES, SESSIONS_MAX, WARM_S
 from atoll.domain.messages import (
     Alive,
     Command,
@@ -94,10 +94,7 @@ __all__ = ["Server", "now"]
 log: Final = logging.getLogger("atoll.envs")
 
 TIMER_SLACK_S: Final = 0.0005  # So much too late a timer may go off.
-ASK_AGAIN_S: Final = 2.0  # How often a command is said again to another node that does not answer.
 CREATE_AGAIN_S: Final = 1.0  # How soon a journal that could not be begun is tried again.
-ANSWERS_MAX: Final = 256  # Limit. Answers to commands of other nodes that are kept, to be given again.
-ASKED_BITS: Final = 48
 IDLE_S: Final = 60.0  # Longest wait without a look at the clocks, which may have been set.
 
 
@@ -137,6 +134,8 @@ class Server:
         self._clerk: Final = Clerk(recorder, sealer, self.knows, self._recorded, self._changed)
         self._shipper: Final = Shipper(self, self._clerk.parcels)
         self._heads: Final = Heads(self, self._clerk)
+        self._codes: Final = Codes(self)
+        self._errands: Final = Errands(self)
         self.members: dict[NodeId, MemberSeen] = {}
         self._sessions: dict[int, FrameConnection] = {}
         self._parties: dict[int, bytes] = {}
@@ -148,12 +147,8 @@ class Server:
         self.commands: Final = Commands(self, now)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._asked: dict[int, tuple[NodeId, asyncio.Future[Answered]]] = {}
-        self._last_asked = secrets.randbits(ASKED_BITS)  # No number of the process before this one.
-        self._answers: OrderedDict[tuple[NodeId, int], Answered | None] = OrderedDict()
         self._is_stirring = False
         self._turn: Final = Turn(self._stir)
-        self._wanted: dict[bytes, list[asyncio.Future[None]]] = {}
         self.ended: Final[asyncio.Future[str]] = self._loop.create_future()
 
     # Life.
@@ -306,13 +301,13 @@ class Server:
             return
         match message:
             case CodeWanted(code):
-                self.spawn(self._give_code(node, code))
+                self._codes.asked(node, code)
             case CodeGiven(code, content):
-                self.spawn(self._take_code(code, content))
+                self.spawn(self._codes.given(node, code, content))
             case Asked():
-                self.spawn(self._answer_node(node, message))
+                self._errands.asked(node, message)
             case Answered():
-                self._answered(node, message)
+                self._errands.answered(node, message)
             case HeadTold():
                 self.spawn(self._heads.hear(node, message))
             case StateOffered() | StateWanted() | StateGiven():
@@ -322,64 +317,16 @@ class Server:
 
     async def _command(self, connection: FrameConnection, command: Command) -> None:
         try:
-            ok = await self.commands.obey(command.verb, command.params)
+            ok = await answer_of(self.commands.obey(command.verb, command.params))
             outcome = Outcome(command.number, ok)
         except UserError as error:
             outcome = Outcome(command.number, b"", error.code, error.sentence, error.where, error.fix)
-        except ProjectError as error:
-            outcome = Outcome(command.number, b"", "A499", str(error), "", "see the node's log: atoll logs")
         self._say(connection, outcome)
         self.stir()
 
-    async def _answer_node(self, node: NodeId, asked: Asked) -> None:
-        """Do what another node asks, if it keeps that environment or has begun it."""
-        key = (node, asked.number)
-        if key in self._answers:  # Asked again: it is being done, or its answer was lost.
-            if (known := self._answers[key]) is not None:
-                self.tell_node(node, encode_message(known))
-            return
-        self._answers[key] = None
-        if len(self._answers) > ANSWERS_MAX:
-            self._answers.popitem(last=False)
-        try:
-            self.commands.check_asker(node, asked.verb, asked.params)
-            answered = Answered(asked.number, await self.commands.obey(asked.verb, asked.params))
-        except UserError as error:
-            answered = Answered(asked.number, b"", error.code, error.sentence, error.where, error.fix)
-        except ProjectError as error:
-            answered = Answered(asked.number, b"", "A499", str(error))
-        self._answers[key] = answered
-        self.tell_node(node, encode_message(answered))
-        self.stir()
-
     async def ask_node(self, node: NodeId, verb: str, params: bytes) -> bytes:
-        """Have another node do something to an environment that runs there; return what came of it as JSON.
-
-        Raises:
-            UserError: Its own; A406, it did not answer.
-        """
-        self._last_asked += 1
-        number = self._last_asked
-        waiting: asyncio.Future[Answered] = self._loop.create_future()
-        self._asked[number] = (node, waiting)
-        try:
-            async with asyncio.timeout(COMMAND_S_MAX):
-                while not waiting.done():  # Either message may be lost; the other node does it once.
-                    self.tell_node(node, encode_message(Asked(number, verb, params)))
-                    await asyncio.wait([waiting], timeout=ASK_AGAIN_S)
-                answered = waiting.result()
-        except TimeoutError as error:
-            raise UserError("A406", f"{self.name_of(node)} did not answer", fix="see: atoll status") from error
-        finally:
-            del self._asked[number]
-        if not answered.ok:
-            raise UserError(answered.code, answered.sentence, where=answered.where, fix=answered.fix)
-        return answered.ok
-
-    def _answered(self, node: NodeId, answered: Answered) -> None:
-        asked, waiting = self._asked.get(answered.number, (None, None))
-        if waiting is not None and asked == node and not waiting.done():
-            waiting.set_result(answered)
+        """Have another node do something to an environment that runs there; see ``Errands.ask``."""
+        return await self._errands.ask(node, verb, params)
 
     def name_of(self, node: NodeId) -> str:
         """Return a node's name, or its id while that is not known."""
@@ -414,45 +361,6 @@ class Server:
             return sealer.signing_key == self.sealer.signing_key
         member = self.members.get(NodeId(sealer.node))
         return member is not None and member.signing_key == sealer.signing_key
-
-    # Code.
-
-    async def _give_code(self, node: NodeId, code: bytes) -> None:
-        try:
-            content = await self.recorder.read_code(code)
-        except (RefusedError, LinkError, LimitError):
-            return
-        self.tell_node(node, encode_message(CodeGiven(code, content)))
-
-    async def _take_code(self, code: bytes, content: bytes) -> None:
-        if code not in self._wanted:
-            return  # Nobody asked.
-        try:
-            await self.recorder.keep_code(code, content)
-        except (RefusedError, LinkError, LimitError) as error:
-            log.warning("code that another node sent is not kept: %s", error)
-            return
-        for waiting in self._wanted.pop(code, []):
-            if not waiting.done():
-                waiting.set_result(None)
-
-    async def fetch_code(self, code: bytes, nodes: Iterable[NodeId]) -> None:
-        """Have code in the recorder, from one of the nodes that may have it if need be.
-
-        Raises:
-            TimeoutError: It did not come in time.
-            LinkError: The recorder is lost.
-        """
-        try:
-            await self.recorder.read_code(code)
-        except RefusedError:
-            waiting: asyncio.Future[None] = self._loop.create_future()
-            self._wanted.setdefault(code, []).append(waiting)
-            async with asyncio.timeout(30):
-                while not waiting.done():
-                    for node in nodes:
-                        self.tell_node(node, encode_message(CodeWanted(code)))
-                    await asyncio.wait([waiting], timeout=2)
 
     # Orders.
 
@@ -554,7 +462,7 @@ class Server:
 
     async def _fetched(self, code: bytes, nodes: Sequence[NodeId]) -> None:
         try:
-            await self.fetch_code(code, nodes)
+            await self._codes.fetch(code, nodes)
         except (TimeoutError, LinkError, LimitError) as error:
             names = ", ".join(map(self.name_of, nodes))
             log.warning("the code of an environment did not come from %s: %s", names, error)
