@@ -107,6 +107,15 @@ def seal(number: int, epoch: int = 1) -> on.Seal:
     return on.Seal(epoch, number, number, 1, b"body %d" % number, ())
 
 
+def test_what_cannot_be_asked_at_all_fails_and_holds_up_nothing(tmp_path: Path) -> None:
+    async def body(one: Desk, _: Desk) -> None:
+        absurd = on.KeepPromise(1 << 70, TWO)
+        answers = await one.ask(absurd, on.KeepPromise(3, TWO))
+        assert answers == [on.PromiseFailed(1 << 70, TWO, "link"), on.PromiseKept(3, TWO)]
+
+    run(tmp_path, body)
+
+
 def test_what_one_seals_another_keeps_and_reads_back(tmp_path: Path) -> None:
     async def body(one: Desk, two: Desk) -> None:
         sealed = await one.ask(seal(1), seal(2))

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from atoll.base.ids import NodeId
 from atoll.domain import server as server_module
 from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Answer, Code, Create, RefusedError
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
 from atoll.domain.server import Server, now
+from atoll.env.limits import MESSAGE_BYTES_MAX
+from atoll.env.messages import Letter
+from atoll.env.orders import Say, TellNode
 from atoll.env.steward import Wanted
 from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import CODE, PROGRAM, encode
@@ -69,6 +73,28 @@ def test_a_journal_that_cannot_be_begun_is_tried_again(tmp_path: Path, monkeypat
         hosted = around.server.steward.hosted[around.begin()]
         await around.until(lambda: hosted.is_open)
         assert around.tries == 3
+        await around.stop()
+
+    asyncio.run(body())
+
+
+def test_an_order_that_cannot_be_obeyed_does_not_take_others_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        around = Around(tmp_path, 0)
+        hosted = around.server.steward.hosted[around.begin()]
+        await around.until(lambda: hosted.is_open)
+        too_long = TellNode(NodeId(b"n" * 10), Letter(bytes(MESSAGE_BYTES_MAX)))
+        around.server.steward._orders += [  # pyright: ignore[reportPrivateUsage]
+            too_long,
+            Say(hosted.facts.id, "it was said"),
+        ]
+        around.server.stir()
+        await asyncio.sleep(0)
+        lines = await around.server.commands.obey("logs", b'{"name": "shop"}')
+        assert b"it was said" in lines
+        assert "an order cannot be obeyed: TellNode" in caplog.text
         await around.stop()
 
     asyncio.run(body())

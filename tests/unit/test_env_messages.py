@@ -12,8 +12,10 @@ from atoll.env.limits import (
     CODE_CHUNK_BYTES_MAX,
     HOLDERS_MAX,
     ITEMS_MAX,
+    MESSAGE_BYTES_MAX,
     NAME_CHARS_MAX,
     PARCEL_BYTES,
+    PASSED_ON_BYTES,
 )
 from atoll.env.messages import (
     Answered,
@@ -102,6 +104,17 @@ def test_a_message_that_is_cut_or_followed_by_more_is_refused(message: Message) 
     for cut in (whole[:-1], whole + b"\0"):
         with pytest.raises(WireError):
             decode_message(cut)
+
+
+def test_what_decodes_can_be_passed_on_however_much_its_sender_left_out() -> None:
+    refusal = [66, A, B, "code"]
+    text = "t" * (MESSAGE_BYTES_MAX - PASSED_ON_BYTES - len(encode([*refusal, ""])) - 4)
+    for short in (encode([*refusal, text]), encode([64, A, B, 1, bytes(CARRIED_BYTES_MAX)])):
+        message = decode_message(short)
+        assert isinstance(message, Carried | Refusal)
+        assert len(encode_message(msgspec.structs.replace(message, hops=message.hops + 1))) > len(short)
+    with pytest.raises(WireError):
+        decode_message(encode([*refusal, f"{text}t"]))
 
 
 def test_a_message_that_is_too_long_is_neither_made_nor_read() -> None:

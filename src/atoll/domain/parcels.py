@@ -12,7 +12,7 @@ from typing import Final, Protocol, final
 
 import msgspec
 
-from atoll.base.errors import CorruptError, LimitError, LinkError
+from atoll.base.errors import CorruptError, LimitError, LinkError, UsageError
 from atoll.domain.limits import PARCELS_BYTES_MAX
 from atoll.domain.recorder import messages as to
 from atoll.domain.recorder.snapshots import Signed, checks
@@ -35,10 +35,10 @@ class Recorder(Protocol):
 
 
 def ask_safely(recorder: Recorder, make: Callable[[int], to.Request], told: Answered) -> None:
-    """Ask; what cannot be asked now is answered as what was lost on its way."""
+    """Ask; what cannot be asked now, or at all, is answered as what was lost on its way."""
     try:
         recorder.ask(make, told)
-    except (LimitError, LinkError) as error:
+    except (LimitError, LinkError, UsageError) as error:
         told(LinkError(str(error)))
 
 

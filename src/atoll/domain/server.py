@@ -375,7 +375,10 @@ class Server:
         try:
             while orders := self.steward.orders():
                 for order in orders:
-                    self._obey(order)
+                    try:
+                        self._obey(order)
+                    except Exception:  # A supervisor: what follows is of other environments, and is to be done.
+                        log.exception("an order cannot be obeyed: %s", type(order).__name__)
         finally:
             self._is_stirring = False
         for connection in self._told:

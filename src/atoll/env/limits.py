@@ -253,6 +253,10 @@ CARRIED_BYTES_MAX: Final = 8 * MIB
 MESSAGE_BYTES_MAX: Final = CARRIED_BYTES_MAX + KIB
 """The same with its ids and numbers. What carries it has room for it, and for a few bytes that say whose it is."""
 
+PASSED_ON_BYTES: Final = 64
+"""A message that comes is shorter by these than one that leaves may be: what its sender left out, because it is as usual,
+is written when the message is passed on."""
+
 CODE_CHUNK_BYTES_MAX: Final = 4 * MIB
 """Code that is sent from node to node: one bundle."""
 

@@ -26,6 +26,7 @@ from atoll.env.limits import (
     NOTICES_MAX,
     PARCEL_BYTES,
     PART_BYTES,
+    PASSED_ON_BYTES,
     SNAPSHOT_BYTES_MAX,
 )
 from atoll.env.parties import PARTY_BYTES
@@ -305,11 +306,13 @@ def encode_message(message: Message) -> bytes:
 
 
 def decode_message(data: bytes) -> Message:
-    """Return a message; total.
+    """Return a message, which can be passed on; total.
 
     Raises:
-        WireError: The bytes are none.
+        WireError: The bytes are none, or leave no room for the fields with which they would be passed on.
     """
+    if len(data) > MESSAGE_BYTES_MAX - PASSED_ON_BYTES:
+        raise WireError("environment message too long")
     return _codec.decode(data)
 
 
