@@ -9,15 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from atoll.domain.clerk import Clerk
+from atoll.domain.clerk import RECORDED_NUMBER_MAX, Clerk
 from atoll.domain.recorder import client as client_module
 from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Certify, Recorded, encode_request
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
-from atoll.env.chain import GENESIS, Sealer, certificate_payload
+from atoll.env.chain import GENESIS, Block, Sealer, certificate_payload
 from atoll.env.history import SNAPSHOT_FORMAT, Snapshot
 from atoll.env.holding import events as on
+from atoll.env.limits import NUMBER_MAX
 from atoll.env.orders import RecorderOrder
 from tests.unit.recorder_world import ENVIRONMENT, Hand, block_after, key_in, node_key
 
@@ -109,9 +110,33 @@ def seal(number: int, epoch: int = 1) -> on.Seal:
 
 def test_what_cannot_be_asked_at_all_fails_and_holds_up_nothing(tmp_path: Path) -> None:
     async def body(one: Desk, _: Desk) -> None:
-        absurd = on.KeepPromise(1 << 70, TWO)
-        answers = await one.ask(absurd, on.KeepPromise(3, TWO))
-        assert answers == [on.PromiseFailed(1 << 70, TWO, "link"), on.PromiseKept(3, TWO)]
+        answers = await one.ask(on.ReadBlocks(TWO, 1 << 70, 1), on.KeepPromise(3, TWO))
+        assert answers == [on.BlocksRead(TWO, 1 << 70, ()), on.PromiseKept(3, TWO)]
+
+    run(tmp_path, body)
+
+
+def test_numbers_that_the_recorder_could_not_read_never_reach_it(tmp_path: Path) -> None:
+    async def body(one: Desk, two: Desk) -> None:
+        top = RECORDED_NUMBER_MAX
+        answers = await one.ask(
+            on.KeepPromise(top + 1, TWO),
+            on.Seal(1, 1, top, 1, b"body", ()),
+            on.Seal(top + 1, 1, 1, 1, b"body", ()),
+            on.KeepPromise(3, TWO),
+        )
+        assert answers == [
+            on.PromiseFailed(top + 1, TWO, "epoch"),
+            on.SealFailed(1, 1, "number"),
+            on.SealFailed(1, top + 1, "number"),
+            on.PromiseKept(3, TWO),
+        ]
+        hand = Hand(8, TWO, signer=3)
+        two.known = [hand.sealer]
+        sealed, _ = hand.seal(GENESIS, block_after(GENESIS))
+        for block in (Block(1, top, 1, 1, b"x"), Block(1, 1, NUMBER_MAX + 1, 1, b"x")):
+            made = msgspec.msgpack.encode((hand.sealer, msgspec.structs.replace(sealed, block=block)))
+            assert await two.ask(on.Keep(1, 1, (), made)) == [on.KeepFailed(1, 1, "sealer")]
 
     run(tmp_path, body)
 

@@ -12,6 +12,8 @@ from atoll.env.holding.messages import (
     HandOver,
     HoldingMessage,
     PartStored,
+    Prepare,
+    Prepared,
     Promised,
     SnapshotPart,
     Store,
@@ -19,7 +21,7 @@ from atoll.env.holding.messages import (
     decode,
     encode,
 )
-from atoll.env.limits import HOLDERS_MAX, PART_BYTES, STORE_BLOCKS_MAX
+from atoll.env.limits import HOLDERS_MAX, NUMBER_MAX, PART_BYTES, STORE_BLOCKS_MAX
 
 ENVIRONMENT = bytes(range(16))
 NODE = bytes(10)
@@ -54,6 +56,25 @@ def test_a_letter_comes_back_as_it_was(message: HoldingMessage) -> None:
         SnapshotPart(1, 1, 1, (), 0, 0, b"", 0),
         Stored(1, accepted=True, number=-1, echo_ns=0),
         PartStored(1, 0, 0, 0),
+        Store(NUMBER_MAX + 1, 0, 0, (), 0, 0, counted=True),
+        Store(1, NUMBER_MAX + 1, 0, (), 0, 0, counted=True),
+        Store(1, 0, NUMBER_MAX + 1, (), 0, 0, counted=True),
+        Store(1, 0, 0, (), NUMBER_MAX + 1, 0, counted=True),
+        Store(1, 0, 0, (Block(NUMBER_MAX + 1, 1, (), b"s"),), 0, 0, counted=True),
+        Store(1, 0, 0, (Block(1, NUMBER_MAX + 1, (), b"s"),), 0, 0, counted=True),
+        Stored(NUMBER_MAX + 1, accepted=True, number=1, echo_ns=0),
+        Stored(1, accepted=True, number=NUMBER_MAX + 1, echo_ns=0),
+        Canvass(NUMBER_MAX + 1, 1, 1, trial=False, transfer=True),
+        Canvass(1, NUMBER_MAX + 1, 1, trial=False, transfer=True),
+        Canvass(1, 1, NUMBER_MAX + 1, trial=False, transfer=True),
+        Promised(NUMBER_MAX + 1, 1, trial=False, granted=False),
+        HandOver(NUMBER_MAX + 1, ()),
+        HandOver(1, (), NUMBER_MAX + 1),
+        SnapshotPart(NUMBER_MAX + 1, 1, 1, (), 0, 1, b"", 0),
+        SnapshotPart(1, NUMBER_MAX + 1, 1, (), 0, 1, b"", 0),
+        SnapshotPart(1, 1, NUMBER_MAX + 1, (), 0, 1, b"", 0),
+        Prepare(NUMBER_MAX + 1),
+        Prepared(NUMBER_MAX + 1),
     ],
 )
 def test_what_breaks_a_bound_is_refused(message: HoldingMessage) -> None:

@@ -3,6 +3,8 @@
 
 from atoll.base.units import MILLISECOND_NS
 from atoll.core.machine import Tick
+from atoll.domain.recorder.messages import LENGTH_BYTES, decode_request, encode_request
+from atoll.domain.recorder.messages import Promise as KeepRequest
 from atoll.env.holding.events import (
     Cleared,
     GetReady,
@@ -15,8 +17,8 @@ from atoll.env.holding.events import (
     Suspected,
     Tell,
 )
-from atoll.env.holding.messages import Canvass, HandOver, Promised
-from atoll.env.limits import ELECTION_NS_MAX, ELECTION_NS_MIN, HEARTBEAT_NS, LEAVE_NS, SUSPECT_NS, UNFIT_NS
+from atoll.env.holding.messages import Canvass, HandOver, Promised, Store
+from atoll.env.limits import ELECTION_NS_MAX, ELECTION_NS_MIN, HEARTBEAT_NS, LEAVE_NS, NUMBER_MAX, SUSPECT_NS, UNFIT_NS
 from tests.unit.holding_bench import THREE, A, B, Bench, C, D, block, rows
 
 
@@ -220,6 +222,16 @@ def test_a_holder_that_is_told_to_take_over_stands_without_a_trial() -> None:
     assert bench.told(C) == [Canvass(2, 1, 1, trial=False, transfer=True)]
     bench.hear(B, HandOver(1, (A, B)))
     assert bench.machine.counts == {"hand-over out of place": 1}
+
+
+def test_no_epoch_that_somebody_names_leads_to_one_that_the_recorder_cannot_keep() -> None:
+    bench = Bench(blocks=rows(1), promise=(1, b""))
+    bench.hear(B, Store(NUMBER_MAX, 1, 1, (), 0, 0, counted=True))
+    bench.hear(B, HandOver(NUMBER_MAX, (), 1))
+    (promise,) = bench.got(KeepPromise)
+    assert (promise.epoch, promise.node) == (NUMBER_MAX + 1, A)
+    request = KeepRequest(7, bytes(16), promise.epoch, promise.node)
+    assert decode_request(encode_request(request)[LENGTH_BYTES:]) == request
 
 
 def test_a_hand_over_of_another_is_nothing() -> None:

@@ -14,6 +14,7 @@ from atoll.env.limits import (
     ITEMS_MAX,
     MESSAGE_BYTES_MAX,
     NAME_CHARS_MAX,
+    NUMBER_MAX,
     PARCEL_BYTES,
     PASSED_ON_BYTES,
 )
@@ -85,6 +86,10 @@ NONE: list[Any] = [
     [67, [[A, 1, NODE, "x" * (NAME_CHARS_MAX + 1), "Shop", CODE, []]]],
     [67, [[A, 1, NODE, "shop", "x" * 100_000, CODE, []]]],
     [67, [[A, 1, NODE, "shop", "Shop", CODE, [NODE] * (HOLDERS_MAX + 1)]]],
+    [67, [[A, NUMBER_MAX + 1, NODE, "shop", "Shop", CODE, []]]],
+    [73, A, NUMBER_MAX + 1],
+    [74, A, NUMBER_MAX + 1, 0],
+    [75, A, NUMBER_MAX + 1, 0, 0],
     [69, CODE, bytes(CODE_CHUNK_BYTES_MAX + 1)],
     [99],
     {"is": "Carried"},

@@ -17,10 +17,12 @@ from atoll.domain.recorder import messages as to
 from atoll.env.chain import Block, Seal, Sealed, Sealer, pack_body
 from atoll.env.holding import Block as Parcel
 from atoll.env.holding import events as on
-from atoll.env.limits import STORE_BLOCKS_MAX
+from atoll.env.limits import NUMBER_MAX, STORE_BLOCKS_MAX
 from atoll.env.orders import RecorderOrder
 
-__all__ = ["Clerk"]
+__all__ = ["RECORDED_NUMBER_MAX", "Clerk"]
+
+RECORDED_NUMBER_MAX: Final = (1 << 63) - 1  # Of the recorder's format, docs/spec/environment-journal.md.
 
 Feed = Callable[[bytes, on.HoldingInput], None]
 
@@ -103,6 +105,9 @@ class Clerk:
         body = pack_body(order.body)
         block = Block(order.number, order.epoch, order.first_event, order.events, body)
         answer = self._turn(environment)
+        if not _fits(block):  # A state that another node made said so of itself, and only its environment suffers.
+            answer(on.SealFailed(order.number, order.epoch, str(to.Code.NUMBER)))
+            return
 
         def told(said: to.Answer | LinkError) -> None:
             if isinstance(said, to.Appended):
@@ -120,7 +125,7 @@ class Clerk:
             wire = _wire.decode(order.sealed)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             wire = None
-        if wire is None or wire.sealed.block.number != order.number or not self._knows(wire.sealer):
+        if wire is None or not _is_ordered(wire.sealed.block, order) or not self._knows(wire.sealer):
             answer(on.KeepFailed(order.number, order.epoch, "sealer"))
             return
         sealer, sealed = wire.sealer, wire.sealed
@@ -135,6 +140,9 @@ class Clerk:
 
     def _promise(self, environment: bytes, order: on.KeepPromise) -> None:
         answer = self._turn(environment)
+        if order.epoch > RECORDED_NUMBER_MAX:
+            answer(on.PromiseFailed(order.epoch, order.node, str(to.Code.EPOCH)))
+            return
 
         def told(said: to.Answer | LinkError) -> None:
             if isinstance(said, to.Done):
@@ -150,6 +158,8 @@ class Clerk:
             state, snapshot = open_state(order.payload, environment)
             if (state.at.number, state.at.epoch) != (order.number, order.epoch):
                 raise CorruptError("the state after another block")
+            if state.at.events > NUMBER_MAX:
+                raise CorruptError("the state after more events than there are")
             if (snapshot.epoch, snapshot.holders) != (order.epoch, order.holders) or not self._knows(state.sealer):
                 raise CorruptError("the state of somebody else")
         except CorruptError:
@@ -239,6 +249,16 @@ def _request_of(environment: bytes, order: on.CutFrom | on.Left) -> Callable[[in
     if isinstance(order, on.CutFrom):
         return lambda request: to.Cut(request, environment, order.number)
     return lambda request: to.Restart(request, environment, floor=(order.epoch, order.number))
+
+
+def _fits(block: Block) -> bool:
+    """Return whether the recorder takes the numbers of a block: what it cannot read ends its whole connection."""
+    return max(block.number, block.epoch, block.first_event + block.events) <= RECORDED_NUMBER_MAX
+
+
+def _is_ordered(block: Block, order: on.Keep) -> bool:
+    """Return whether a sealed block is what the letter around it said, by which the holding has decided."""
+    return (block.number, block.epoch) == (order.number, order.epoch) and block.first_event <= NUMBER_MAX
 
 
 def _ignored(answer: to.Answer | LinkError) -> None:

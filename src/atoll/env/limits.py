@@ -149,6 +149,10 @@ TUPLE_DEPTH_MAX: Final = 32
 """Nesting of lists and maps in a tuple of a space; a deeper one is refused. What is written must be read back anywhere,
 and how deep that may go depends on the stack of whoever reads."""
 
+NUMBER_MAX: Final = 1 << 48
+"""Epochs and numbers of blocks that other nodes may name: 8,900 years of a thousand a second. A recorder reads 63 bits,
+so what follows from such a number, as the next epoch does, never leaves what it reads."""
+
 HEARTBEAT_NS: Final = 250 * MILLISECOND_NS
 """An owner is heard so often by each holder: 4 small messages a second for each environment and holder."""
 
@@ -254,7 +258,7 @@ MESSAGE_BYTES_MAX: Final = CARRIED_BYTES_MAX + KIB
 """The same with its ids and numbers. What carries it has room for it, and for a few bytes that say whose it is."""
 
 PASSED_ON_BYTES: Final = 64
-"""A message that comes is shorter by these than one that leaves may be: what its sender left out, because it is as usual,
+"""A message that comes is shorter by these than one that leaves may be: what its sender left out because it is as usual
 is written when the message is passed on."""
 
 CODE_CHUNK_BYTES_MAX: Final = 4 * MIB

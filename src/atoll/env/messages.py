@@ -24,6 +24,7 @@ from atoll.env.limits import (
     MESSAGE_BYTES_MAX,
     NAME_CHARS_MAX,
     NOTICES_MAX,
+    NUMBER_MAX,
     PARCEL_BYTES,
     PART_BYTES,
     PASSED_ON_BYTES,
@@ -60,7 +61,8 @@ __all__ = [
 
 Party = Annotated[bytes, msgspec.Meta(min_length=PARTY_BYTES, max_length=PARTY_BYTES)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Number = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)]
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 ItemNumber = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]  # So that those behind it are numbers, too.
 Node = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
 Code = Annotated[bytes, msgspec.Meta(min_length=CODE_BYTES, max_length=CODE_BYTES)]
@@ -149,7 +151,7 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
     """
 
     id: Party
-    epoch: Count
+    epoch: Epoch
     owner: Node
     name: Name
     app: ClassName

@@ -16,6 +16,7 @@ from atoll.core.machine import Tuple
 from atoll.env.limits import (
     HOLDERS_MAX,
     HOLDING_BYTES_MAX,
+    NUMBER_MAX,
     PART_BYTES,
     SEALED_BYTES_MAX,
     SNAPSHOT_BYTES_MAX,
@@ -45,7 +46,8 @@ HOLDING_TAGS: Final = range(96, 112)
 REASON_CHARS_MAX: Final = 500  # Limit. A sentence with a path in it.
 
 U63 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Number = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]  # An epoch or a number of a block; 0: none.
+Number = Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)]
 Total = Annotated[int, msgspec.Meta(ge=1, le=SNAPSHOT_BYTES_MAX)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=SNAPSHOT_BYTES_MAX)]
 Id = Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
@@ -87,10 +89,10 @@ class Store(Tuple, frozen=True, tag=96):
     """
 
     epoch: Number
-    before_number: U63
-    before_epoch: U63
+    before_number: Count
+    before_epoch: Count
     blocks: Blocks
-    committed: U63
+    committed: Count
     sent_ns: U63
     counted: bool
 
@@ -105,9 +107,9 @@ class Stored(Tuple, frozen=True, tag=97):
         echo_ns: ``sent_ns`` of the newest message that was heard; of a refusal, of the one that was refused.
     """
 
-    epoch: U63
+    epoch: Count
     accepted: bool
-    number: U63
+    number: Count
     echo_ns: U63
 
 
@@ -123,8 +125,8 @@ class Canvass(Tuple, frozen=True, tag=98):
     """
 
     epoch: Number
-    last_number: U63
-    last_epoch: U63
+    last_number: Count
+    last_epoch: Count
     trial: bool
     transfer: bool
 
@@ -139,8 +141,8 @@ class Promised(Tuple, frozen=True, tag=99):
         granted: The sender votes for the receiver, or would.
     """
 
-    epoch: U63
-    asked: U63
+    epoch: Count
+    asked: Count
     trial: bool
     granted: bool
 
@@ -156,7 +158,7 @@ class HandOver(Tuple, frozen=True, tag=100):
 
     epoch: Number
     wanted: Holders
-    upto: U63 = 0
+    upto: Count = 0
 
 
 class SnapshotPart(Tuple, frozen=True, tag=101):
@@ -193,7 +195,7 @@ class PartStored(Tuple, frozen=True, tag=102):
         echo_ns: As in ``Stored``.
     """
 
-    epoch: U63
+    epoch: Count
     number: Number
     offset: Offset
     echo_ns: U63
@@ -217,7 +219,7 @@ class Prepared(Tuple, frozen=True, tag=104):
         failed: Why it cannot be restored there; empty: it is.
     """
 
-    epoch: U63
+    epoch: Count
     failed: Annotated[str, msgspec.Meta(max_length=REASON_CHARS_MAX)] = ""
 
 
