@@ -9,6 +9,7 @@ from atoll.env.limits import HOPS_MAX, SILENT_NS
 from atoll.env.messages import Carried, Letter, Notices, Receipt, Refusal
 from tests.unit.steward_world import (
     ANN,
+    ONE,
     OTHER,
     THREE,
     TWO,
@@ -63,6 +64,16 @@ def test_who_gave_it_away_says_who_has_it_now() -> None:
     found = three.steward.directory.find(identity)
     assert found is not None
     assert found.owner == TWO
+
+
+def test_who_began_it_is_known_where_it_runs_after_a_move() -> None:
+    group = Group("one", "two")
+    one, two = group["one"], group["two"]
+    identity = one.run(copies=1)
+    group.flow()
+    one.steward.move(identity, TWO, 9, one.now)
+    group.until(lambda: group.owner(identity) is two)
+    assert two.hosted(identity).facts.origin == ONE
 
 
 def test_an_end_that_somebody_tells_who_does_not_keep_it_is_not_believed() -> None:

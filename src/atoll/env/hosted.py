@@ -318,7 +318,7 @@ class Hosted:
             self.suspect = None
         self.failed, self._restore_at_ns, self._inherited = "", None, runner.environment.taken()
         self._clock.set(runner.environment.now_ns, now)
-        self.facts.code, self.facts.app = runner.code, runner.place.name
+        self.facts.code, self.facts.app, self.facts.origin = runner.code, runner.place.name, runner.origin
         runner.walls.about(self.facts.id, OPENING.party, OPENING.first, OPENING.count)
         try:
             runner.take(Opened(self._own, self._own_name, epoch, before, is_silent), self._clock.read(now))
