@@ -46,12 +46,17 @@ class Hang(atoll.Tuple):
 class Shop(atoll.App):
     n: int = 0
     odd: object = None
+    cells: dict[tuple[int, int], str] = {}
 
     @atoll.on(Add)
     def add(self, add: Add, ctx: atoll.Context) -> None:
         self.n += add.n
         if add.n == 13:
             self.odd = object()
+        if add.n == 17:
+            self.cells[1, 2] = "here"
+        if add.n == 19:
+            self.odd = "x" * (2 << 20)
 
     @atoll.on(Hang)
     async def hang(self, hang: Hang, ctx: atoll.Context) -> None:
@@ -314,6 +319,22 @@ def test_what_is_no_data_can_neither_be_shown_nor_checkpointed(tmp_path: Path) -
     run(tmp_path, body)
 
 
+def test_a_state_is_shown_whatever_its_keys_are_and_however_long_it_is(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run())["id"])
+        around.place.attach(ANN)
+        around.place.send(identity, 1, Add(17))
+        seen = await around.do("show", name="shop")
+        assert seen["state"]["cells"] == {"[1, 2]": "here"}
+        assert "is_cut" not in seen
+        around.place.send(identity, 2, Add(19))
+        seen = await around.do("show", name="shop")
+        assert seen["state"]["odd"] == f"(cut: {(2 << 20) + 2} bytes)"
+        assert (seen["state"]["n"], seen["is_cut"]) == (36, True)
+
+    run(tmp_path, body)
+
+
 def test_a_move_is_answered_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(around: Around) -> None:
         await around.run()
@@ -429,6 +450,9 @@ def test_logs_are_kept_for_so_many_environments_and_lines(tmp_path: Path, monkey
         lines = (await around.do("logs", name="shop"))["lines"]
         assert len(lines) == LOG_LINES_MAX
         assert lines[0].endswith("+00:00 line 1")
+        monkeypatch.setattr(commands_module, "LOG_BYTES_MAX", 100)
+        lines = (await around.do("logs", name="shop"))["lines"]
+        assert [line.split(maxsplit=1)[1] for line in lines] == [f"line {LOG_LINES_MAX - 1}", f"line {LOG_LINES_MAX}"]
         for other in (b"a", b"b"):
             around.commands.note(other, "more")
         assert (await around.do("logs", name="shop"))["lines"] == [], "the one that began first goes"

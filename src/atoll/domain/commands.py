@@ -17,12 +17,21 @@ import msgspec
 from atoll.base.errors import CorruptError, LimitError, LinkError, UsageError, UserError
 from atoll.base.ids import NodeId
 from atoll.domain.guest.guests import Guests
-from atoll.domain.limits import COMMAND_S_MAX, COPIED_BYTES_MAX, DURABLE_S_MAX, GUEST_TURN_S, LOG_LINES_MAX, LOGS_MAX
+from atoll.domain.limits import (
+    COMMAND_S_MAX,
+    COPIED_BYTES_MAX,
+    DURABLE_S_MAX,
+    GUEST_TURN_S,
+    LOG_BYTES_MAX,
+    LOG_LINES_MAX,
+    LOGS_MAX,
+)
 from atoll.domain.loading import Bundle, decode_bundle, level_of, load
 from atoll.domain.messages import MemberSeen
 from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import RefusedError
 from atoll.domain.reviving import Archive
+from atoll.domain.showing import shown
 from atoll.domain.views import EnvironmentsView, EnvironmentView, LogView, RunView
 from atoll.env.hosted import Hosted
 from atoll.env.limits import COPIES, HOLDERS_MAX, NAME_CHARS_MAX
@@ -312,18 +321,30 @@ class Commands:
             return view
         environment = hosted.runner.environment
         try:
-            state = environment.fields()
+            state, is_cut = shown(environment.fields())
         except UsageError as error:
             raise UserError(
                 "A607", f"the state of {notice.name} cannot be shown", where=str(error), fix=_NO_DATA
             ) from error
         return msgspec.structs.replace(
-            view, events=environment.events, failures=hosted.runner.failures, state=state, level=hosted.runner.level
+            view,
+            events=environment.events,
+            failures=hosted.runner.failures,
+            state=state,
+            level=hosted.runner.level,
+            is_cut=is_cut,
         )
 
     async def _logs(self, params: bytes) -> LogView:
         notice = self._named(_decoded(params, _Named).name)
-        return LogView(tuple(self._logs_kept.get(notice.id, ())))
+        lines: list[str] = []
+        room = LOG_BYTES_MAX
+        for line in reversed(self._logs_kept.get(notice.id, ())):
+            room -= len(msgspec.json.encode(line))
+            if room < 0:
+                break
+            lines.append(line)
+        return LogView(tuple(reversed(lines)))
 
     async def _stop(self, params: bytes) -> EnvironmentView:
         name = _decoded(params, _Named).name

@@ -150,6 +150,13 @@ SESSIONS_MAX: Final = 256
 COMMAND_BYTES_MAX: Final = 4 * MIB - 64 * KIB
 """What comes of one command, as JSON: as much as the node's API tells. More is told as a failure that says how much."""
 
+SHOWN_BYTES_MAX: Final = MIB
+"""State of one environment that ``show`` tells, as JSON; a field that does not fit is cut, and says so. Nobody reads
+more in a terminal, and all others wait while it is written."""
+
+LOG_BYTES_MAX: Final = MIB
+"""Lines that ``logs`` tells, the newest; what is older is left out."""
+
 ERRANDS_MAX: Final = 64
 """Commands of one other node that are being done; what it asks for beyond is passed over, and it asks again."""
 

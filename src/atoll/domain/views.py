@@ -22,7 +22,12 @@ class RunView(msgspec.Struct, frozen=True):
 
 
 class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One environment; what follows ``holders`` is known only where it runs."""
+    """One environment; what follows ``holders`` is known only where it runs, or should.
+
+    Attributes:
+        is_cut: Fields of the state are left out, because they are too long; instead of each there is a text.
+        failed: Why it cannot run on the node that should run it; it is tried again every few seconds.
+    """
 
     name: str
     id: str
@@ -35,6 +40,8 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
     failures: int | None = None
     state: dict[str, Any] | None = None
     level: str | None = None
+    is_cut: bool = False
+    failed: str = ""
 
 
 class EnvironmentsView(msgspec.Struct, frozen=True):
