@@ -10,6 +10,8 @@ import pytest
 from atoll.base.errors import CorruptError, UsageError, UserError
 from atoll.base.ids import NodeId
 from atoll.base.units import SECOND_NS
+from atoll.env import graves as graves_module
+from atoll.env import routes as routes_module
 from atoll.env import steward as steward_module
 from atoll.env.app import App, on, program_of
 from atoll.env.changes import Failure
@@ -250,7 +252,7 @@ def test_a_client_of_another_node_is_answered_through_that_node() -> None:
 
 
 def test_the_client_not_heard_for_longest_is_forgotten_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steward_module, "ROUTES_MAX", 2)
+    monkeypatch.setattr(routes_module, "ROUTES_MAX", 2)
     place = Place()
     identity = place.run()
     for party in (ANN, BOB, ANN, b"c" * 16):
@@ -508,7 +510,7 @@ def test_a_holder_that_was_away_hears_of_the_end_later() -> None:
 
 
 def test_only_so_many_ends_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steward_module, "OVER_MAX", 1)
+    monkeypatch.setattr(graves_module, "OVER_MAX", 1)
     place = Place()
     place.members(two=Peer("two"))
     first, second = place.run("shop"), place.run("store")
@@ -599,7 +601,7 @@ def test_one_that_was_moved_here_hears_from_where_unless_that_node_is_not_known(
 
 
 def test_what_has_ended_before_is_said_to_whoever_still_speaks_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steward_module, "DIRECTORY_MAX", 1)
+    monkeypatch.setattr(graves_module, "DIRECTORY_MAX", 1)
     place = Place()
     place.members(two=Peer("two"))
     place.steward.bury(b"x" * 16)

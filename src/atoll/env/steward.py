@@ -5,7 +5,6 @@ Sans I/O. Messages of clients and of other nodes come in, answers of the recorde
 and ticks; ``orders`` gives what is to be done, in order. The same steward runs live and in the simulator.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, final
@@ -19,6 +18,7 @@ from atoll.env.app import Program
 from atoll.env.changes import PeerSlow
 from atoll.env.directory import Directory, keepers_of
 from atoll.env.facts import Facts
+from atoll.env.graves import Graves
 from atoll.env.holding import Holding, HoldingOptions
 from atoll.env.holding.events import Cleared, Heard, HoldersAsked, HoldingInput, Suspected
 from atoll.env.holding.messages import Canvass, HandOver, HoldingMessage, Store
@@ -27,14 +27,11 @@ from atoll.env.hosted import Hosted
 from atoll.env.keepers import Peer
 from atoll.env.limits import (
     COPIES,
-    DIRECTORY_MAX,
     HOPS_MAX,
     LOST_NS,
     MAINTAIN_NS,
     NOTICE_NS,
     NOTICES_MAX,
-    OVER_MAX,
-    ROUTES_MAX,
     SILENT_NS,
     STRANDED_MAX,
 )
@@ -56,8 +53,9 @@ from atoll.env.messages import (
 )
 from atoll.env.orders import Create, FetchCode, Forget, Moment, Order, TellNode, TellSession
 from atoll.env.places import Inline, Place
-from atoll.env.records import CODE_BYTES, FOUND_MAX, INLINE, Began, Found, Level, Record
+from atoll.env.records import FOUND_MAX, INLINE, Began, Found, Level, Record
 from atoll.env.records import Told as TellAll
+from atoll.env.routes import Routes
 from atoll.env.runner import OPEN, Runner, Walls
 
 __all__ = ["Begun", "Origin", "Steward", "Wanted"]
@@ -130,18 +128,15 @@ class Steward:
         self.strange = 0
         self._members: dict[NodeId, Peer] = {}
         self._slow = ""
-        self._sessions: dict[bytes, int] = {}
-        self._routes: OrderedDict[bytes, NodeId] = OrderedDict()
+        self._routes: Final = Routes()
+        self._graves: Final = Graves(own)
         self._orders: list[Order] = []
         self._notice_at_ns: int | None = None
         self._maintain_at_ns = 0
         self._told: dict[bytes, Notice] = {}  # What was said last of each that runs here.
         self._dues: dict[bytes, int] = {}  # By environment, as after its last input; by the wall clock below.
         self._wall_dues: dict[bytes, int] = {}
-        self._over: dict[bytes, Notice] = {}
         self._stranded: list[Routed] = []
-        self._barred: dict[bytes, None] = {}
-        self._buried: dict[bytes, None] = {}
         self._met_at_ns: int | None = None  # When it was first told who else is in the group.
 
     def orders(self) -> list[Order]:
@@ -284,22 +279,11 @@ class Steward:
 
     def bar(self, identity: bytes) -> None:
         """Never take an environment up, because the recorder has a journal of it that cannot be used."""
-        self._barred[identity] = None
+        self._graves.bar(identity)
 
     def bury(self, identity: bytes) -> None:
-        """Remember an environment that has ended, as the recorder knows it: who still speaks of it is told so.
-
-        If it was taken up again its journal would begin with the block in which this node alone held it.
-        """
-        while len(self._buried) >= DIRECTORY_MAX:
-            del self._buried[next(iter(self._buried))]
-        self._buried[identity] = None
-
-    def _tombstone(self, identity: bytes) -> Notice:
-        known = self._over.get(identity)
-        return (
-            Notice(identity, 0, self._own, "ended", "", bytes(CODE_BYTES), (), ended=True) if known is None else known
-        )
+        """Remember an environment that has ended, as the recorder knows it: who still speaks of it is told so."""
+        self._graves.bury(identity)
 
     def forget(self, identity: bytes) -> None:
         """Let go of an environment whose files were put aside."""
@@ -374,15 +358,14 @@ class Steward:
 
     def attach(self, party: bytes, session: int, now: Moment) -> None:
         """A client is here; what environments owe it is sent now."""
-        self._sessions[party] = session
+        self._routes.attach(party, session)
         for hosted in tuple(self.hosted.values()):
             hosted.attached(party, now)
             self._after(hosted, now)
 
     def detach(self, party: bytes, session: int) -> None:
         """A client is gone, unless it has come back by another session."""
-        if self._sessions.get(party) == session:
-            del self._sessions[party]
+        self._routes.detach(party, session)
 
     def members(self, members: Mapping[NodeId, Peer], now: Moment, slow: str = "") -> None:
         """Learn who else is in the group, and how they are; and why this node is slow (empty: it is not)."""
@@ -431,7 +414,7 @@ class Steward:
             self._learn(message, origin)
             self._route(message, now, is_passed=True)
             return
-        if self._sessions.get(message.source) != origin:
+        if self._routes.session(message.source) != origin:
             self.strange += 1  # A client speaks for itself only.
             return
         self._route(message, now)
@@ -450,14 +433,10 @@ class Steward:
         return message.source not in self.hosted and self.directory.find(message.source) is None
 
     def _learn(self, message: Routed, node: NodeId) -> None:
-        """Remember behind which node a client of another node is; who passes something on is better than nobody."""
+        """Remember behind which node a client of another node is."""
         party = message.source
-        if party in self.hosted or self.directory.knows(party) or (message.hops and party in self._routes):
-            return
-        self._routes[party] = node
-        self._routes.move_to_end(party)
-        if len(self._routes) > ROUTES_MAX:
-            self._routes.popitem(last=False)
+        if party not in self.hosted and not self.directory.knows(party):
+            self._routes.learn(party, node, is_passed_on=message.hops > 0)
 
     def _letter(self, node: NodeId, content: bytes, now: Moment) -> None:
         try:
@@ -468,10 +447,10 @@ class Steward:
         hosted = self.hosted.get(identity)
         if hosted is None or hosted.is_blank:
             notice = self.directory.find(identity)
-            if identity in self._buried:
-                self._orders.append(TellNode(node, Notices((self._tombstone(identity),))))
+            if self._graves.is_buried(identity):
+                self._orders.append(TellNode(node, Notices((self._graves.tombstone(identity),))))
                 return
-            if identity in self._barred:
+            if self._graves.is_barred(identity):
                 return  # A journal is here that cannot be read: as if there were none, it would vote against it.
             if isinstance(message, Store) and not message.counted:
                 return  # It says only that this node is no holder, and it keeps nothing.
@@ -535,12 +514,12 @@ class Steward:
         if hosted is not None and hosted.runner is not None:
             self._take(hosted, message, now)
             return
-        session = self._sessions.get(target)
+        session = self._routes.session(target)
         if session is not None:
             self._orders.append(TellSession(session, message))
             return
         notice = self.directory.find(target)
-        node = self._routes.get(target) if notice is None else NodeId(notice.owner)
+        node = self._routes.node(target) if notice is None else NodeId(notice.owner)
         if node is not None:
             if node != self._own:
                 if is_passed and message.hops < HOPS_MAX:
@@ -550,7 +529,7 @@ class Steward:
             elif len(self._stranded) < STRANDED_MAX:
                 self._stranded.append(message)  # Ours, and not running now: it goes on when somebody runs it.
             return
-        is_over = target in self._buried or self.directory.ended(target)
+        is_over = self._graves.is_buried(target) or self.directory.ended(target)
         if isinstance(message, Carried) and hosted is None and (is_over or self._knows_all(now)):
             text = "it has ended" if is_over else "no such environment"
             self._route(Refusal(target, message.source, "unknown", text, message.first), now)
@@ -592,7 +571,7 @@ class Steward:
         if self._notice_at_ns is not None and now.ns >= self._notice_at_ns:
             self._notice_at_ns = now.ns + NOTICE_NS
             self._announce(self._notices())
-            self._announce(tuple(self._over.values()))
+            self._announce(self._graves.over())
         if now.ns >= self._maintain_at_ns:
             self._maintain_at_ns = now.ns + MAINTAIN_NS
             gone = {
@@ -654,10 +633,7 @@ class Steward:
         notice = self._notice(hosted)
         del self.hosted[notice.id]
         self._orders.append(Forget(notice.id))
-        while len(self._over) >= OVER_MAX:
-            del self._over[next(iter(self._over))]
-        self._over[notice.id] = notice
-        self.bury(notice.id)
+        self._graves.end(notice)
         self.directory.note(notice, now.ns)
         self._announce((notice,))
         self._free(notice.id, now)
