@@ -100,6 +100,22 @@ def test_a_name_is_given_once() -> None:
     assert caught.value.code == "A606"
 
 
+def test_a_name_is_given_once_however_slow_the_disk_is() -> None:
+    place = Place()
+    place.is_slow = True
+    wanted = Wanted("twin", CODE, encode({}))
+    begun = [place.steward.begin(wanted, PROGRAM, place.now) for _ in range(3)]
+    place.steward.take_up(begun[0], place.now)
+    for late in begun[1:]:
+        with pytest.raises(UserError, match="A606"):
+            place.steward.take_up(late, place.now)
+    with pytest.raises(UserError, match="A606"):
+        place.steward.begin(wanted, PROGRAM, place.now)
+    place.answer()
+    assert len(place.steward.hosted) == 1
+    assert [one.name for one in place.steward.directory.all()] == ["twin"]
+
+
 def test_one_that_cannot_begin_leaves_nothing_behind() -> None:
     place = Place()
     with pytest.raises(UserError) as caught:

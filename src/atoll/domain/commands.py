@@ -231,7 +231,7 @@ class Commands:
         asked = _decoded(params, _Run)
         _check_name(asked.name)
         steward, bundle = self._server.steward, _code(asked.bundle)
-        if steward.directory.named(asked.name) is not None:
+        if steward.named(asked.name):
             raise UserError("A606", f"there is an environment called {asked.name!r}", fix="choose another: --name NAME")
         level: Level = asked.level or (PROCESS if level_of(bundle) == PROCESS else INLINE)
         arguments = _arguments(asked.arguments)
@@ -263,7 +263,7 @@ class Commands:
         asked = _decoded(params, _Copy)
         _check_name(asked.copy)
         notice, hosted = self._running(asked.name)
-        if self._server.steward.directory.named(asked.copy) is not None:
+        if self._server.steward.named(asked.copy):
             raise UserError("A606", f"there is an environment called {asked.copy!r}", fix="choose another name")
         runner = hosted.runner
         assert runner is not None, "it runs here"

@@ -240,7 +240,8 @@ class Steward:
         return identity
 
     def _check_free(self, name: str) -> None:
-        if self.directory.named(name) is not None:
+        """Return if no environment has this name, one that has begun here and is not known to anybody yet included."""
+        if self.named(name):
             raise UserError("A606", f"there is an environment called {name!r}", fix="choose another: --name NAME")
 
     def resume(self, identity: bytes, now: Moment) -> None:
