@@ -37,6 +37,21 @@ def test_nobody_speaks_in_the_name_of_what_runs_elsewhere() -> None:
     assert place.counter(identity)["n"] == 1, "a keeper may have taken over"
 
 
+def test_nobody_who_keeps_nothing_speaks_for_a_client_that_is_here() -> None:
+    place = Place()
+    identity = place.run()
+    place.attach()
+    place.send(identity, 1, Add(1), ask=1)
+    for message in (Carried(ANN, identity, 2, items(Add(1_000))), Receipt(ANN, identity, 1)):
+        place.hear(TWO, message)
+    assert (place.counter(identity)["n"], place.steward.strange) == (1, 2)
+    place.send(identity, 2, Add(5), ask=2)
+    assert place.counter(identity)["n"] == 6
+    place.steward.detach(ANN, 1)
+    place.hear(TWO, Carried(ANN, identity, 3, items(Add(10))))
+    assert place.counter(identity)["n"] == 16, "it is behind the other node now"
+
+
 def test_who_keeps_it_may_bring_what_came_for_it() -> None:
     group = Group("one", "two")
     one = group["one"]

@@ -424,13 +424,15 @@ class Steward:
         """Return whether a node may bring this: its client's, an environment's that it keeps, or for one that it keeps.
 
         The last is what came for an environment that is changing hands. Who keeps a journal is believed, as far as that
-        environment goes; another node cannot speak in its name.
+        environment goes; another node cannot speak in its name, nor in that of a client that is here.
         """
         own = self.hosted.get(message.target)
         if self._is_keeper(message.source, node) or self._is_keeper(message.target, node):
             return True
         if own is not None and node in own.holding.holders:
             return True
+        if self._routes.session(message.source) is not None:
+            return False
         return message.source not in self.hosted and self.directory.find(message.source) is None
 
     def _learn(self, message: Routed, node: NodeId) -> None:
