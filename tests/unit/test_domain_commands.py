@@ -423,6 +423,55 @@ def test_what_should_run_here_and_does_not_says_why(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+def test_what_cannot_run_here_is_listed_with_the_reason_and_is_stopped(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        before = Place()
+        identity = before.run("shop")
+        around.place.is_restoring = False
+        around.place.again(before)
+        (order,) = around.place.restoring
+        around.place.restore(order, "A605: packages")
+        assert around.steward.directory.named("shop") is None, "nobody tells of it"
+        (listed,) = (await around.do("list"))["environments"]
+        assert (listed["name"], listed["id"], listed["node"]) == ("shop", identity.hex(), "one")
+        assert listed["failed"] == "A605: packages"
+        assert (await around.do("show", name="shop"))["failed"] == "A605: packages"
+        assert (await around.do("logs", name="shop"))["lines"] == []
+        assert (await around.refused("checkpoint", name="shop")).where == "A605: packages"
+        assert (await around.refused("run", name="shop", bundle=code())).code == "A606"
+        assert (await around.do("stop", name=identity.hex()))["name"] == "shop"
+        assert not around.steward.hosted
+        assert not (await around.do("list"))["environments"]
+
+    run(tmp_path, body)
+
+
+def test_of_two_of_one_name_the_other_one_is_reached_by_its_id(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        await around.run("shop")
+        around.elsewhere("shop")
+        assert await around.do("stop", name=(b"e" * 16).hex()) == {"there": 1}
+        assert len((await around.do("list"))["environments"]) == 2
+
+    run(tmp_path, body)
+
+
+def test_what_shall_run_on_another_node_begins_only_if_there_is_such_a_node(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        unknown = await around.refused("run", name="shop", bundle=code(), node="mars")
+        assert (unknown.code, unknown.where) == ("A210", "other members: two")
+        assert not around.steward.hosted
+        assert (await around.run(node="one"))["node"] == "one"
+        moving = asyncio.ensure_future(around.run("store", node="two"))
+        waiting = around.commands._waiting  # pyright: ignore[reportPrivateUsage]
+        while not waiting:  # noqa: ASYNC110 - nothing tells of it.
+            await asyncio.sleep(0)
+        around.commands.told(Told(1, None))
+        assert (await moving)["node"] == "two"
+
+    run(tmp_path, body)
+
+
 def test_other_nodes_may_command_only_what_they_keep_or_have_begun(tmp_path: Path) -> None:
     async def body(around: Around) -> None:
         identity = bytes.fromhex((await around.run())["id"])

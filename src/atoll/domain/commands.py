@@ -57,6 +57,7 @@ class _Run(msgspec.Struct, forbid_unknown_fields=True):
     arguments: dict[str, Any] = {}
     copies: Annotated[int, msgspec.Meta(ge=1, le=HOLDERS_MAX)] = COPIES
     level: Level | None = None
+    node: str = ""
 
 
 class _Named(msgspec.Struct, forbid_unknown_fields=True):
@@ -233,10 +234,15 @@ class Commands:
         steward, bundle = self._server.steward, _code(asked.bundle)
         if steward.named(asked.name):
             raise UserError("A606", f"there is an environment called {asked.name!r}", fix="choose another: --name NAME")
+        target = self._member(asked.node) if asked.node not in {"", self._server.name} else None
         level: Level = asked.level or (PROCESS if level_of(bundle) == PROCESS else INLINE)
         arguments = _arguments(asked.arguments)
         code, place = await self._place(asked.bundle, level)
-        return await self._run_in(place, Wanted(asked.name, code, arguments, asked.copies, level), asked.bundle)
+        view = await self._run_in(place, Wanted(asked.name, code, arguments, asked.copies, level), asked.bundle)
+        if target is not None:
+            await self._move_to(target, self._named(view.id))
+            view = msgspec.structs.replace(view, node=asked.node)
+        return view
 
     async def _run_in(self, place: Place, wanted: Wanted, bundle: bytes) -> RunView:
         try:
@@ -311,7 +317,7 @@ class Commands:
 
     async def _list(self, params: bytes) -> EnvironmentsView:
         _decoded(params, _Nothing)
-        return EnvironmentsView(tuple(self._view(notice) for notice in self._server.steward.directory.all()))
+        return EnvironmentsView(tuple(map(self._view, self._known())))
 
     async def _show(self, params: bytes) -> EnvironmentView:
         notice = self._named(_decoded(params, _Named).name)
@@ -395,13 +401,11 @@ class Commands:
     async def _move(self, params: bytes) -> EnvironmentView:
         asked = _decoded(params, _Move)
         notice, _ = self._running(asked.name)
-        target = next((node for node, member in self._server.members.items() if member.name == asked.node), None)
-        if asked.node == self._server.name:
-            return self._view(notice)
-        if target is None:
-            names = ", ".join(sorted(member.name for member in self._server.members.values())) or "none yet"
-            where, fix = f"other members: {names}", "name one of these; atoll status lists them"
-            raise UserError("A210", f"the group has no other member {asked.node!r}", where=where, fix=fix)
+        if asked.node != self._server.name:
+            await self._move_to(self._member(asked.node), notice)
+        return self._view(self._named(asked.name))
+
+    async def _move_to(self, target: NodeId, notice: Notice) -> None:
         self._last += 1
         waiting: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         self._waiting[self._last] = waiting
@@ -415,17 +419,43 @@ class Commands:
             raise UserError("A406", f"{notice.name} did not move in time", fix=fix) from error
         if told.failure is not None:
             raise UserError("A608", f"{notice.name} did not move", where=told.failure, fix="see: atoll status")
-        return self._view(self._named(asked.name))
 
     # Finding.
 
+    def _member(self, name: str) -> NodeId:
+        """Return another member.
+
+        Raises:
+            UserError: A210, the group has none of that name.
+        """
+        members = self._server.members
+        found = next((node for node, member in members.items() if member.name == name), None)
+        if found is None:
+            names = ", ".join(sorted(member.name for member in members.values())) or "none yet"
+            where, fix = f"other members: {names}", "name one of these; atoll status lists them"
+            raise UserError("A210", f"the group has no other member {name!r}", where=where, fix=fix)
+        return found
+
+    def _known(self) -> list[Notice]:
+        """Return all environments, by name: those of which nodes tell, and those that should run here and cannot."""
+        steward = self._server.steward
+        return sorted((*steward.directory.all(), *steward.failed()), key=lambda notice: (notice.name, notice.id))
+
     def _named(self, name: str) -> Notice:
+        """Return the environment of a name, or of an id in hexadecimal digits: two may have got one name.
+
+        Raises:
+            UserError: A609, there is none; A611, nobody is known to run it.
+        """
+        known = self._known()
         notice = self._server.steward.directory.named(name)
+        if notice is None:
+            notice = next((one for one in known if name in {one.name, one.id.hex()}), None)
         if notice is None and self._server.steward.named(name):
             where = "this node keeps it, and has not heard yet who runs it"
             raise UserError("A611", f"{name} does not run now", where=where, fix="try again in some seconds")
         if notice is None:
-            names = ", ".join(one.name for one in self._server.steward.directory.all()) or "none yet"
+            names = ", ".join(one.name for one in known) or "none yet"
             where, fix = f"there are: {names}", "name one of these; of others, try again in some seconds"
             raise UserError("A609", f"there is no environment {name!r}", where=where, fix=fix)
         return notice
@@ -447,6 +477,7 @@ class Commands:
         return hosted is not None and hosted.runner is None and bool(hosted.failed)
 
     def _view(self, notice: Notice) -> EnvironmentView:
+        hosted = self._server.steward.hosted.get(notice.id)
         return EnvironmentView(
             name=notice.name,
             id=notice.id.hex(),
@@ -455,6 +486,7 @@ class Commands:
             epoch=notice.epoch,
             code=notice.code.hex(),
             holders=tuple(self._server.name_of(NodeId(node)) for node in notice.holders),
+            failed="" if hosted is None else hosted.failed,
         )
 
 

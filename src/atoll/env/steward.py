@@ -172,6 +172,14 @@ class Steward:
         kept = [one.facts.id for one in self.hosted.values() if one.facts.name == name and not one.is_blank]
         return min(kept, default=b"")
 
+    def failed(self) -> tuple[Notice, ...]:
+        """Return what should run here and cannot, as far as nobody else runs it: others have not heard of it."""
+        return tuple(
+            self._notice(hosted)
+            for hosted in self.hosted.values()
+            if hosted.failed and self.directory.find(hosted.facts.id) is None
+        )
+
     # What is here.
 
     def adopt(
