@@ -6,7 +6,7 @@ import pytest
 
 from atoll.env import directory as directory_module
 from atoll.env.directory import Directory
-from atoll.env.limits import SILENT_NS
+from atoll.env.limits import NAMED_AT_ONCE_NS, OWNERLESS_NS, SILENT_NS
 from atoll.env.messages import Notice
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
@@ -68,12 +68,43 @@ def test_an_end_counts_above_all_and_is_never_taken_back() -> None:
     assert not list(directory.all())
 
 
-def test_of_two_of_one_name_all_nodes_mean_the_same() -> None:
-    for order in ((A, B), (B, A)):
+def test_of_those_that_began_at_once_under_one_name_all_nodes_mean_the_same() -> None:
+    for order in ((A, B, C), (B, C, A), (C, B, A)):
         directory = Directory()
-        for party in order:
-            directory.note(notice(party), 0)
+        for late_ns, party in enumerate(order):
+            directory.note(notice(party), late_ns * NAMED_AT_ONCE_NS // 3)
         assert directory.named("shop") == notice(A)
+
+
+def test_a_name_stays_with_who_had_it_first_for_as_long_as_that_is_known() -> None:
+    directory = Directory()
+    directory.note(notice(C), 0)
+    for late, party in enumerate((B, A), 1):
+        directory.note(notice(party), late * NAMED_AT_ONCE_NS)
+    assert directory.named("shop") == notice(C)
+    directory.note(notice(A, epoch=2), 9 * NAMED_AT_ONCE_NS)
+    directory.note(notice(C, epoch=2), 9 * NAMED_AT_ONCE_NS)
+    assert directory.named("shop") == notice(C, epoch=2)
+    directory.note(notice(C, epoch=3, ended=True), 9 * NAMED_AT_ONCE_NS)
+    assert directory.named("shop") == notice(B), "the next one that was called so"
+    directory.note(notice(B, epoch=2, ended=True), 9 * NAMED_AT_ONCE_NS)
+    assert directory.named("shop") == notice(A, epoch=2)
+
+
+def test_nobody_comes_to_a_name_step_by_step() -> None:
+    directory = Directory()
+    for late, party in enumerate((C, B, A)):
+        directory.note(notice(party), late * (NAMED_AT_ONCE_NS - 1))
+    assert directory.named("shop") == notice(B), "the one behind it began too late after the first"
+
+
+def test_who_changes_its_name_comes_after_those_that_are_called_so() -> None:
+    directory = Directory()
+    directory.note(notice(A, name="mine"), 0)
+    directory.note(notice(B), NAMED_AT_ONCE_NS)
+    directory.note(notice(A), 2 * NAMED_AT_ONCE_NS)
+    assert directory.named("shop") == notice(B)
+    assert directory.named("mine") is None
 
 
 def test_all_are_listed_by_name() -> None:
@@ -87,10 +118,10 @@ def test_all_are_listed_by_name() -> None:
 def test_more_than_the_limit_are_not_taken_but_those_that_are_known_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory_module, "DIRECTORY_MAX", 1)
     directory = Directory()
-    assert directory.note(notice(A), 0)
-    assert not directory.note(notice(B), 0)
+    assert directory.hear(notice(A), ONE, 0)
+    assert not directory.hear(notice(B, owner=TWO), TWO, 0)
     assert directory.find(B) is None
-    assert directory.note(notice(A, epoch=2), 0)
+    assert directory.hear(notice(A, epoch=2), ONE, 0)
 
 
 def test_what_has_ended_makes_room_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +132,54 @@ def test_what_has_ended_makes_room_at_the_limit(monkeypatch: pytest.MonkeyPatch)
     directory.note(msgspec.structs.replace(notice(B), ended=True), 0)
     assert directory.note(notice(C), 0)
     assert [one.id for one in directory.all()] == [A, C]
+
+
+def test_what_runs_here_takes_the_place_of_the_newest_of_who_has_brought_in_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(directory_module, "DIRECTORY_MAX", 3)
+    directory = Directory()
+    directory.hear(notice(A, owner=TWO, name="two"), TWO, 0)
+    directory.hear(notice(B, owner=THREE, name="three"), THREE, 0)
+    directory.hear(notice(C, owner=TWO, name="more"), TWO, 0)
+    assert directory.note(notice(b"d" * 16, name="own"), 0)
+    assert [one.name for one in directory.all()] == ["own", "three", "two"]
+    assert directory.named("more") is None
+    assert directory.named("own") is not None
+
+
+def test_a_node_takes_the_room_of_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_module, "DIRECTORY_TOLD_MAX", 2)
+    directory = Directory()
+    heard = [directory.hear(notice(party, owner=TWO), TWO, 0) for party in (A, B, C)]
+    assert heard == [True, True, False]
+    given_away = notice(A, owner=THREE, epoch=2, holders=(TWO, THREE))
+    assert directory.hear(given_away, TWO, 0)
+    assert not directory.hear(notice(C, owner=TWO), TWO, 0), "it counts as its own all the same"
+    assert directory.hear(notice(b"d" * 16, owner=THREE), THREE, 0)
+    assert directory.hear(msgspec.structs.replace(notice(B, owner=TWO), ended=True), TWO, 0)
+    assert directory.hear(notice(C, owner=TWO), TWO, 0)
+
+
+def test_what_a_node_ran_that_left_is_forgotten_unless_a_member_keeps_it() -> None:
+    directory = Directory()
+    directory.hear(notice(A, owner=TWO), TWO, 0)
+    directory.hear(notice(B, owner=TWO, holders=(TWO, THREE)), TWO, 0)
+    directory.hear(notice(C, owner=THREE), THREE, 0)
+    directory.part({TWO}, {ONE, THREE})
+    assert [one.id for one in directory.all()] == [B, C]
+    assert not directory.knows(A)
+
+
+def test_the_name_of_what_nobody_runs_any_more_becomes_free() -> None:
+    directory = Directory()
+    directory.hear(notice(A, owner=TWO, holders=(TWO, THREE)), TWO, 0)
+    directory.prune({ONE, TWO, THREE}, OWNERLESS_NS)
+    directory.prune({ONE, THREE}, OWNERLESS_NS - 1)
+    assert directory.named("shop") is not None
+    directory.prune({ONE, THREE}, OWNERLESS_NS)
+    assert directory.named("shop") is None
+    assert directory.hear(notice(A, owner=THREE, epoch=2), THREE, OWNERLESS_NS), "who keeps it may run it yet"
 
 
 # Who is believed.

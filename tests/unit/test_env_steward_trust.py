@@ -3,9 +3,11 @@
 
 import pytest
 
+from atoll.base.errors import UserError
 from atoll.env.holding.messages import Canvass, HandOver, HoldingMessage, Promised, Stored
 from atoll.env.holding.messages import Store as StoreMessage
-from atoll.env.limits import HOPS_MAX, SILENT_NS
+from atoll.env.keepers import Peer
+from atoll.env.limits import HOPS_MAX, OWNERLESS_NS, SILENT_NS
 from atoll.env.messages import Carried, Letter, Notices, Receipt, Refusal
 from tests.unit.steward_world import (
     ANN,
@@ -89,6 +91,19 @@ def test_who_began_it_is_known_where_it_runs_after_a_move() -> None:
     one.steward.move(identity, TWO, 9, one.now)
     group.until(lambda: group.owner(identity) is two)
     assert two.hosted(identity).facts.origin == ONE
+
+
+def test_what_a_removed_member_ran_is_forgotten_and_its_name_is_free() -> None:
+    place = Place()
+    place.members(two=Peer("two"), three=Peer("three"))
+    place.hear(TWO, Notices((notice(), notice(b"p" * 16, name="kept", holders=(TWO, THREE)))))
+    place.members(three=Peer("three"))
+    assert [one.name for one in place.steward.directory.all()] == ["kept"]
+    place.run("other")
+    with pytest.raises(UserError, match="A606"):
+        place.run("kept")
+    place.tick(OWNERLESS_NS)
+    place.run("kept")
 
 
 def test_an_end_that_somebody_tells_who_does_not_keep_it_is_not_believed() -> None:

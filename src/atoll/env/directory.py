@@ -8,13 +8,16 @@ not serve.
 Not everybody is believed. A node speaks for itself, and only who keeps an environment, by the last notice that was
 believed, may say who runs it now or that it has ended: ownership passes to a holder and to nobody else. Who claims an
 environment that it does not keep is believed when a keeper says the same, or when its owner has been silent for long.
+
+Nobody takes the room of others, nor their names: each node brings in so many environments and no more, and a name is
+that of the first one that had it, for as long as that is known.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
-from atoll.env.limits import DIRECTORY_MAX, SILENT_NS
+from atoll.env.limits import DIRECTORY_MAX, DIRECTORY_TOLD_MAX, NAMED_AT_ONCE_NS, OWNERLESS_NS, SILENT_NS
 from atoll.env.messages import Notice
 
 __all__ = ["Directory", "keepers_of"]
@@ -26,12 +29,17 @@ class _Known:
 
     Attributes:
         notice: What is believed.
+        teller: Who brought it in, as its owner then. It counts as that node's whoever has it later: who gave it away
+            could else fill the room of another one.
         heard_ns: When its owner said so last, monotonic.
+        named_ns: When it was first called so.
         claim: What another node says of itself that was no holder then; None: nothing.
     """
 
     notice: Notice
+    teller: bytes
     heard_ns: int
+    named_ns: int
     claim: Notice | None = None
 
 
@@ -45,13 +53,21 @@ class Directory:
 
     def __init__(self) -> None:
         self._known: Final[dict[bytes, _Known]] = {}
+        self._told: Final[dict[bytes, int]] = {}  # How many that are not over each node has brought in.
+        self._names: Final[dict[str, tuple[bytes, int]]] = {}  # Whose each is, and since when it is somebody's.
         self.doubted = 0
 
     def hear(self, notice: Notice, node: bytes, now_ns: int) -> bool:
-        """Take a notice of another node, if it is to be believed; return whether it is news."""
+        """Take a notice of another node, if it is to be believed; return whether it is news.
+
+        At DIRECTORY_MAX environments one that has ended makes room. If none has, or the node has brought in
+        DIRECTORY_TOLD_MAX, another one is not taken: programs that know its id still reach it where it runs.
+        """
         known = self._known.get(notice.id)
         speaks_for_itself = notice.owner == node and not notice.ended
-        if known is None or known.notice.ended:
+        if known is None:
+            is_believed = speaks_for_itself and self._has_room(node)
+        elif known.notice.ended:
             is_believed = speaks_for_itself
         else:
             said = known.notice
@@ -70,30 +86,103 @@ class Directory:
     def note(self, notice: Notice, now_ns: int) -> bool:
         """Take a notice that is true; return whether it is news.
 
-        At DIRECTORY_MAX environments one that has ended makes room; if none has, another one is not taken: programs
-        that know its id still reach it where it runs.
+        At DIRECTORY_MAX environments one that has ended makes room, or else the newest of the node that has brought in
+        most: what this node itself runs or keeps is always known here.
         """
         known = self._known.get(notice.id)
         if known is None:
-            if len(self._known) >= DIRECTORY_MAX and not self._make_room():
-                return False
-            self._known[notice.id] = _Known(notice, now_ns)
+            while len(self._known) >= DIRECTORY_MAX:
+                self._make_room()
+            known = self._known[notice.id] = _Known(notice, notice.owner, now_ns, now_ns)
+            if not notice.ended:
+                self._told[notice.owner] = self._told.get(notice.owner, 0) + 1
+                self._name(known)
             return True
         said = known.notice
         if said.ended or (notice.epoch < said.epoch and not notice.ended) or notice == said:
             return False
-        claim, known.notice, known.heard_ns, known.claim = known.claim, notice, now_ns, None
+        claim, known.claim = known.claim, None
         if claim is not None and claim.owner in keepers_of(notice) and claim.epoch > notice.epoch and not notice.ended:
-            known.notice = claim  # It came before the notice that made its sender a holder.
+            notice = claim  # It came before the notice that made its sender a holder.
+        self._change(known, notice, now_ns)
         return True
 
-    def _make_room(self) -> bool:
-        """Forget one that has ended; return whether there was one. Who keeps it still knows."""
+    def _change(self, known: _Known, notice: Notice, now_ns: int) -> None:
+        said, known.notice, known.heard_ns = known.notice, notice, now_ns
+        if notice.ended:
+            self._end(known)
+        if notice.ended or notice.name != said.name:
+            self._free(said)
+        if not notice.ended and notice.name != said.name:
+            known.named_ns = now_ns
+            self._name(known)
+
+    # Room.
+
+    def _has_room(self, node: bytes) -> bool:
+        """Return whether a node may bring in one more."""
+        if self._told.get(node, 0) >= DIRECTORY_TOLD_MAX:
+            return False
+        return len(self._known) < DIRECTORY_MAX or sum(self._told.values()) < len(self._known)
+
+    def _make_room(self) -> None:
+        """Forget one that has ended, of which who keeps it still knows; or else one of who has brought in most."""
         gone = next((identity for identity, known in self._known.items() if known.notice.ended), None)
         if gone is None:
-            return False
-        del self._known[gone]
-        return True
+            greedy = max(self._told, key=lambda node: (self._told[node], node))
+            gone = next(identity for identity, known in reversed(self._known.items()) if known.teller == greedy)
+        self._forget(gone)
+
+    def _forget(self, identity: bytes) -> None:
+        known = self._known.pop(identity)
+        if not known.notice.ended:
+            self._end(known)
+            self._free(known.notice)
+
+    def _end(self, known: _Known) -> None:
+        """Count one less for who has brought it in."""
+        self._told[known.teller] -= 1
+        if not self._told[known.teller]:
+            del self._told[known.teller]
+
+    def part(self, gone: Collection[bytes], members: Collection[bytes]) -> None:
+        """Forget what nodes that have left the group ran, unless a member keeps it and may run it.
+
+        Args:
+            gone: Who has left.
+            members: Who is in the group, this node included.
+        """
+        for identity, known in tuple(self._known.items()):
+            notice = known.notice
+            if not notice.ended and notice.owner in gone and not any(node in members for node in notice.holders):
+                self._forget(identity)
+
+    def prune(self, members: Collection[bytes], now_ns: int) -> None:
+        """Forget what nobody runs who is a member, and of which nothing was said for OWNERLESS_NS."""
+        for identity, known in tuple(self._known.items()):
+            notice = known.notice
+            if not notice.ended and notice.owner not in members and now_ns >= known.heard_ns + OWNERLESS_NS:
+                self._forget(identity)
+
+    # Names.
+
+    def _name(self, known: _Known) -> None:
+        """Give an environment its name, unless another one has it already."""
+        name, identity = known.notice.name, known.notice.id
+        first, since_ns = self._names.get(name, (identity, known.named_ns))
+        if identity <= first and known.named_ns < since_ns + NAMED_AT_ONCE_NS:
+            self._names[name] = identity, since_ns
+
+    def _free(self, said: Notice) -> None:
+        """Give the name of an environment that does not have it any more to the next one."""
+        if said.name not in self._names or self._names[said.name][0] != said.id:
+            return
+        del self._names[said.name]
+        others = [known for known in self._known.values() if _is_called(known, said.name)]
+        for known in sorted(others, key=lambda known: (known.named_ns, known.notice.id)):
+            self._name(known)
+
+    # What is known.
 
     def knows(self, party: bytes) -> bool:
         """Return whether anything is known of an environment."""
@@ -110,16 +199,18 @@ class Directory:
         return known is not None and known.notice.ended
 
     def named(self, name: str) -> Notice | None:
-        """Return the environment of a name; of several, the one with the lowest id, so that all nodes mean the same."""
-        found = [notice for notice in self._alive() if notice.name == name]
-        return min(found, key=lambda notice: notice.id) if found else None
+        """Return the environment of a name; of several, the one that was heard of first."""
+        found = self._names.get(name)
+        return None if found is None else self._known[found[0]].notice
 
     def all(self) -> Iterable[Notice]:
         """Return all environments that are not over, by name."""
-        return sorted(self._alive(), key=lambda notice: (notice.name, notice.id))
+        alive = [known.notice for known in self._known.values() if not known.notice.ended]
+        return sorted(alive, key=lambda notice: (notice.name, notice.id))
 
-    def _alive(self) -> Iterable[Notice]:
-        return [known.notice for known in self._known.values() if not known.notice.ended]
+
+def _is_called(known: _Known, name: str) -> bool:
+    return not known.notice.ended and known.notice.name == name
 
 
 def keepers_of(notice: Notice) -> tuple[bytes, ...]:

@@ -314,6 +314,18 @@ TOLD_MAX: Final = 256
 DIRECTORY_MAX: Final = 8_192
 """Environments of a group that one node knows of, some 300 bytes each, those that have ended included."""
 
+DIRECTORY_TOLD_MAX: Final = DIRECTORY_MAX // 8
+"""Of these, environments that one node brought in by saying that it runs them: as many as a recorder keeps. More of it
+are not taken, so that no member takes the room of the others."""
+
+NAMED_AT_ONCE_NS: Final = 1 * SECOND_NS
+"""Of environments of one name that were heard of within so long the lowest id has it, on all nodes: they began at once,
+and not every node hears of them in the same order. One that comes later does not get the name."""
+
+OWNERLESS_NS: Final = 10 * MINUTE_NS
+"""When nobody has said for so long who runs an environment, and its last owner is no member any more, it is forgotten,
+and its name is free: its holders, if there are any, had the time to elect another one."""
+
 NOTICE_NS: Final = 5 * SECOND_NS
 """How often a node tells all others what it runs, beside telling it at each change: a lost notice is made good so."""
 

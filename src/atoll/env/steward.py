@@ -383,6 +383,7 @@ class Steward:
         self._met_at_ns = now.ns if self._met_at_ns is None else self._met_at_ns
         if before.keys() != members.keys():
             self._notice_at_ns = now.ns
+            self.directory.part(before.keys() - members.keys(), {self._own, *members})
         for node, peer in members.items():
             was = before.get(node)
             since = None if not peer.lost else now.ns if was is None or was.lost_ns is None else was.lost_ns
@@ -581,6 +582,7 @@ class Steward:
             self._after(hosted, now)
         if self._notice_at_ns is not None and now.ns >= self._notice_at_ns:
             self._notice_at_ns = now.ns + NOTICE_NS
+            self.directory.prune({self._own, *self._members}, now.ns)
             self._announce(self._notices())
             self._announce(self._graves.over())
         if now.ns >= self._maintain_at_ns:
