@@ -251,8 +251,8 @@ def test_a_receipt_for_what_was_never_sent_is_nothing() -> None:
     place, identity = started()
     blocks = len(place.kept[identity])
     place.send(identity, 1, Add(1), ask=1)
-    for party in (ANN, BOB):
-        place.hear(node_id("two"), Receipt(party, identity, 1 << 60))
+    for origin, party in ((1, ANN), (node_id("two"), BOB)):
+        place.hear(origin, Receipt(party, identity, 1 << 60))
     place.tick(CONFIRM_NS)
     assert [one for one in place.records(identity) if isinstance(one, Confirmed)] == [Confirmed(ANN, 1)]
     assert len(place.kept[identity]) == blocks + 2
