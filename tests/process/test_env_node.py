@@ -42,6 +42,7 @@ class Got(atoll.Tuple):
 class Shop(atoll.App):
     n: int = 0
     heard: list[str] = []
+    cells: dict[tuple[int, int], str] = {}
 
     @atoll.on(Do)
     def do(self, do: Do, ctx: atoll.Context) -> Got:
@@ -69,6 +70,7 @@ class Shop(atoll.App):
                         self.n += 1
             case "log":
                 ctx.log("it was said")
+                self.cells[1, 2] = "here"
         return Got(self.n)
 
     @atoll.on(atoll.Moved, atoll.Restored)
@@ -171,7 +173,9 @@ def test_it_is_run_looked_at_and_ended_by_the_command_line(box: Box, shop: Path)
     failed = box.run("env", "call", "store", "Do", "what=raise")
     assert (failed.status, failed.err) == (1, 'Failure code="raised" text="ValueError: no"\n')
     assert box.run("env", "send", "store", "Do").status == 0
-    assert "n  7" in box.run("env", "show", "store").out
+    seen = box.run("env", "show", "store").out
+    assert "n  7" in seen
+    assert 'cells  {"[1, 2]":"here"}' in seen
     assert "it was said" in box.run("env", "logs", "store").out
     assert refused(partial(begin, box, shop, "store")) == "A606"
     hasty = str(shop.with_name("hasty.py"))
@@ -524,6 +528,17 @@ def test_a_member_may_not_command_what_it_neither_keeps_nor_has_begun(three: Nod
 
     client(two, test)
     command(one, "stop", name="mine")
+
+
+def test_who_began_it_stops_it_wherever_it_was_moved_to(three: Nodes, shop: Path) -> None:
+    one, two, _ = three.boxes
+    begin(one, shop, "lent", copies=1)
+    command(one, "move", name="lent", node="two")
+    until(lambda: shown(one, "lent")["holders"] == ["two"], "that the first one does not keep it any more")
+    until(partial(runs_here, two, "lent"), "it runs on two")
+    assert "state" in shown(one, "lent")
+    command(one, "stop", name="lent")
+    until(partial(knows, two, 0), "its end")
 
 
 def test_of_two_of_one_name_that_began_at_once_all_nodes_mean_the_same(three: Nodes, shop: Path) -> None:
