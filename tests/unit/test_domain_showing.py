@@ -16,7 +16,7 @@ def told(fields: dict[str, Any]) -> Any:
 
 
 def test_what_json_knows_is_shown_as_it_is() -> None:
-    fields = {"n": 3, "names": ["a", None, True, 1.5], "of": {"x": {"y": []}}}
+    fields: dict[str, Any] = {"n": 3, "names": ["a", None, True, 1.5], "of": {"x": {"y": []}}}
     assert told(fields) == fields
     assert not shown(fields)[1]
 
