@@ -45,12 +45,8 @@ def _with_text_keys(value: Any) -> Any:
 
 
 def _text(key: Any) -> str:
-    match key:
-        case str():
-            return key
-        case bytes():
-            return key.hex()
-        case tuple():
-            return f"[{', '.join(map(_text, key))}]"
-        case _:
-            return str(key)
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bytes):
+        return key.hex()
+    return f"[{', '.join(map(_text, key))}]" if is_row(key) else str(key)
