@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orders are data: equal when they say the same, never changed, and the union is closed."""
 
-import dataclasses
 from typing import get_args
 
 import pytest
 
 from atoll.env import orders
+from atoll.env.messages import Receipt
 from atoll.env.orders import (
     AskRecorder,
     Await,
@@ -38,6 +38,8 @@ def test_every_order_is_of_the_union_and_exported() -> None:
 def test_orders_are_compared_by_what_they_say_and_cannot_be_changed() -> None:
     assert Restore(b"i", 1, 2) == Restore(b"i", 1, 2) != Restore(b"i", 1, 3)
     assert Told(1, None) == Told(1, None, "")
-    for order in (Moment(1, 2), Say(b"i", "text"), Create(b"i", "shop")):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(order, dataclasses.fields(order)[0].name, 0)
+    said = Receipt(bytes(16), bytes(16), 1)
+    assert TellSession(1, said) == TellSession(1, said) != TellSession(2, said)
+    for order in (Moment(1, 2), TellSession(1, said), Say(b"i", "text"), Create(b"i", "shop")):
+        with pytest.raises(AttributeError):
+            setattr(order, type(order).__match_args__[0], 0)

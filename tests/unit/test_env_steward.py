@@ -463,6 +463,17 @@ def test_the_deadlines_are_those_of_what_is_here() -> None:
     assert place.counter(identity)["n"] == 100
 
 
+def test_what_is_not_here_any_more_has_no_deadline() -> None:
+    place = Place()
+    identity = place.run()
+    place.attach()
+    place.send(identity, 1, Later(3))
+    assert _wall_due_ns(place) is not None
+    place.steward.forget(identity)
+    assert _wall_due_ns(place) is None
+    assert _due_ns(place) is None
+
+
 # Holders, moves, ends.
 
 

@@ -9,10 +9,10 @@ misses an answer, so an end at any moment loses nothing that was confirmed.
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
+from time import monotonic_ns, time_ns
 from typing import Final, final
 
 from atoll.base.errors import LimitError, LinkError, ProjectError, UserError, WireError
@@ -100,7 +100,7 @@ IDLE_S: Final = 60.0  # Longest wait without a look at the clocks, which may hav
 
 def now() -> Moment:
     """Return the time by both clocks."""
-    return Moment(time.monotonic_ns(), time.time_ns())
+    return Moment(monotonic_ns(), time_ns())
 
 
 @final

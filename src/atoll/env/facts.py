@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from atoll.env.runner import Made
 
 __all__ = ["OPENING", "UNKNOWN", "Ahead", "Facts", "Suspect", "Waiting"]
@@ -28,8 +30,7 @@ class Facts:
     origin: bytes = b""
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """A frame of a party that was not applied yet; fields as in ``Carried``."""
 
     party: bytes
@@ -39,8 +40,7 @@ class Waiting:
     settled: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
+class Ahead(msgspec.Struct, frozen=True):
     """A block that is proposed.
 
     Attributes:

@@ -282,7 +282,8 @@ class Hosted:
                     self._move_now(now)
                 case _:
                     raise AssertionError(f"an effect that nobody knows: {effect}")
-        self.pump(now)
+        if not self._is_pumping:  # Else what goes round there sees it, and need not go round once more.
+            self.pump(now)
 
     def _begin(self, runner: Runner, began: Began, now: Moment) -> None:
         """Run a new environment; that its first handler does not fail was tried."""
@@ -424,8 +425,7 @@ class Hosted:
         if self.runner is None:
             return  # The sender sends again, and by then it is known who runs it.
         is_disk_full = self._hold == "disk"
-        answer = self._inbox.put(message, self.runner.environment, now.ns, is_disk_full=is_disk_full)
-        if answer is None:
+        if (answer := self._inbox.put(message, self.runner.environment, now.ns, is_disk_full=is_disk_full)) is None:
             self.pump(now)
         else:
             self._routed.append(answer)

@@ -15,7 +15,6 @@ Rules of this file:
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol, final
 
@@ -130,8 +129,7 @@ class _Open:
 OPEN: Final[Walls] = _Open()
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """A block that is ready to be sealed.
 
     Attributes:

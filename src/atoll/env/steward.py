@@ -134,6 +134,7 @@ class Steward:
         self._notice_at_ns: int | None = None
         self._maintain_at_ns = 0
         self._told: dict[bytes, Notice] = {}  # What was said last of each that runs here.
+        self._changed: dict[bytes, None] = {}  # Had an input, and are not scheduled yet.
         self._dues: dict[bytes, int] = {}  # By environment, as after its last input; by the wall clock below.
         self._wall_dues: dict[bytes, int] = {}
         self._stranded: list[Routed] = []
@@ -147,6 +148,7 @@ class Steward:
     @property
     def deadline_ns(self) -> int | None:
         """When ``tick`` is owed, monotonic."""
+        self._schedule()
         times = [min(self._dues.values())] if self._dues else []
         if self._notice_at_ns is not None:
             times.append(self._notice_at_ns)
@@ -157,6 +159,7 @@ class Steward:
     @property
     def wall_deadline_ns(self) -> int | None:
         """When ``tick`` is owed by the wall clock, for timers of environments."""
+        self._schedule()
         return min(self._wall_dues.values()) if self._wall_dues else None
 
     @property
@@ -297,8 +300,7 @@ class Steward:
     def forget(self, identity: bytes) -> None:
         """Let go of an environment whose files were put aside."""
         hosted = self.hosted.pop(identity, None)
-        self._dues.pop(identity, None)
-        self._wall_dues.pop(identity, None)
+        self._changed[identity] = None
         if hosted is not None and hosted.runner is not None:
             hosted.runner.close()
 
@@ -610,17 +612,19 @@ class Steward:
             hosted.ran = False
             self._vouch(hosted, now)
         self._tell_of(hosted, now)
-        self._schedule(hosted)
+        self._changed[hosted.facts.id] = None
 
-    def _schedule(self, hosted: Hosted) -> None:
-        """Note when an environment is to be looked at: the node has many, and one event is of one of them."""
-        identity = hosted.facts.id
-        is_here = self.hosted.get(identity) is hosted
-        for dues, at_ns in ((self._dues, hosted.deadline_ns), (self._wall_dues, hosted.wall_deadline_ns)):
-            if is_here and at_ns is not None:
-                dues[identity] = at_ns
-            else:
-                dues.pop(identity, None)
+    def _schedule(self) -> None:
+        """Note when what had inputs is to be looked at: the node has many, and what waits for orders not for this."""
+        for identity in self._changed:
+            hosted = self.hosted.get(identity)
+            at_ns, wall_ns = (None, None) if hosted is None else (hosted.deadline_ns, hosted.wall_deadline_ns)
+            for dues, due_ns in ((self._dues, at_ns), (self._wall_dues, wall_ns)):
+                if due_ns is not None:
+                    dues[identity] = due_ns
+                else:
+                    dues.pop(identity, None)
+        self._changed.clear()
 
     def _tell_of(self, hosted: Hosted, now: Moment) -> None:
         """Tell others who runs an environment, if it runs here and that is news."""
