@@ -172,16 +172,20 @@ def test_one_that_leaves_without_reading_its_greeting_is_dropped(world: World) -
     assert [type(answer) for answer in world.run()] == [Greeting, Listed]
 
 
-def test_what_is_read_at_once_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_at_once_is_bounded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "RECEIVE_BYTES", 10)
     monkeypatch.setattr(process_module, "TURN_BYTES_MAX", 25)
+    world: World = request.getfixturevalue("world")
     say(world.control, *(List(number) for number in range(20)))
     assert world.process.turn(0)
     assert [type(answer) for answer in answers_now(world.control)] == [Greeting] + [Listed] * (30 // LIST_BYTES)
 
 
-def test_what_fills_a_read_exactly_is_all_there_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fills_a_read_exactly_is_all_there_is(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process_module, "RECEIVE_BYTES", LIST_BYTES)
+    world: World = request.getfixturevalue("world")
     say(world.control, List(1))
     assert world.process.turn(0)
     assert [type(answer) for answer in world.run()] == [Greeting, Listed]

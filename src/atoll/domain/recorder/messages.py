@@ -561,8 +561,8 @@ class Inbox:
         """Bytes that are not taken yet."""
         return len(self._buffer) - self._at
 
-    def add(self, data: bytes) -> None:
-        """Take in the next bytes."""
+    def add(self, data: bytes | memoryview) -> None:
+        """Take in the next bytes, which may be something else afterwards."""
         if self._at:
             del self._buffer[: self._at]
             self._at = 0

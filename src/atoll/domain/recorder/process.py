@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from struct import Struct
 from typing import IO, Final, final
 
 import msgspec
@@ -69,6 +70,7 @@ SERVED_MAX: Final = 2  # Control, and one server.
 SOCKETS_AT_ONCE: Final = 4  # Limit. Sockets that come with one read; the kernel closes more.
 LOCK_RETRY_S: Final = 0.02
 WAIT_NS: Final = HOUR_NS  # The recorder has no time of its own; it waits for requests.
+_FILE: Final = Struct("i")  # How open files travel beside bytes.
 _LONG: Final = (Read, ReadSnapshot, ReadCode, List)  # Their answers are large, so one is made at a time.
 
 
@@ -86,24 +88,28 @@ class Options(msgspec.Struct, frozen=True):
 class _Connection:
     """One end of a socket: what came in and is not served, what goes out and is not taken."""
 
-    __slots__ = ("answers", "end", "events", "inbox", "is_ended", "is_keeper")
+    __slots__ = ("answers", "end", "events", "inbox", "is_ended", "is_keeper", "room")
 
     def __init__(self, end: socket.socket, *, is_keeper: bool) -> None:
         end.setblocking(False)  # noqa: FBT003 - the socket module's own form.
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CONNECTION_BYTES)
         self.end: Final = end
         self.is_keeper: Final = is_keeper
+        self.room: Final = memoryview(bytearray(RECEIVE_BYTES))
         self.inbox: Final = Inbox()
         self.answers = bytearray()
         self.events = READ
         self.is_ended = False
 
-    def receive(self) -> tuple[bytes, list[int]]:
-        """Read what is there, once; with open files that came along. Empty: the other end is gone."""
+    def receive(self) -> tuple[memoryview, list[int]]:
+        """Read what is there, once, and only until the next time; with open files that came along.
+
+        Empty: the other end is gone.
+        """
         if not self.is_keeper:
-            return self.end.recv(RECEIVE_BYTES), []
-        data, files, _, _ = socket.recv_fds(self.end, RECEIVE_BYTES, SOCKETS_AT_ONCE)
-        return data, list(files)
+            return self.room[: self.end.recv_into(self.room)], []
+        size, came, _, _ = self.end.recvmsg_into((self.room,), socket.CMSG_LEN(SOCKETS_AT_ONCE * _FILE.size))
+        return self.room[:size], [file for _, _, content in came for file in _files(content)]
 
     def send(self) -> None:
         """Send what the socket takes now. What was asked by who takes no answer any more is done all the same."""
@@ -196,7 +202,7 @@ class RecorderProcess:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                data, files = b"", []
+                data, files = connection.room[:0], []
             for file in files:
                 self._attach(file)
             connection.is_ended = not data
@@ -235,6 +241,11 @@ class RecorderProcess:
                 connection.is_ended = True
                 connection.inbox.clear()
         return requests
+
+
+def _files(content: bytes) -> list[int]:
+    """Return the open files that came beside bytes: numbers, as many as are whole."""
+    return [file for (file,) in _FILE.iter_unpack(content[: len(content) // _FILE.size * _FILE.size])]
 
 
 def main(arguments: Sequence[str], options_from: IO[bytes]) -> int:
