@@ -168,6 +168,8 @@ def test_it_is_run_looked_at_and_ended_by_the_command_line(box: Box, shop: Path)
     said = box.run("run", str(shop), "--name", "store", "--with", "n=5", "--copies", "1")
     assert said.status == 0, said.err
     assert said.out.startswith("store runs Shop on one")
+    assert "A210" in box.run("run", str(shop), "--name", "far", "--on", "mars").err
+    assert "far" not in box.run("env", "list").out
     assert "store\tShop\tone" in box.run("env", "list").out
     assert box.run("env", "call", "store", "Do", "what=log").out == "Got n=6\n"
     failed = box.run("env", "call", "store", "Do", "what=raise")

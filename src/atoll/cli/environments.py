@@ -42,8 +42,6 @@ def run(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
     config: Path | None,
 ) -> None:
     """Run the application in FILE and keep it running: it survives its process and its machine, and can be moved."""
-    import msgspec  # noqa: PLC0415 -- with the rest of it.
-
     from atoll.domain.loading import bundle_of, check_bundle  # noqa: PLC0415 -- what other commands do without.
     from atoll.domain.views import RunView  # noqa: PLC0415
 
@@ -58,15 +56,13 @@ def run(  # noqa: PLR0913 -- one parameter an option, as click hands them over.
         params["copies"] = copies
     if level is not None:
         params["level"] = level
+    if node is not None:
+        params["node"] = node
     raw = _call(state_of(state, config), "run", params)
-    seen = view(raw, RunView)
-    if node is not None and node != seen.node:
-        _call(state_of(state, config), "move", {"name": seen.name, "node": node})
-        seen = msgspec.structs.replace(seen, node=node)
-        raw = msgspec.json.encode(seen)
     if as_json:
         click.echo(raw.decode())
         return
+    seen = view(raw, RunView)
     click.echo(f"{seen.name} runs {seen.app} on {seen.node}  (code {seen.code[:12]}, id {seen.id})")
 
 
@@ -87,7 +83,8 @@ def list_(*, as_json: bool, state: str | None, config: Path | None) -> None:
         click.echo(raw.decode())
         return
     for one in view(raw, EnvironmentsView).environments:
-        click.echo(f"{one.name}\t{one.app}\t{one.node}\tkept by {', '.join(one.holders)}")
+        cannot = f"\tcannot run: {one.failed}" if one.failed else ""
+        click.echo(f"{one.name}\t{one.app}\t{one.node}\tkept by {', '.join(one.holders)}{cannot}")
 
 
 @env.command()
@@ -232,10 +229,14 @@ def _print(raw: bytes, *, as_json: bool) -> None:
 
     seen = view(raw, EnvironmentView)
     click.echo(f"{seen.name}  {seen.app}  on {seen.node}  epoch {seen.epoch}  kept by {', '.join(seen.holders)}")
+    if seen.failed:
+        click.echo(f"  cannot run: {seen.failed}")
     if seen.events is not None:
         click.echo(f"  events  {seen.events}, handlers that failed {seen.failures or 0}")
     for field, value in (seen.state or {}).items():
         click.echo(f"  {field}  {msgspec.json.encode(value).decode()}")
+    if seen.is_cut:
+        click.echo("  not all of it is shown: it is too long")
 
 
 def _say(directory: Path, name: str, event: dict[str, Any], timeout_s: float) -> dict[str, Any]:

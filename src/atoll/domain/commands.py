@@ -192,10 +192,7 @@ class Commands:
         notice = self._named(name)
         is_stopped = verb == "stop" and self._is_failed(notice)
         hosted = self._server.steward.hosted[notice.id] if is_stopped else self._running(name)[1]
-        origins = {hosted.facts.origin} if hosted.runner is None else {hosted.facts.origin, hosted.runner.origin}
-        if (
-            node not in hosted.holding.holders and node not in origins
-        ):  # The facts of one that was learnt as it moved do not say.
+        if node not in {*hosted.holding.holders, hosted.facts.origin}:
             raise UserError(
                 "A612",
                 f"{self._server.name_of(node)} may not do this to {hosted.facts.name}",

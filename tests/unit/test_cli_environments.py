@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people see of one environment."""
+
+import msgspec
+import pytest
+
+from atoll.cli.environments import _print  # pyright: ignore[reportPrivateUsage]
+from atoll.domain.views import EnvironmentView
+
+VIEW = EnvironmentView("count", "00", "Counter", "one", 3, "c0de", ("one", "two"))
+
+
+def shown(seen: EnvironmentView, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    _print(msgspec.json.encode(seen), as_json=False)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_it_says_who_runs_it_and_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = msgspec.structs.replace(VIEW, events=7, failures=1, state={"n": 5})
+    assert shown(seen, capsys) == [
+        "count  Counter  on one  epoch 3  kept by one, two",
+        "  events  7, handlers that failed 1",
+        "  n  5",
+    ]
+
+
+def test_it_says_what_it_cannot_show_and_why_it_cannot_run(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = msgspec.structs.replace(VIEW, state={"n": "too long"}, is_cut=True)
+    assert shown(cut, capsys)[1:] == ['  n  "too long"', "  not all of it is shown: it is too long"]
+    failed = msgspec.structs.replace(VIEW, failed="its state does not fit its code")
+    assert shown(failed, capsys)[1:] == ["  cannot run: its state does not fit its code"]
