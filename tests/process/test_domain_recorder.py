@@ -44,7 +44,7 @@ from atoll.domain.recorder.messages import (
 )
 from atoll.domain.recorder.process import EXIT_NOT_READY, EXIT_OK, Options
 from atoll.env.chain import GENESIS, Block, Sealed, Verifier
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, node_key
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, node_key, stored, writing
 
 pytestmark = pytest.mark.process
 
@@ -96,15 +96,15 @@ def test_all_requests_go_through_the_process(tmp_path: Path) -> None:
             await client.create(ENVIRONMENT, "shop")
             theirs, at = OTHER.seal(GENESIS, block_after(GENESIS))
             assert (await client.keep(ENVIRONMENT, OTHER.sealer, theirs)).number == 1
-            own = block_after(at)
+            own, state = block_after(at, writing(b"state")), stored(b"state")
             seal = (await client.append(ENVIRONMENT, own)).seal
             blocks = await client.read(ENVIRONMENT, 1)
             assert blocks.items == (OTHER.sealer, theirs, handle.sealer, Sealed(own, seal))
             verifier = Verifier(ENVIRONMENT, position=GENESIS)
             for item in blocks.items:
                 verifier.feed(item)
-            await client.keep_snapshot(ENVIRONMENT, 2, b"state")
-            assert (await client.read_snapshot(ENVIRONMENT, 2)).content == b"state"
+            await client.keep_snapshot(ENVIRONMENT, 2, state)
+            assert (await client.read_snapshot(ENVIRONMENT, 2)).content == state
             await client.promise(ENVIRONMENT, 5, NODE)
             assert await refused(client.promise(ENVIRONMENT, 5, b"other-node")) is Code.EPOCH
             code = b"code"
@@ -115,7 +115,7 @@ def test_all_requests_go_through_the_process(tmp_path: Path) -> None:
             assert HeadFiles(tmp_path / "heads").read(NODE) == (kept,)
             assert (await client.retain(ENVIRONMENT, 3, 1 << 20)).first == 1
             newest = await client.read_snapshot(ENVIRONMENT, 9, upto=True)
-            assert (newest.number, newest.content, newest.sealer) == (2, b"state", handle.sealer)
+            assert (newest.number, newest.content, newest.sealer) == (2, state, handle.sealer)
             await client.cut(ENVIRONMENT, 3)
             taken = Taken(newest.content, handle.sealer, newest.signature)
             await client.restart(Restart(0, ENVIRONMENT, newest.at, (1, 2), taken))

@@ -74,6 +74,7 @@ class MemoryShelf:
     def __init__(self, programs: dict[bytes, Program], code: bytes = CODE) -> None:
         self.programs = programs
         self.runner = Runner(programs[code], code)
+        self.runner.epoch = 1  # That of the blocks.
         self.blocks: list[Block] = []
         self.kept: dict[int, Snapshot] = {}
         self.now_ns = START_NS

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorder's key and journals for tests, with keys that are the same in every run."""
 
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from atoll.domain.recorder.journal import BlockJournal, create_journal
@@ -25,8 +27,21 @@ from atoll.env.chain import (
     seal_payload,
     segment_start,
 )
+from atoll.env.history import DIGEST_BYTES, SNAPSHOT_FORMAT, Entry, Snapshot, encode_body
+from atoll.env.records import Checkpointed
 
-__all__ = ["ENVIRONMENT", "NODE", "Hand", "block_after", "journal_in", "key_in", "node_key", "segment_of"]
+__all__ = [
+    "ENVIRONMENT",
+    "NODE",
+    "Hand",
+    "block_after",
+    "journal_in",
+    "key_in",
+    "node_key",
+    "segment_of",
+    "stored",
+    "writing",
+]
 
 ENVIRONMENT = bytes(range(16))
 NODE = b"node-of-us"
@@ -61,10 +76,27 @@ class Hand:
         after = position_after(before, block)
         return Sealed(block, Seal(after.head, self.key.sign(seal_payload(environment, after.head)))), after
 
+    def snapshot(self, at: Position, content: bytes, environment: bytes = ENVIRONMENT) -> bytes:
+        """Return the file of a snapshot."""
+        place = environment + at.number.to_bytes(8, "little") + at.head
+        signature = self.key.sign(b"atoll-snapshot-1" + place + sha256(content).digest())
+        header = msgspec.msgpack.encode((1, environment, at.number, at.head, self.sealer, signature))
+        return len(header).to_bytes(4, "little") + header + content
+
 
 def block_after(at: Position, records: bytes = b"records", *, events: int = 1, epoch: int = 1) -> Block:
     """Return a block that follows."""
     return Block(at.number + 1, max(epoch, at.epoch), at.events + 1, events, pack_body(records))
+
+
+def writing(state: bytes) -> bytes:
+    """Return the records of a block after which this state is stored."""
+    return encode_body(bytes(DIGEST_BYTES), [Entry(1, 0, Checkpointed(sha256(state).digest()))])
+
+
+def stored(state: bytes, *, epoch: int = 1, code: bytes = b"c" * 32) -> bytes:
+    """Return the snapshot of this state that fits such a block."""
+    return Snapshot(SNAPSHOT_FORMAT, code, bytes(DIGEST_BYTES), epoch, (NODE,), 3, NODE, state).encode()
 
 
 def segment_of(hand: Hand, *blocks: bytes, at: Position = GENESIS) -> tuple[bytes, Position]:

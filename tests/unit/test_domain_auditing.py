@@ -11,13 +11,25 @@ from atoll.base.errors import CorruptError, UserError
 from atoll.base.ids import GroupId
 from atoll.domain.auditing import Audit, audit, heads_in, roster_of
 from atoll.domain.recorder.heads import HeadFiles
-from atoll.domain.recorder.journal import BlockJournal
+from atoll.domain.recorder.journal import BlockJournal, create_journal
 from atoll.domain.recorder.messages import KeptHead
 from atoll.domain.shelves import find_journal
-from atoll.env.chain import GENESIS, Frame, Position, Sealed, encode_frame, read, segment_start
+from atoll.env.chain import (
+    GENESIS,
+    Frame,
+    Position,
+    Sealed,
+    Sealer,
+    certificate_payload,
+    encode_frame,
+    read,
+    segment_start,
+)
+from atoll.group.identity import founding_roster
 from atoll.group.roster import Roster
+from tests.unit.group_world import identity, record
 from tests.unit.past_world import ANN, BOB, DiskWorld, arrived, bid
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, key_in
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, key_in, stored
 
 WITNESS = b"other-node"
 
@@ -164,6 +176,66 @@ def test_snapshots_are_checked(world: DiskWorld) -> None:
     path = world.directory / "snapshots" / "4.ats"
     path.write_bytes(path.read_bytes() + b"x")
     assert [fault.block for fault in audited(world).faults] == [4]
+
+
+def forge_snapshot(world: DiskWorld, hand: Hand, **fields: object) -> None:
+    """Write the snapshot after block 4 anew, with other content, signed by this hand."""
+    content = msgspec.structs.replace(world.memory.kept[4], **fields).encode()
+    at = Position(4, 1, 12, sealed_of(world)[3].seal.head)
+    (world.directory / "snapshots" / "4.ats").write_bytes(hand.snapshot(at, content))
+
+
+def test_a_snapshot_that_was_forged_is_found_whoever_signed_it(world: DiskWorld) -> None:
+    state = world.memory.kept[4].state.replace(b"bob", b"eve")
+    for hand in (Hand(), Hand(7, signer=5)):
+        forge_snapshot(world, hand, state=state)
+        assert [fault.block for fault in audited(world).faults] == [4]
+    forge_snapshot(world, Hand(7, signer=5), code=b"e" * 32)  # Of which its block says nothing.
+    assert "signed with a key that is not known" in audited(world).faults[0].sentence
+    forge_snapshot(world, Hand(7))
+    assert audited(world).is_sound, "another recorder of the same node"
+
+
+def test_a_snapshot_of_a_block_after_which_none_was_stored_is_a_fault(world: DiskWorld) -> None:
+    path, hand, sealed = world.directory / "snapshots" / "3.ats", Hand(), sealed_of(world)
+    path.write_bytes(hand.snapshot(Position(3, 1, 12, sealed[2].seal.head), world.memory.kept[4].encode()))
+    assert "no state was stored after block 3" in audited(world).faults[0].sentence
+    path.rename(path.with_name("9.ats"))
+    path = path.with_name("9.ats")
+    path.write_bytes(hand.snapshot(Position(9, 1, 12, sealed[2].seal.head), world.memory.kept[4].encode()))
+    assert "it is of block 9, which is not here" in audited(world).faults[0].sentence
+
+
+def test_who_signs_a_snapshot_is_asked_of_the_roster(world: DiskWorld) -> None:
+    roster = founding_roster(identity(0), record(0))
+    node = bytes(record(0).node)
+    keeper = Hand(7, node)
+    keeper.sealer = Sealer(
+        node,
+        keeper.sealer.recorder,
+        identity(0).signing_key,
+        identity(0).sign(certificate_payload(node, keeper.sealer.recorder)),
+    )
+    forge(world, keeper, 0)
+    forge_snapshot(world, keeper)
+    assert audited(world, roster=roster).is_sound
+    forge_snapshot(world, Hand(8, node, signer=5))
+    assert "signed with a key that is not known" in audited(world, roster=roster).faults[0].sentence
+
+
+def test_a_snapshot_whose_block_went_is_checked_by_its_place_and_who_signed_it(tmp_path: Path) -> None:
+    at = Position(7, 2, 30, b"h" * 32)
+    directory = tmp_path / "envs" / ENVIRONMENT.hex()
+    directory.parent.mkdir()
+    create_journal(directory, key_in(tmp_path), "auction", at)
+    path, journal = directory / "snapshots" / "7.ats", find_journal(tmp_path, "auction")
+    for hand, place, is_sound in (
+        (Hand(), at, True),
+        (Hand(7, signer=5), at, False),
+        (Hand(), msgspec.structs.replace(at, head=b"i" * 32), False),
+    ):
+        path.write_bytes(hand.snapshot(place, stored(b"state", epoch=2)))
+        assert audit(journal, (), None).is_sound == is_sound
 
 
 def test_a_journal_in_the_directory_of_another_is_a_fault(world: DiskWorld) -> None:

@@ -20,7 +20,7 @@ from atoll.env.history import SNAPSHOT_FORMAT, Snapshot
 from atoll.env.holding import events as on
 from atoll.env.limits import NUMBER_MAX
 from atoll.env.orders import RecorderOrder
-from tests.unit.recorder_world import ENVIRONMENT, Hand, block_after, key_in, node_key
+from tests.unit.recorder_world import ENVIRONMENT, Hand, block_after, key_in, node_key, writing
 
 WAIT_S = 10.0
 OTHER = b"o" * 16
@@ -141,6 +141,11 @@ def test_numbers_that_the_recorder_could_not_read_never_reach_it(tmp_path: Path)
     run(tmp_path, body)
 
 
+def seal_state(number: int) -> on.Seal:
+    """Return the order to seal a block after which ``state_of`` is stored."""
+    return on.Seal(1, number, number, 1, writing(STATE), ())
+
+
 def test_what_one_seals_another_keeps_and_reads_back(tmp_path: Path) -> None:
     async def body(one: Desk, two: Desk) -> None:
         sealed = await one.ask(seal(1), seal(2))
@@ -216,9 +221,12 @@ def test_a_promise_is_kept_and_a_lower_one_refused(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+STATE = b"state" * 100
+
+
 def state_of(holders: tuple[bytes, ...] = (ONE, TWO), epoch: int = 1) -> bytes:
     """A snapshot as a runner makes it."""
-    return Snapshot(SNAPSHOT_FORMAT, b"c" * 32, bytes(16), epoch, holders, 3, ONE, b"state" * 100).encode()
+    return Snapshot(SNAPSHOT_FORMAT, b"c" * 32, bytes(16), epoch, holders, 3, ONE, STATE).encode()
 
 
 async def read_all(one: Desk, number: int = 0, bytes_max: int = 100) -> tuple[on.SnapshotRead, bytes]:
@@ -244,7 +252,7 @@ async def recorded(one: Desk) -> Recorded:
 
 def test_a_snapshot_goes_over_in_parts_and_takes_the_place_of_the_journal(tmp_path: Path) -> None:
     async def body(one: Desk, two: Desk) -> None:
-        await one.ask(seal(1), seal(2))
+        await one.ask(seal(1), seal_state(2))
         kept = one.client.keep_snapshot(ENVIRONMENT, 2, state_of())
         await one.settle()
         await kept
@@ -266,7 +274,7 @@ def test_a_snapshot_goes_over_in_parts_and_takes_the_place_of_the_journal(tmp_pa
 
 def test_a_snapshot_that_does_not_check_changes_nothing(tmp_path: Path) -> None:
     async def body(one: Desk, two: Desk) -> None:
-        await one.ask(seal(1), seal(2))
+        await one.ask(seal(1), seal_state(2))
         kept = one.client.keep_snapshot(ENVIRONMENT, 2, state_of())
         await one.settle()
         await kept
@@ -357,7 +365,7 @@ def test_without_a_recorder_everything_fails_and_nothing_raises(
         assert await one.ask(seal(1)) == [on.SealFailed(1, 1, "link")]
         monkeypatch.undo()
         one.client.close()
-        (sealed,) = await two.ask(seal(1))
+        (sealed,) = await two.ask(seal_state(1))
         assert isinstance(sealed, on.Sealed)
         kept = two.client.keep_snapshot(ENVIRONMENT, 1, state_of())
         await two.settle()

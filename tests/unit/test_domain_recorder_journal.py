@@ -27,10 +27,14 @@ from atoll.env.chain import (
     encode_frame,
     read,
 )
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, journal_in, key_in
+from atoll.env.history import Entry, encode_body
+from atoll.env.records import Checkpointed
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, journal_in, key_in, stored, writing
 
 OTHER = Hand(8, b"other-node", signer=2)
 SMALL = BATCH_BYTES_MAX + 600  # Segments that are full after a block or two.
+STATE = stored(b"state")
+WRITING = writing(b"state")  # Records of a block after which that can be stored.
 
 
 def code_of(act: Callable[[], object]) -> Code:
@@ -393,21 +397,23 @@ def test_a_promise_that_is_damaged_or_cannot_be_written_is_said(tmp_path: Path) 
 
 def test_a_snapshot_is_kept_with_the_head_it_belongs_to(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
-    append(journal, b"one")
+    append(journal, writing(b"after one"))
     first = journal.position.head
-    append(journal, b"two")
-    for number, content in ((2, b"after two"), (1, b"after one"), (0, b"nothing yet")):
+    append(journal, writing(b"after two"))
+    one, two = stored(b"after one"), stored(b"after two")
+    for number, content in ((2, two), (1, one), (0, b"nothing yet")):
         journal.keep_snapshot(number, content)
     again = journal_in(tmp_path)
     assert again.snapshots == journal.snapshots == (0, 1, 2)
     at, signed = again.snapshot(1)
-    assert (at, signed.head, signed.content) == (Position(1, 1, 1, first), first, b"after one")
+    assert (at, signed.head, signed.content) == (Position(1, 1, 1, first), first, one)
     at, signed = again.snapshot(2)
-    assert (at, signed.head, signed.content) == (journal.position, journal.position.head, b"after two")
+    assert (at, signed.head, signed.content) == (journal.position, journal.position.head, two)
     at, signed = again.snapshot(0)
     assert (at, signed.content) == (GENESIS, b"nothing yet")
-    again.keep_snapshot(2, b"again")
-    assert again.snapshot(2)[1].content == b"again"
+    upgraded = stored(b"after two", code=b"d" * 32)
+    again.keep_snapshot(2, upgraded)
+    assert again.snapshot(2)[1].content == upgraded
     for upto, found in ((0, 0), (1, 1), (2, 2), (99, 2)):
         assert again.snapshot(upto, upto=True)[0].number == found
     assert again.snapshots == (0, 1, 2)
@@ -418,25 +424,66 @@ def test_snapshots_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert code_of(lambda: journal.keep_snapshot(1, b"")) is Code.NUMBER
     assert code_of(lambda: journal.snapshot(0)) is Code.UNKNOWN
     assert code_of(lambda: journal.snapshot(9, upto=True)) is Code.UNKNOWN
-    append(journal, b"one")
-    journal.keep_snapshot(1, b"state")
+    append(journal, WRITING)
+    journal.keep_snapshot(1, STATE)
     path = tmp_path / ENVIRONMENT.hex() / "snapshots" / "1.ats"
     path.write_bytes(path.read_bytes() + b"x")
     assert code_of(lambda: journal.snapshot(1)) is Code.CORRUPT
-    path.write_bytes(encode_snapshot(key_in(tmp_path), ENVIRONMENT, (1, b"h" * 32), b"state"))
+    path.write_bytes(encode_snapshot(key_in(tmp_path), ENVIRONMENT, (1, b"h" * 32), STATE))
     assert code_of(lambda: journal.snapshot(1)) is Code.CORRUPT
     path.unlink()
     assert code_of(lambda: journal.snapshot(1)) is Code.IO
     path.mkdir()
-    assert code_of(lambda: journal.keep_snapshot(1, b"state")) is Code.IO
+    assert code_of(lambda: journal.keep_snapshot(1, STATE)) is Code.IO
+
+
+@pytest.mark.parametrize(
+    ("number", "content"),
+    [(1, STATE), (2, stored(b"another")), (2, stored(b"state", epoch=2)), (2, b"no snapshot"), (3, STATE)],
+)
+def test_a_state_that_its_block_does_not_say_is_not_kept(tmp_path: Path, number: int, content: bytes) -> None:
+    journal = journal_in(tmp_path)
+    append(journal, b"no records", WRITING, encode_body(bytes(16), [Entry(1, 0, Checkpointed())]))
+    assert code_of(lambda: journal.keep_snapshot(number, content)) is Code.DIGEST
+    assert journal_in(tmp_path).snapshots == ()
+
+
+def test_a_state_on_disk_that_its_block_does_not_say_is_not_given_back(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    append(journal, WRITING)
+    journal.keep_snapshot(1, STATE)
+    path, at = tmp_path / ENVIRONMENT.hex() / "snapshots" / "1.ats", (1, journal.position.head)
+    path.write_bytes(encode_snapshot(key_in(tmp_path), ENVIRONMENT, at, stored(b"another")))
+    with pytest.raises(RefusedError, match=r"corrupt: .*it is not the state after block 1"):
+        journal_in(tmp_path).snapshot(1)
+    path.write_bytes(encode_snapshot(key_in(tmp_path), ENVIRONMENT, at, STATE))
+    assert journal_in(tmp_path).snapshot(1)[1].content == STATE
+    path.rename(path.with_name("7.ats"))
+    path.with_name("7.ats").write_bytes(encode_snapshot(key_in(tmp_path), ENVIRONMENT, (7, at[1]), STATE))
+    with pytest.raises(RefusedError, match=r"corrupt: .*block 7 is not here"):
+        journal_in(tmp_path).snapshot(7)
+
+
+def test_only_what_a_recorder_of_this_node_has_signed_is_gone_on_from(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    append(journal, WRITING)
+    journal.keep_snapshot(1, STATE)
+    path, other = tmp_path / ENVIRONMENT.hex() / "snapshots" / "1.ats", stored(b"state", code=b"e" * 32)
+    for invented in (Hand(7, NODE, signer=5), OTHER):
+        path.write_bytes(invented.snapshot(journal.position, other))
+        with pytest.raises(RefusedError, match=r"corrupt: .*signed by another recorder"):
+            journal.snapshot(1)
+    before = Hand(7, NODE, signer=1)  # A recorder's key of this node that was lost.
+    path.write_bytes(before.snapshot(journal.position, STATE))
+    assert journal.snapshot(1)[1].sealer == before.sealer
 
 
 def test_snapshots_are_bounded(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
-    append(journal, *[b""] * (KEPT_SNAPSHOTS_MAX))
+    append(journal, *[WRITING] * (KEPT_SNAPSHOTS_MAX))
     for number in range(KEPT_SNAPSHOTS_MAX):
-        journal.keep_snapshot(number, b"")
-    assert code_of(lambda: journal.keep_snapshot(KEPT_SNAPSHOTS_MAX, b"")) is Code.LIMIT
+        journal.keep_snapshot(number, STATE)
+    assert code_of(lambda: journal.keep_snapshot(KEPT_SNAPSHOTS_MAX, STATE)) is Code.LIMIT
     journal.keep_snapshot(0, b"again")
 
 
@@ -451,6 +498,9 @@ def test_a_journal_begins_where_a_snapshot_stands(tmp_path: Path) -> None:
     assert (found, signed.content) == (at, b"state")
     assert journal.base == 7
     assert code_of(lambda: journal.read(7, 1)) is Code.NUMBER
+    path = tmp_path / ENVIRONMENT.hex() / "snapshots" / "7.ats"
+    path.write_bytes(OTHER.snapshot(at, b"forged"))  # Its block is not here, so the signature has to do.
+    assert code_of(lambda: journal.snapshot(7)) is Code.CORRUPT
 
 
 # Beginning anew
@@ -464,8 +514,8 @@ def theirs(at: Position, content: bytes = b"theirs") -> Taken:
 
 def test_a_journal_begins_anew_after_a_snapshot_of_another_node(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
-    append(journal, b"one", b"two")
-    journal.keep_snapshot(1, b"state")
+    append(journal, WRITING, b"two")
+    journal.keep_snapshot(1, STATE)
     journal.promise(4, b"other-node")
     at = Position(7, 4, 30, b"h" * 32)
     journal.restart(Restart(1, ENVIRONMENT, at, (1, 2), theirs(at)))
@@ -578,11 +628,11 @@ def test_a_cut_that_failed_is_forgotten_with_the_journal(tmp_path: Path) -> None
 
 def test_a_cut_keeps_what_it_takes_out(tmp_path: Path) -> None:
     journal = journal_in(tmp_path, segment_bytes_max=SMALL)
-    append(journal, b"0", b"1")
+    append(journal, WRITING, WRITING)
     at = journal.position
-    append(journal, *(b"%d" % number for number in range(2, 7)))
-    journal.keep_snapshot(2, b"state")
-    journal.keep_snapshot(5, b"state")
+    append(journal, *[WRITING] * 5)
+    journal.keep_snapshot(2, STATE)
+    journal.keep_snapshot(5, STATE)
     journal.cut(3)
     assert journal.position == at
     assert journal.snapshots == (2,)
@@ -599,9 +649,9 @@ def test_a_cut_keeps_what_it_takes_out(tmp_path: Path) -> None:
 
 def test_a_cut_where_no_journal_is_left_is_refused(tmp_path: Path) -> None:
     journal = journal_in(tmp_path, segment_bytes_max=SMALL)
-    append(journal, *(b"%d" % number for number in range(7)))
+    append(journal, *[WRITING] * 7)
     assert code_of(lambda: journal.cut(9)) is Code.NUMBER
-    journal.keep_snapshot(6, b"state")
+    journal.keep_snapshot(6, STATE)
     assert journal.retain(8) > 1
     assert code_of(lambda: journal.cut(journal.first - 1)) is Code.NUMBER
     assert code_of(lambda: journal.cut(6)) is Code.NUMBER
@@ -640,12 +690,12 @@ def test_a_cut_that_failed_is_made_before_anything_is_taken(tmp_path: Path) -> N
 
 def test_retention_goes_no_further_than_a_snapshot(tmp_path: Path) -> None:
     journal = journal_in(tmp_path, segment_bytes_max=SMALL)
-    append(journal, *(b"%d" % number for number in range(7)))
+    append(journal, *[WRITING] * 7)
     before = len(files(tmp_path))
     assert journal.retain(8) == 1
     assert len(files(tmp_path)) == before
-    journal.keep_snapshot(1, b"state")
-    journal.keep_snapshot(5, b"state")
+    journal.keep_snapshot(1, STATE)
+    journal.keep_snapshot(5, STATE)
     assert journal.retain(6, bytes_min=1 << 40) == 1
     assert journal.base == 0
     assert journal.retain(5) == journal.first <= 2
@@ -660,8 +710,8 @@ def test_retention_goes_no_further_than_a_snapshot(tmp_path: Path) -> None:
 
 def test_retention_that_the_disk_refuses_is_said(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
-    append(journal, b"one")
-    journal.keep_snapshot(1, b"state")
+    append(journal, WRITING)
+    journal.keep_snapshot(1, STATE)
     orphans = tmp_path / ENVIRONMENT.hex() / "orphans"
     orphans.rmdir()
     assert code_of(lambda: journal.retain(2)) is Code.IO

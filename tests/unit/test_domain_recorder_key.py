@@ -81,3 +81,14 @@ def test_what_it_signs_checks(tmp_path: Path) -> None:
     Verifier(ENVIRONMENT).feed(manifest)
     assert (manifest.name, manifest.sealer.node) == ("shop", NODE)
     assert signed_by(manifest.sealer.signing_key, certificate_payload(NODE, key.public), manifest.sealer.certificate)
+
+
+def test_its_own_are_this_key_and_those_that_its_node_has_certified(tmp_path: Path) -> None:
+    key = key_in(tmp_path, certified=False)
+    assert key.is_own(Hand().sealer)
+    assert not key.is_own(Hand(8).sealer)
+    key = key_in(tmp_path)
+    assert key.is_own(Hand(8).sealer)
+    strangers = Hand(8, signer=2).sealer, Hand(8, b"other-node").sealer
+    forged = msgspec.structs.replace(Hand(8).sealer, certificate=bytes(64))
+    assert not any(key.is_own(sealer) for sealer in (*strangers, forged))

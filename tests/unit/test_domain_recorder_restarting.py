@@ -17,7 +17,7 @@ from atoll.domain.recorder.messages import Code, RefusedError, Restart, Taken
 from atoll.domain.recorder.restarting import begin_anew, segment_numbers, segment_path, settle
 from atoll.domain.recorder.snapshots import encode_snapshot, open_snapshot
 from atoll.env.chain import GENESIS, Frame, Position, Sealed, read, segment_start
-from tests.unit.recorder_world import ENVIRONMENT, Hand, block_after, journal_in, key_in
+from tests.unit.recorder_world import ENVIRONMENT, Hand, block_after, journal_in, key_in, stored, writing
 
 OTHER = b"other-node"
 AT = Position(90, 7, 400, b"h" * 32)
@@ -56,10 +56,10 @@ def old_journal(state: Path) -> BlockJournal:
     """Blocks in three segments, snapshots, a promise."""
     journal = journal_in(state, segment_bytes_max=BATCH_BYTES_MAX + 600)
     for number in range(1, 6):
-        journal.append(block_after(journal.position, b"block %d" % number, epoch=2))
+        journal.append(block_after(journal.position, writing(b"state %d" % number), epoch=2))
         journal.commit()
-    journal.keep_snapshot(2, b"after two")
-    journal.keep_snapshot(5, b"after five")
+    journal.keep_snapshot(2, stored(b"state 2", epoch=2))
+    journal.keep_snapshot(5, stored(b"state 5", epoch=2))
     journal.promise(9, OTHER)
     journal.release()
     return journal
@@ -92,7 +92,7 @@ def check(state: Path, before: Position, request: Restart) -> bool:
     if journal.position == before:
         assert recorded.floor == (0, 0)
         assert recorded.snapshots == (2, 5)
-        assert journal.snapshot(5)[1].content == b"after five"
+        assert journal.snapshot(5)[1].content == stored(b"state 5", epoch=2)
         assert sum(isinstance(item, Sealed) for item in journal.read(1, 1 << 20)) == 5
         return False
     assert journal.position == request.at

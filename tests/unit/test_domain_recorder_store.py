@@ -47,7 +47,7 @@ from atoll.domain.recorder.messages import (
 from atoll.domain.recorder.snapshots import Signed, checks
 from atoll.domain.recorder.store import Store
 from atoll.env.chain import GENESIS, Block, Sealed, Verifier, certificate_payload
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, key_in, node_key
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, key_in, node_key, stored, writing
 
 OTHER = Hand(8, b"other-node", signer=2)
 CODE = b"code"
@@ -86,15 +86,15 @@ def store(tmp_path: Path) -> Store[str]:
 
 
 def test_an_environment_lives_through_all_requests(store: Store[str], tmp_path: Path) -> None:
-    first, at = OTHER.seal(GENESIS, block_after(GENESIS))
+    first, at = OTHER.seal(GENESIS, block_after(GENESIS, writing(b"state")))
     assert only(store, Keep(2, ENVIRONMENT, OTHER.sealer, first.block, first.seal)) == Kept(2, 1)
     own = block_after(at)
     appended = only(store, Append(3, ENVIRONMENT, own))
     assert isinstance(appended, Appended)
-    assert only(store, KeepSnapshot(4, ENVIRONMENT, 1, b"state")) == Done(4)
+    assert only(store, KeepSnapshot(4, ENVIRONMENT, 1, stored(b"state"))) == Done(4)
     snapshot = only(store, ReadSnapshot(5, ENVIRONMENT, 1))
     assert isinstance(snapshot, Snapshot)
-    assert (snapshot.id, snapshot.at, snapshot.content) == (5, at, b"state")
+    assert (snapshot.id, snapshot.at, snapshot.content) == (5, at, stored(b"state"))
     assert snapshot.sealer is not None
     assert snapshot.sealer == key_in(tmp_path).sealer
     signed = Signed(snapshot.head, snapshot.content, snapshot.sealer, snapshot.signature)

@@ -3,15 +3,16 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from atoll.base.errors import CorruptError, UserError
-from atoll.domain.recorder.journal import BlockJournal
+from atoll.domain.recorder.journal import BlockJournal, create_journal
 from atoll.domain.shelves import DiskShelf, find_journal, journals_of
-from atoll.env.chain import GENESIS, Block, Seal, Sealed, encode_frame, segment_start
+from atoll.env.chain import GENESIS, Block, Frame, Position, Seal, Sealed, encode_frame, read, segment_start
 from atoll.env.past import Past, flat
 from tests.unit.past_world import ANN, BOB, DiskWorld, arrived, bid
-from tests.unit.recorder_world import ENVIRONMENT, Hand, key_in
+from tests.unit.recorder_world import ENVIRONMENT, Hand, key_in, stored
 
 ID = ENVIRONMENT.hex()
 
@@ -153,9 +154,9 @@ def test_a_journal_that_goes_while_it_is_read_is_named(world: DiskWorld) -> None
     with pytest.raises(CorruptError, match="block 5 is not there any more"):
         shelf.block(5)
     world.segment.unlink()
-    for read in (lambda: shelf.block(2), lambda: DiskShelf(found)):
+    for again in (lambda: shelf.block(2), lambda: DiskShelf(found)):
         with pytest.raises(CorruptError, match="No such file"):
-            read()
+            again()
 
 
 def test_a_file_without_a_whole_manifest_is_none(world: DiskWorld) -> None:
@@ -196,6 +197,45 @@ def test_a_snapshot_that_is_damaged_is_named(world: DiskWorld) -> None:
     path.unlink()
     with pytest.raises(CorruptError, match=r"4\.ats: No such file"):
         shelf.snapshot(4)
+
+
+def test_a_snapshot_is_what_its_block_says_and_stands_where_the_chain_was(world: DiskWorld) -> None:
+    path = world.directory / "snapshots" / "4.ats"
+    shelf = DiskShelf(find_journal(world.state, "auction"), trusts=lambda sealer: sealer == Hand().sealer)
+    kept, forger = shelf.snapshot(4), Hand(7, signer=5)
+    at = Position(4, 1, 12, position_of(world, 4))
+    path.write_bytes(Hand().snapshot(at, kept.encode()))
+    assert shelf.snapshot(4) == kept
+    forged = msgspec.structs.replace(kept, state=kept.state.replace(b"bob", b"eve"))
+    elsewhere = msgspec.structs.replace(at, head=b"h" * 32)
+    for data, words in (
+        (Hand().snapshot(at, forged.encode()), "it is not the state after block 4"),
+        (Hand().snapshot(elsewhere, kept.encode()), "it was taken after another block 4"),
+        (forger.snapshot(at, kept.encode()), "a key that is no node's"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(CorruptError, match=rf"4\.ats: .*{words}"):
+            shelf.snapshot(4)
+
+
+def position_of(world: DiskWorld, number: int) -> bytes:
+    """Return the head of a block."""
+    frames = [frame.item for frame in read(world.segment.read_bytes()) if isinstance(frame, Frame)]
+    return next(item.seal.head for item in frames if isinstance(item, Sealed) and item.block.number == number)
+
+
+def test_a_snapshot_whose_block_went_stands_where_the_journal_begins(tmp_path: Path) -> None:
+    at = Position(7, 2, 30, b"h" * 32)
+    directory = tmp_path / "envs" / ID
+    directory.parent.mkdir()
+    create_journal(directory, key_in(tmp_path), "auction", at)
+    shelf = DiskShelf(find_journal(tmp_path, "auction"))
+    path, content = directory / "snapshots" / "7.ats", stored(b"state", epoch=2)
+    path.write_bytes(Hand(7, b"other-node", signer=2).snapshot(at, content))
+    assert shelf.snapshot(7).encode() == content
+    path.write_bytes(Hand().snapshot(msgspec.structs.replace(at, head=b"i" * 32), content))
+    with pytest.raises(CorruptError, match="it was taken after another block 7"):
+        shelf.snapshot(7)
 
 
 def test_a_segment_alone_has_no_snapshots(world: DiskWorld) -> None:

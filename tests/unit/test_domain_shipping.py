@@ -6,15 +6,17 @@ from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from atoll.base.ids import NodeId
 from atoll.domain import shipping as shipping_module
-from atoll.domain.parcels import Answered, Parcels
+from atoll.domain.parcels import Answered, Parcels, State
 from atoll.domain.recorder import messages as to
+from atoll.domain.recorder.snapshots import encode_snapshot, open_snapshot
 from atoll.domain.recorder.store import Store
 from atoll.domain.shipping import Shipper, Shipping
-from atoll.env.chain import Block, Sealed, Sealer, certificate_payload, pack_body
+from atoll.env.chain import Block, Position, Sealed, Sealer, certificate_payload, pack_body
 from atoll.env.history import SNAPSHOT_FORMAT, Entry, Snapshot, encode_body
 from atoll.env.messages import StateGiven, StateOffered, StateWanted, decode_message
 from atoll.env.records import Checkpointed, Fired, Record
@@ -25,12 +27,16 @@ STATE, DIGEST = b"state" * 100, b"d" * 16
 WAIT_S = 10.0
 
 
+def snapshot_of(state: bytes = STATE, epoch: int = 1) -> bytes:
+    return Snapshot(SNAPSHOT_FORMAT, b"c" * 32, DIGEST, epoch, (ONE, TWO), 3, ONE, state).encode()
+
+
 class Recorder:
     """A recorder without a process."""
 
     def __init__(self, state: Path, node: bytes, number: int) -> None:
         state.mkdir()
-        key = key_in(state, certified=False)
+        self.key = key = key_in(state, certified=False)
         signing = node_key(number)
         certificate = signing.sign(certificate_payload(node, key.public))
         self.sealer = Sealer(node, key.public, signing.public_key().public_bytes_raw(), certificate)
@@ -84,7 +90,7 @@ class Place:
         return (self.owner, self.holders) if identity == ENVIRONMENT else (b"", ())
 
     def knows(self, sealer: Sealer) -> bool:
-        return self.known and sealer == self.world[ONE].sealer
+        return self.known and sealer == self.world.sealer
 
     def tell_node(self, node: NodeId, payload: bytes) -> None:
         message = decode_message(payload)
@@ -114,6 +120,7 @@ class World:
         self.losses = 0
         self.places: dict[NodeId, Place] = {}
         self.places = {ONE: Place(self, ONE, 1), TWO: Place(self, TWO, 2)}
+        self.sealer = self[ONE].sealer
 
     def __getitem__(self, node: NodeId) -> Place:
         return self.places[node]
@@ -140,10 +147,17 @@ class World:
             keep = to.Keep(1, ENVIRONMENT, self[ONE].sealer, sealed.block, sealed.seal)
             assert isinstance(self[TWO].recorder.do(keep), to.Kept)
 
-    def snapshot(self, state: bytes = STATE, epoch: int = 1) -> None:
+    def snapshot(self) -> None:
         """Have the first one keep a snapshot."""
-        content = Snapshot(SNAPSHOT_FORMAT, b"c" * 32, DIGEST, epoch, (ONE, TWO), 3, ONE, state).encode()
-        assert isinstance(self[ONE].recorder.do(to.KeepSnapshot(1, ENVIRONMENT, 2, content)), to.Done)
+        assert isinstance(self[ONE].recorder.do(to.KeepSnapshot(1, ENVIRONMENT, 2, snapshot_of())), to.Done)
+
+    def whole(self, content: bytes) -> bytes:
+        """Return a snapshot as it travels, signed by the first one though its own recorder would refuse it."""
+        own = self[ONE].recorder
+        after = Position(2, 1, 2, self.sealed[1].seal.head)
+        data = encode_snapshot(own.key, ENVIRONMENT, (2, after.head), content)
+        signed = open_snapshot(data, ENVIRONMENT, 2)
+        return msgspec.msgpack.encode(State(after, content, own.sealer, signed.signature))
 
     async def asked(self, offset: int) -> None:
         """Wait until a part is asked for."""
@@ -246,10 +260,13 @@ def test_what_the_own_journal_does_not_say_is_not_kept(
     async def body(world: World) -> None:
         world.write(last, digest)
         world.copy()
-        world.snapshot(state, epoch)
-        await world.ship()
-        assert world[TWO].recorder.snapshots == ()
-        assert any(isinstance(message, StateGiven) for _, _, message in world.said)
+        whole, two = world.whole(snapshot_of(state, epoch)), world[TWO]
+        del world.places[ONE]  # Nobody answers but this test.
+        two.shipper.heard(ONE, StateOffered(ENVIRONMENT, 2))
+        await world.asked(0)
+        two.shipper.heard(ONE, StateGiven(ENVIRONMENT, 2, 0, len(whole), whole))
+        await two.settle()
+        assert two.recorder.snapshots == ()
 
     run(tmp_path, body)
 

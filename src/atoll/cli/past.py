@@ -301,10 +301,13 @@ def _shelf(directory: Path, name: str, *, is_trusted: bool) -> "DiskShelf":
     Raises:
         UserError: A302, A304, A305, A501, A610.
     """
+    from atoll.domain.auditing import trusting  # noqa: PLC0415
     from atoll.domain.shelves import CODE_NAME, DiskShelf, find_journal  # noqa: PLC0415
 
     try:
-        shelf = DiskShelf(find_journal(directory, name), (directory / CODE_NAME,))
+        journal = find_journal(directory, name)
+        is_ours = journal.directory.absolute().is_relative_to(directory.absolute())  # Another may be of another group.
+        shelf = DiskShelf(journal, (directory / CODE_NAME,), trusting(directory) if is_ours else None)
     except CorruptError as error:
         raise _damaged(error) from error
     except UserError as error:

@@ -2,8 +2,9 @@
 """Whether a journal is what was sealed, and what somebody would have had to change who wanted it otherwise.
 
 Checked are every frame, the chain of heads, every seal, every certificate, who sealed it by the group's roster where
-there is one, the signatures of snapshots and that they stand where the chain was, and every head of this journal that a
-node has shown: a journal that was sealed anew with the right key contradicts those. No node need run for it.
+there is one, that snapshots are the states that their blocks say, stand where the chain was and are signed by a node,
+and every head of this journal that a node has shown: a journal that was sealed anew with the right key contradicts
+those. No node need run for it.
 """
 
 import re
@@ -19,7 +20,7 @@ from atoll.base.errors import CorruptError, UserError
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.messages import KeptHead, RefusedError
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME
-from atoll.domain.recorder.snapshots import decode_snapshot
+from atoll.domain.recorder.snapshots import open_snapshot
 from atoll.domain.shelves import Journal
 from atoll.env.chain import (
     ChainError,
@@ -33,9 +34,10 @@ from atoll.env.chain import (
     seal_payload,
     signed_by,
 )
+from atoll.env.history import Written, check_written, decode_snapshot, written_in
 from atoll.group.roster import Roster
 
-__all__ = ["Audit", "Fault", "Witness", "audit", "heads_in", "roster_of"]
+__all__ = ["Audit", "Fault", "Witness", "audit", "heads_in", "roster_of", "trusting"]
 
 HEADS_NAME: Final = "heads"
 ROSTER_NAME: Final = "roster"
@@ -117,6 +119,22 @@ class Audit:
         return not self.faults
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What the chain says of a block after which there is a snapshot.
+
+    Attributes:
+        head: Its head; empty: the journal was not followed to it.
+        written: What it says of the state after it, or that it says nothing; None: the journal begins after it.
+    """
+
+    head: bytes = b""
+    written: Written | CorruptError | None = None
+
+
+_UNSEEN: Final = _Place()
+
+
 def roster_of(state: Path) -> Roster | None:
     """Return the group's roster, as a node keeps it; None: there is none.
 
@@ -133,6 +151,12 @@ def roster_of(state: Path) -> Roster | None:
         raise UserError(
             "A108", f"cannot read {path}", fix="check who may read it", where=error.strerror or str(error)
         ) from error
+
+
+def trusting(state: Path) -> Callable[[Sealer], bool] | None:
+    """Return what says whether a sealer is a node's by the group's roster; None: there is none. Raises as roster_of."""
+    roster = roster_of(state)
+    return None if roster is None else lambda sealer: _is_known(roster, sealer)
 
 
 def heads_in(directory: Path) -> list[tuple[bytes, KeptHead]]:
@@ -172,14 +196,14 @@ def audit(journal: Journal, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]]
     if _DIRECTORY.fullmatch(called) and called != journal.id.hex():
         found.faults.append(Fault(0, f"{journal.directory}: the journal in it is that of {journal.id.hex()}"))
     verifier = Verifier(journal.id, trusts=_judge(found, roster))
-    known: dict[int, bytes] = {}
-    wanted = {*witnesses, *_snapshot_numbers(journal)}
+    known = dict.fromkeys(_snapshot_numbers(journal), _UNSEEN)
     for path in journal.segments:
-        if not _segment(found, verifier, path, (known, wanted, witnesses)):
+        if not _segment(found, verifier, path, (known, witnesses)):
             break
     _measure(found)
     _compare_rest(found, witnesses)
-    _snapshots(found, known)
+    for number, said in known.items():
+        _snapshot(found, number, said, roster)
     return found
 
 
@@ -189,21 +213,25 @@ def _judge(found: Audit, roster: Roster | None) -> Callable[[Sealer], bool]:
         if roster is None:
             found.sealers[sealer] = "certificate"
             return True
-        is_known = roster.node_of(sealer.signing_key) == sealer.node
+        is_known = _is_known(roster, sealer)
         found.sealers[sealer] = "roster" if is_known else "unknown"
         return is_known
 
     return trusts
 
 
+def _is_known(roster: Roster, sealer: Sealer) -> bool:
+    return roster.node_of(sealer.signing_key) == sealer.node
+
+
 def _segment(
     found: Audit,
     verifier: Verifier,
     path: Path,
-    heads: tuple[dict[int, bytes], set[int], dict[int, list[Witness]]],
+    wanted: tuple[dict[int, _Place], dict[int, list[Witness]]],
 ) -> bool:
     """Check one segment; say whether it is worth going on."""
-    known, wanted, witnesses = heads
+    known, witnesses = wanted
     is_last = path == found.journal.segments[-1]
     found.counts["segments"] += 1
     try:
@@ -217,10 +245,12 @@ def _segment(
                 break
             verifier.feed(frame.item, f"{path}: offset {frame.offset}")
             assert verifier.position is not None, "the first frame is a manifest"
+            is_reached = isinstance(frame.item, Sealed) or not found.first  # Other frames stand where the last one did.
             _note(found, verifier.position, frame)
             number = verifier.position.number
-            if number in wanted and number not in known:
-                known[number] = verifier.position.head
+            if is_reached:
+                if number in known:
+                    known[number] = _Place(verifier.position.head, _written(frame))
                 _compare(found, verifier, witnesses.get(number, ()))
     except ChainError as error:
         found.faults.append(Fault(error.block, str(error)))
@@ -285,17 +315,43 @@ def _snapshot_numbers(journal: Journal) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := _SNAPSHOT.fullmatch(name)))
 
 
-def _snapshots(found: Audit, known: dict[int, bytes]) -> None:
-    for number in _snapshot_numbers(found.journal):
-        path = found.journal.directory / SNAPSHOTS_NAME / f"{number}.ats"
-        found.counts["snapshots"] += 1
-        try:
-            head, _ = decode_snapshot(path.read_bytes(), found.journal.id, number)
-        except (OSError, CorruptError) as error:
-            found.faults.append(Fault(number, f"{path}: {error}"))
-            continue
-        if number in known and known[number] != head:
-            found.faults.append(Fault(number, f"{path}: it was taken after another block {number}"))
+def _written(frame: Frame) -> Written | CorruptError | None:
+    if not isinstance(frame.item, Sealed):
+        return None
+    try:
+        return written_in(frame.item.block)
+    except CorruptError as error:
+        return error
+
+
+def _snapshot(found: Audit, number: int, place: _Place, roster: Roster | None) -> None:
+    """Check one snapshot: its signature, who signed it, where it stands, and that its block says this state."""
+    path = found.journal.directory / SNAPSHOTS_NAME / f"{number}.ats"
+    try:
+        signed = open_snapshot(path.read_bytes(), found.journal.id, number)
+        if place is _UNSEEN and not found.faults and number > found.last:
+            raise CorruptError(f"it is of block {number}, which is not here")
+        if place.head not in {b"", signed.head}:
+            raise CorruptError(f"it was taken after another block {number}")
+        if not _may_sign(found, signed.sealer, roster):
+            raise CorruptError(f"it is signed with a key that is not known as that of {signed.sealer.node.hex()}")
+        if isinstance(place.written, CorruptError):
+            raise place.written
+        if place.written is not None:
+            check_written(decode_snapshot(signed.content), place.written)
+    except FileNotFoundError:
+        return  # It was thinned out meanwhile.
+    except (OSError, CorruptError) as error:
+        found.faults.append(Fault(number, f"{path}: {error}"))
+    found.counts["snapshots"] += 1
+
+
+def _may_sign(found: Audit, sealer: Sealer, roster: Roster | None) -> bool:
+    """Tell whether a sealer is a node's: by the roster, else by what the journal says of that node."""
+    if roster is not None:
+        return _is_known(roster, sealer)
+    # Whoever keeps a journal begins its segments, so the node that signs snapshots is named there.
+    return any((one.node, one.signing_key) == (sealer.node, sealer.signing_key) for one in found.sealers)
 
 
 def _measure(found: Audit) -> None:

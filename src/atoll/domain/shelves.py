@@ -7,6 +7,7 @@ are checked where they are read; seals are the business of ``auditing``.
 
 import re
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -18,10 +19,10 @@ from atoll.domain.loading import Bundle, Loaded, decode_bundle, load
 from atoll.domain.recorder.disk import read_at
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME, snapshot_numbers
 from atoll.domain.recorder.segments import Segment, open_segment
-from atoll.domain.recorder.snapshots import decode_snapshot
+from atoll.domain.recorder.snapshots import open_snapshot
 from atoll.env.app import Program
-from atoll.env.chain import Block, Position, Sealed, TornTail, position_after, read_frames
-from atoll.env.history import Snapshot
+from atoll.env.chain import Block, Position, Sealed, Sealer, TornTail, position_after, read_frames
+from atoll.env.history import Snapshot, check_written, written_in
 from atoll.env.history import decode_snapshot as decode_state
 
 __all__ = ["DiskShelf", "Journal", "find_journal", "journals_of"]
@@ -127,6 +128,7 @@ class DiskShelf:
     Args:
         journal: Which.
         code: Directories in which its code may be.
+        trusts: Says whether a snapshot's sealer is a node's, as a roster does; None: its certificate's word is taken.
 
     Attributes:
         journal: As given.
@@ -141,8 +143,11 @@ class DiskShelf:
         CorruptError: A segment cannot be read, is missing, or is not what was written.
     """
 
-    def __init__(self, journal: Journal, code: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, journal: Journal, code: tuple[Path, ...] = (), trusts: Callable[[Sealer], bool] | None = None
+    ) -> None:
         self.journal: Final = journal
+        self._trusts: Final = trusts
         parent = journal.directory.parent
         self.code: Final = (*code, *(one / CODE_NAME for one in (journal.directory, parent, parent.parent)))
         self._loaded: dict[bytes, Loaded] = {}
@@ -157,7 +162,7 @@ class DiskShelf:
         self.snapshots: tuple[int, ...] = tuple(
             number for number in self._snapshot_numbers() if self.first - 1 <= number <= self.last
         )
-        self._ahead: dict[int, Block] = {}
+        self._ahead: dict[int, Sealed] = {}
 
     def block_of(self, event: int) -> int:
         """Return the number of the block that holds an event which is kept."""
@@ -170,6 +175,9 @@ class DiskShelf:
         Raises:
             CorruptError: It is not what was written.
         """
+        return self._sealed(number).block
+
+    def _sealed(self, number: int) -> Sealed:
         if number in self._ahead:
             return self._ahead[number]
         part = self._part(bisect_right(self._parts, number, key=lambda one: one.segment.first) - 1)
@@ -184,25 +192,36 @@ class DiskShelf:
             frames = [frame for frame in read_frames(data, number, begin) if not isinstance(frame, TornTail)]
         except OSError as error:
             raise _unreadable(part.segment.path, error) from error
-        self._ahead = {frame.item.block.number: frame.item.block for frame in frames if isinstance(frame.item, Sealed)}
+        self._ahead = {frame.item.block.number: frame.item for frame in frames if isinstance(frame.item, Sealed)}
         if number not in self._ahead:
             raise CorruptError(f"{part.segment.path}: block {number} is not there any more")
         return self._ahead[number]
 
     def snapshot(self, number: int) -> Snapshot:
-        """Return a snapshot, whose signature was checked.
+        """Return a snapshot, which was checked against its block where that is kept: else against who signed it.
 
         Raises:
             CorruptError: It is not what was written.
         """
         path = self.journal.directory / SNAPSHOTS_NAME / f"{number}.ats"
         try:
-            _, content = decode_snapshot(path.read_bytes(), self.journal.id, number)
+            signed = open_snapshot(path.read_bytes(), self.journal.id, number)
+            if self._trusts is not None and not self._trusts(signed.sealer):
+                raise CorruptError("it was signed with a key that is no node's")
+            snapshot = decode_state(signed.content)
+            if number < self.first:
+                head = self._parts[0].segment.manifest.at.head
+            else:
+                sealed = self._sealed(number)
+                head = sealed.seal.head
+                check_written(snapshot, written_in(sealed.block))
+            if signed.head != head:
+                raise CorruptError(f"it was taken after another block {number}")
         except OSError as error:
             raise _unreadable(path, error) from error
         except CorruptError as error:
             raise CorruptError(f"{path}: {error}") from error
-        return decode_state(content)
+        return snapshot
 
     def program(self, code: bytes) -> Program:
         """Return the program of a code's digest.

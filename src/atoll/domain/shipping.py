@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final, Protocol, final
 
 from atoll.base.errors import CorruptError, LimitError, LinkError
@@ -26,12 +25,11 @@ from atoll.domain.limits import (
 )
 from atoll.domain.parcels import Parcels, Part, open_state
 from atoll.domain.recorder.messages import Blocks, Done, RefusedError
-from atoll.env.chain import Block, Sealed, Sealer, unpack_body
-from atoll.env.history import Body, decode_body
+from atoll.env.chain import Block, Sealed, Sealer
+from atoll.env.history import check_written, written_in
 from atoll.env.holding.events import ReadSnapshot
 from atoll.env.limits import PART_BYTES
 from atoll.env.messages import StateGiven, StateOffered, StateWanted, encode_message
-from atoll.env.records import Checkpointed
 
 __all__ = ["Shipper", "Shipping"]
 
@@ -174,12 +172,11 @@ class Shipper:
         finally:
             del self._coming[identity]
 
-    async def _block(self, identity: bytes, number: int) -> tuple[Block, Body]:
+    async def _block(self, identity: bytes, number: int) -> Block:
         """Return the block after which a snapshot was taken, from the own journal, once it is there.
 
         Raises:
             TimeoutError: It does not come.
-            CorruptError: It does not decode.
             LinkError: The recorder is lost.
         """
         for _ in range(SHIP_TRIES):
@@ -189,7 +186,7 @@ class Shipper:
                 items = ()
             for item in items:
                 if isinstance(item, Sealed) and item.block.number == number:
-                    return item.block, decode_body(unpack_body(item.block.body))
+                    return item.block
             await asyncio.sleep(SHIP_LOOK_S)
         raise TimeoutError(f"block {number} is not here")
 
@@ -223,7 +220,7 @@ class Shipper:
         raise TimeoutError(f"the part at byte {offset} does not come")
 
 
-def _checked(payload: bytes, identity: bytes, block: tuple[Block, Body], server: Around) -> bytes:
+def _checked(payload: bytes, identity: bytes, block: Block, server: Around) -> bytes:
     """Return the snapshot in what another node sent.
 
     The block says what state came of it; nodes only say whose the rest is. Whoever runs an environment can say in its
@@ -233,13 +230,9 @@ def _checked(payload: bytes, identity: bytes, block: tuple[Block, Body], server:
         CorruptError: It is not the state after this block.
     """
     state, snapshot = open_state(payload, identity)
-    after, body = block
-    last = body.entries[-1].record if body.entries else None
     if not server.knows(state.sealer):
         raise CorruptError("it was signed by somebody who is no member")
-    if not isinstance(last, Checkpointed) or last.digest != sha256(snapshot.state).digest():
-        raise CorruptError(f"it is not the state after block {after.number}")
-    found = state.at.number, snapshot.epoch, snapshot.digest
-    if found != (after.number, after.epoch, body.digest):
-        raise CorruptError(f"it is not of block {after.number}")
+    if state.at.number != block.number:
+        raise CorruptError(f"it is not of block {block.number}")
+    check_written(snapshot, written_in(block))
     return state.content

@@ -6,13 +6,15 @@ Normative text: docs/spec/environment-journal.md.
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
 from typing import Annotated, Final
 
 import msgspec
 
 from atoll.base.errors import CorruptError
-from atoll.env.records import CODE_BYTES, INLINE, Effect, Level, Record
+from atoll.env.chain import Block, unpack_body
+from atoll.env.records import CODE_BYTES, INLINE, Checkpointed, Effect, Level, Record
 
 __all__ = [
     "DIGEST_BYTES",
@@ -21,11 +23,14 @@ __all__ = [
     "Body",
     "Entry",
     "Snapshot",
+    "Written",
+    "check_written",
     "decode_body",
     "decode_snapshot",
     "digest_after",
     "encode_body",
     "mark_of",
+    "written_in",
 ]
 
 DIGEST_BYTES: Final = 16
@@ -135,3 +140,47 @@ def digest_after(before: bytes, effects: Sequence[Effect]) -> bytes:
 def mark_of(digest: bytes) -> int:
     """Return the mark that stands for a digest; never NO_MARK."""
     return int.from_bytes(digest[:4], "little") or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a block says of the state that was written after it.
+
+    Attributes:
+        number: Of the block.
+        epoch: Of the block.
+        state: SHA-256 of the state.
+        digest: Of all effects up to there.
+    """
+
+    number: int
+    epoch: int
+    state: bytes
+    digest: bytes
+
+
+def written_in(block: Block) -> Written:
+    """Return what a block says of the state after it; total.
+
+    Raises:
+        CorruptError: Its records do not decode, or no state was stored after it.
+    """
+    body = decode_body(unpack_body(block.body))
+    last = body.entries[-1].record if body.entries else None
+    if not isinstance(last, Checkpointed) or not last.digest:
+        raise CorruptError(f"no state was stored after block {block.number}")
+    return Written(block.number, block.epoch, last.digest, body.digest)
+
+
+def check_written(snapshot: Snapshot, written: Written) -> None:
+    """Return if a snapshot is the state that a block says.
+
+    Code, holders and where handlers run are not in that block: for those the signature of the snapshot answers.
+
+    Raises:
+        CorruptError: It is another state, or of another block.
+    """
+    if sha256(snapshot.state).digest() != written.state:
+        raise CorruptError(f"it is not the state after block {written.number}")
+    if (snapshot.epoch, snapshot.digest) != (written.epoch, written.digest):
+        raise CorruptError(f"it is not of block {written.number}")

@@ -67,6 +67,7 @@ from atoll.env.chain import (
     segment_start,
     signed_by,
 )
+from atoll.env.history import check_written, decode_snapshot, written_in
 from atoll.host.files import make_private_directory, write_atomic
 
 __all__ = ["BlockJournal", "create_journal"]
@@ -338,7 +339,8 @@ class BlockJournal:
         """Keep the state after a block, durably. One that is kept already is replaced.
 
         Raises:
-            RefusedError: NUMBER, that block is not here; LIMIT; SIGNATURE; FULL, IO, CORRUPT.
+            RefusedError: NUMBER, that block is not here; DIGEST, it says another state; LIMIT; SIGNATURE; FULL, IO,
+                CORRUPT.
         """
         if not self.first - 1 <= number <= self._position.number:
             raise RefusedError(Code.NUMBER, f"block {number} is not here")
@@ -347,7 +349,11 @@ class BlockJournal:
             raise RefusedError(Code.LIMIT, f"KEPT_SNAPSHOTS_MAX is {KEPT_SNAPSHOTS_MAX}")
         path = self._snapshot(number)
         try:
-            at = self._after(number)
+            at, block = self._after(number), self._block(number)
+            try:
+                _check_state(content, block)
+            except CorruptError as error:
+                raise RefusedError(Code.DIGEST, f"a state that is not kept: {error}") from error
             write_atomic(path, encode_snapshot(self._key, self.environment, (number, at.head), content))
         except (OSError, StorageError) as error:
             raise refusal_of(error, path) from error
@@ -362,7 +368,7 @@ class BlockJournal:
             upto: The newest will do that was not taken later.
 
         Raises:
-            RefusedError: UNKNOWN; IO; CORRUPT, it is not what was signed, or not of this journal.
+            RefusedError: UNKNOWN; IO; CORRUPT, it is not what this recorder has signed, or not of this journal.
         """
         if upto:
             number = base_of(self._snapshots, number + 1) or 0
@@ -370,11 +376,17 @@ class BlockJournal:
             raise RefusedError(Code.UNKNOWN, f"there is no snapshot after block {number}")
         path = self._snapshot(number)
         try:
-            at, signed = self._after(number), open_snapshot(path.read_bytes(), self.environment, number)
+            signed = open_snapshot(path.read_bytes(), self.environment, number)
+            if not self._key.is_own(signed.sealer):  # Whatever comes from elsewhere is signed anew before it is kept.
+                raise CorruptError("it was signed by another recorder than that of this node")
+            if not self.first - 1 <= number <= self._position.number:
+                raise CorruptError(f"block {number} is not here")
+            at = self._after(number)
+            if signed.head != at.head:
+                raise CorruptError("it was taken after another block")
+            _check_state(signed.content, self._block(number))
         except (OSError, CorruptError) as error:
             raise refusal_of(error, path) from error
-        if signed.head != at.head:
-            raise RefusedError(Code.CORRUPT, f"{path}: it was taken after another block")
         return at, signed
 
     def cut(self, number: int) -> None:
@@ -492,6 +504,10 @@ class BlockJournal:
         """Return where the journal stood after a block that is here, or the one before the first."""
         return self._position if number == self._position.number else self._segment_of(number).after(number)[0]
 
+    def _block(self, number: int) -> Block | None:
+        """Return a block up to the last one; None: it went, or never was here."""
+        return next(self._blocks_from(number))[1].block if number >= self.first else None
+
     def _write_standing(self, standing: Standing) -> None:
         write_atomic(self._directory / STANDING_NAME, encode_standing(standing))
 
@@ -564,3 +580,9 @@ class BlockJournal:
             return decode_standing(data, self.environment)
         except CorruptError as error:
             raise CorruptError(f"{path}: {error}") from error
+
+
+def _check_state(content: bytes, block: Block | None) -> None:
+    """Check a state against its block. Where that is not here, place and signature have to do. Raises CorruptError."""
+    if block is not None:
+        check_written(decode_snapshot(content), written_in(block))

@@ -84,6 +84,17 @@ class RecorderKey:
             raise RefusedError(Code.SIGNATURE, "this recorder has no certificate yet")
         return self._sealer
 
+    def is_own(self, sealer: Sealer) -> bool:
+        """Tell whether a sealer is this recorder, or one that its node had before; the signature is checked elsewhere.
+
+        A key that was lost leaves what it signed, and the node's signing key says that it was its recorder's.
+        """
+        own = self._sealer
+        if sealer.recorder == self.public:
+            return True
+        is_nodes = own is not None and (sealer.node, sealer.signing_key) == (own.node, own.signing_key)
+        return is_nodes and is_certified(sealer)
+
     def certify(self, sealer: Sealer) -> None:
         """Take the certificate, and keep it.
 
