@@ -15,7 +15,7 @@ _NODE: Final = bytes(range(10))
 _SEALER: Final = chain.Sealer(_NODE, b"r" * 32, b"s" * 32, b"c" * 64)
 _BLOCK: Final = chain.Block(1, 1, 1, 1, chain.pack_body(bytes(200)))
 _SEALED: Final = chain.Sealed(_BLOCK, chain.Seal(chain.position_after(chain.GENESIS, _BLOCK).head, b"s" * 64))
-_KEPT: Final = messages.KeptHead(_ID, 1, b"h" * 32, b"s" * 64)
+_KEPT: Final = messages.KeptHead(_ID, chain.link_of(chain.GENESIS.head, _BLOCK), b"s" * 64)
 
 
 def _journal() -> bytes:

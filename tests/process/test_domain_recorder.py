@@ -43,7 +43,7 @@ from atoll.domain.recorder.messages import (
     encode_request,
 )
 from atoll.domain.recorder.process import EXIT_NOT_READY, EXIT_OK, Options
-from atoll.env.chain import GENESIS, Block, Sealed, Verifier
+from atoll.env.chain import GENESIS, Block, Sealed, Verifier, link_of
 from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, node_key, stored, writing
 
 pytestmark = pytest.mark.process
@@ -97,9 +97,9 @@ def test_all_requests_go_through_the_process(tmp_path: Path) -> None:
             theirs, at = OTHER.seal(GENESIS, block_after(GENESIS))
             assert (await client.keep(ENVIRONMENT, OTHER.sealer, theirs)).number == 1
             own, state = block_after(at, writing(b"state")), stored(b"state")
-            seal = (await client.append(ENVIRONMENT, own)).seal
+            appended = await client.append(ENVIRONMENT, own)
             blocks = await client.read(ENVIRONMENT, 1)
-            assert blocks.items == (OTHER.sealer, theirs, handle.sealer, Sealed(own, seal))
+            assert blocks.items == (OTHER.sealer, theirs, handle.sealer, Sealed(own, appended.seal))
             verifier = Verifier(ENVIRONMENT, position=GENESIS)
             for item in blocks.items:
                 verifier.feed(item)
@@ -110,7 +110,7 @@ def test_all_requests_go_through_the_process(tmp_path: Path) -> None:
             code = b"code"
             await client.keep_code(sha256(code).digest(), code)
             assert await client.read_code(sha256(code).digest()) == code
-            kept = KeptHead(ENVIRONMENT, 2, seal.head, seal.signature)
+            kept = KeptHead(ENVIRONMENT, link_of(appended.before, own), appended.seal.signature)
             await client.keep_head(NODE, kept)
             assert HeadFiles(tmp_path / "heads").read(NODE) == (kept,)
             assert (await client.retain(ENVIRONMENT, 3, 1 << 20)).first == 1

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from atoll.base.errors import CorruptError
+from atoll.domain.auditing import heads_in
 from atoll.domain.recorder.segments import open_segment
 from atoll.domain.recorder.snapshots import Standing, decode_standing
 from tests.process.env_apps import COUNTER
@@ -158,3 +159,31 @@ def test_a_node_that_has_left_and_comes_back_remembers_what_it_promised_and_had(
     until(lambda: two.run("env", "move", "lonely", "one").status == 0, "the move back", MOVE_S)
     assert add(two, "lonely", 7) == 18
     assert msgspec.structs.astuple(standing(one, identity))[3:5] == (left.floor_epoch, left.floor_number)
+
+
+def audited(box: Box, name: str, *more: str) -> dict[str, Any]:
+    """Return what an audit of a journal finds, which must be no fault."""
+    said = box.run("audit", "verify", name, *more, "--json")
+    assert said.status == 0, said.out + said.err
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
+def test_heads_are_shown_to_others_and_a_journal_that_was_given_up_lacks_nothing(three: Nodes) -> None:
+    one, two, away = three.boxes
+    identity = run(three, one, "shown", 1)
+    assert add(one, "shown", 5) == 5
+
+    def shown(box: Box) -> int:
+        """Return how many heads of the journal this node has heard from the one that runs it."""
+        kept = heads_in(box.state / "heads")
+        return sum(head.environment.hex() == identity for _, head in kept)
+
+    until(lambda: shown(two) and shown(away), "a head at both others", MOVE_S)
+    assert audited(one, "shown", "--heads", str(away.state / "heads"))["counts"]["heads"] >= 1
+    until(lambda: one.run("env", "move", "shown", "two").status == 0, "the move", MOVE_S)
+    until(lambda: standing(one, identity).segment, "that the first one gives it up", MOVE_S)
+    assert add(one, "shown", 6) == 11
+    until(lambda: shown(one), "a head of the new owner at the one that gave it up", MOVE_S)
+    assert "the journal is not kept here" in audited(one, identity)["remarks"][0]
+    assert audited(two, "shown", "--heads", str(one.state / "heads"))["counts"]["heads"] >= 2

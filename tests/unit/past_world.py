@@ -10,8 +10,9 @@ import msgspec
 
 from atoll.domain.loading import FORMAT, Bundle, load
 from atoll.domain.recorder.journal import BlockJournal, create_journal
+from atoll.domain.recorder.messages import KeptHead
 from atoll.env.app import App, Program, program_of
-from atoll.env.chain import GENESIS, Block, pack_body
+from atoll.env.chain import GENESIS, Block, Frame, Sealed, link_of, pack_body, read
 from atoll.env.environment import Environment
 from atoll.env.history import Snapshot, decode_snapshot
 from atoll.env.records import Arrived, Began, Item, Record
@@ -188,3 +189,14 @@ class DiskWorld:
             events: Sequence[Any] = [bid(name, begin + at) for at in range(min(block, count - begin))]
             self.seal(arrived(party, numbers[party] + 1, *events))
             numbers[party] += len(events)
+
+    def sealed(self) -> list[Sealed]:
+        """Return the blocks of the first segment, as they were sealed."""
+        found = [frame.item for frame in read(self.segment.read_bytes()) if isinstance(frame, Frame)]
+        return [item for item in found if isinstance(item, Sealed)]
+
+    def head(self, number: int) -> KeptHead:
+        """Return the head of a block as another node keeps it."""
+        heads = [GENESIS.head, *(one.seal.head for one in self.sealed())]
+        one = self.sealed()[number - 1]
+        return KeptHead(ENVIRONMENT, link_of(heads[number - 1], one.block), one.seal.signature)

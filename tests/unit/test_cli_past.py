@@ -11,6 +11,7 @@ from pathlib import Path
 from pdb import Pdb
 from typing import Any
 
+import msgspec
 import pytest
 
 from atoll.base.errors import UserError
@@ -21,7 +22,7 @@ from atoll.domain import guard
 from atoll.domain.loading import PREFIX
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.journal import create_journal
-from atoll.domain.recorder.messages import KeptHead
+from atoll.domain.recorder.messages import KeptHead, Restart
 from atoll.domain.shelves import DiskShelf, find_journal
 from atoll.env.chain import GENESIS
 from atoll.env.records import Held
@@ -261,13 +262,13 @@ def test_an_audit_is_a_table_and_a_status(command: Command, world: DiskWorld) ->
     assert status == 0
     assert f"auction  {ENVIRONMENT.hex()}: as it was sealed" in out
     assert "to change event N, all blocks from its own to 4 would have to be sealed anew" in out
-    seal = world.journal.position
-    HeadFiles(world.state / "heads").keep(b"other-node", KeptHead(ENVIRONMENT, 4, seal.head, bytes(64)))
+    HeadFiles(world.state / "heads").keep(b"other-node", world.head(4))
     out = command("audit", "verify")[1]
     assert "6f746865722d6e6f6465 to block 4" in out
     assert "and the heads that are kept apart, up to block 4" in out
     more = world.state.parent / "more"
-    HeadFiles(more).keep(b"third-node", KeptHead(ENVIRONMENT, 9, bytes(32), bytes(64)))
+    later = msgspec.structs.replace(world.head(4).link, number=9)
+    HeadFiles(more).keep(b"third-node", KeptHead(ENVIRONMENT, later, bytes(64)))
     status, out, _ = command("audit", "verify", "--heads", str(more))
     assert status == 1
     assert "FAULT  blocks 5 to 9 are missing" in out
@@ -280,8 +281,7 @@ def test_an_audit_is_a_table_and_a_status(command: Command, world: DiskWorld) ->
 
 
 def test_an_audit_names_what_a_forger_would_have_had_to_change(command: Command, world: DiskWorld) -> None:
-    position = world.journal.position
-    HeadFiles(world.state / "heads").keep(b"other-node", KeptHead(ENVIRONMENT, 4, position.head, bytes(64)))
+    HeadFiles(world.state / "heads").keep(b"other-node", world.head(4))
     data = bytearray(world.segment.read_bytes())
     data[-5] ^= 1
     world.segment.write_bytes(data + b"x")
@@ -295,6 +295,14 @@ def test_an_audit_names_what_a_forger_would_have_had_to_change(command: Command,
 def test_an_audit_of_nothing_says_so(command: Command, tmp_path: Path) -> None:
     assert run(["audit", "verify", "--state", str(tmp_path / "none")]) == 0
     assert "ends with 3 bytes of no whole block" not in command("audit", "verify")[1]
+
+
+def test_a_journal_that_was_given_up_is_said_to_be_elsewhere(command: Command, world: DiskWorld) -> None:
+    HeadFiles(world.state / "heads").keep(b"other-node", world.head(4))
+    world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 4)))
+    status, out, _ = command("audit", "verify")
+    assert (status, "the journal is not kept here: this node gave it up, and heads up to 4" in out) == (0, True)
+    assert json.loads(command("audit", "verify", "--json")[1])["remarks"] != []
 
 
 def test_a_torn_tail_is_mentioned(command: Command, world: DiskWorld) -> None:

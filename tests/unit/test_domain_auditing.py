@@ -12,7 +12,7 @@ from atoll.base.ids import GroupId
 from atoll.domain.auditing import Audit, audit, heads_in, roster_of
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.journal import BlockJournal, create_journal
-from atoll.domain.recorder.messages import KeptHead
+from atoll.domain.recorder.messages import KeptHead, Restart, Taken
 from atoll.domain.shelves import find_journal
 from atoll.env.chain import (
     GENESIS,
@@ -22,6 +22,7 @@ from atoll.env.chain import (
     Sealer,
     certificate_payload,
     encode_frame,
+    link_of,
     read,
     segment_start,
 )
@@ -49,21 +50,11 @@ def audited(world: DiskWorld, heads: Iterable[KeptHead] = (), roster: Roster | N
     return audit(journal, [(Path("kept"), (WITNESS, head)) for head in heads], roster)
 
 
-def sealed_of(world: DiskWorld) -> list[Sealed]:
-    found = [frame.item for frame in read(world.segment.read_bytes()) if isinstance(frame, Frame)]
-    return [item for item in found if isinstance(item, Sealed)]
-
-
-def head_of(world: DiskWorld, number: int) -> KeptHead:
-    seal = sealed_of(world)[number - 1].seal
-    return KeptHead(ENVIRONMENT, number, seal.head, seal.signature)
-
-
 def forge(world: DiskWorld, hand: Hand, number: int) -> None:
     """Write the journal anew with another block ``number``, all sealed by this hand."""
     at: Position = GENESIS
     parts = [segment_start(hand.manifest())]
-    for sealed in sealed_of(world):
+    for sealed in world.sealed():
         block = sealed.block
         if block.number == number:
             block = msgspec.structs.replace(block, body=b"\0forged")
@@ -73,7 +64,7 @@ def forge(world: DiskWorld, hand: Hand, number: int) -> None:
 
 
 def test_a_journal_that_was_not_changed_is_sound(world: DiskWorld) -> None:
-    found = audited(world, [head_of(world, 3), KeptHead(bytes(16), 1, bytes(32), bytes(64))])
+    found = audited(world, [world.head(3), KeptHead(bytes(16), world.head(1).link, bytes(64))])
     assert found.is_sound
     assert (found.first, found.last, found.sound, found.first_event, found.last_event) == (1, 5, 5, 1, 16)
     assert dict(found.counts) == {
@@ -120,7 +111,7 @@ def test_one_that_was_sealed_anew_with_another_key_is_found_by_the_roster(world:
 
 
 def test_one_that_was_sealed_anew_is_found_by_the_heads_that_were_shown(world: DiskWorld) -> None:
-    shown = [head_of(world, 1), head_of(world, 3)]
+    shown = [world.head(1), world.head(3)]
     forge(world, Hand(7, signer=5), 2)
     found = audited(world, shown)
     sentences = [fault.sentence for fault in found.faults]
@@ -131,19 +122,54 @@ def test_one_that_was_sealed_anew_is_found_by_the_heads_that_were_shown(world: D
 
 
 def test_a_recorder_that_sealed_two_pasts_is_proven_to_have(world: DiskWorld) -> None:
-    shown = head_of(world, 3)
+    shown = world.head(3)
     forge(world, Hand(), 2)
     found = audited(world, [shown])
     assert "it has sealed two pasts" in found.faults[0].sentence
 
 
 def test_blocks_that_were_shown_and_are_gone_are_missing(world: DiskWorld) -> None:
-    shown = head_of(world, 5)
+    shown = world.head(5)
     frames = [frame for frame in read(world.segment.read_bytes()) if isinstance(frame, Frame)]
     world.segment.write_bytes(world.segment.read_bytes()[: frames[-1].offset])
     found = audited(world, [shown])
     assert found.faults[0].sentence.startswith("blocks 5 to 5 are missing: ")
     assert (found.last, found.contradicting[0].number) == (4, 5)
+
+
+def test_a_journal_that_its_node_gave_up_is_not_kept_here_and_lacks_nothing(world: DiskWorld) -> None:
+    shown = [world.head(3), world.head(5)]
+    world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 5)))
+    found = audited(world, shown)
+    assert found.is_sound
+    assert found.remarks == ["the journal is not kept here: this node gave it up, and heads up to 5 have been shown"]
+    assert audited(world).remarks == ["the journal is not kept here: this node gave it up"]
+
+
+def test_a_journal_without_blocks_that_was_not_given_up_lacks_those_that_were_shown(world: DiskWorld) -> None:
+    shown = [world.head(5)]
+    world.segment.write_bytes(segment_start(Hand().manifest()))
+    (world.directory / "snapshots" / "4.ats").unlink()
+    assert "blocks 1 to 5 are missing" in audited(world, shown).faults[0].sentence
+    assert audited(world).is_sound
+    (world.directory / "promise").write_bytes(b"damaged")
+    assert "blocks 1 to 5 are missing" in audited(world, shown).faults[0].sentence
+
+
+def test_a_journal_that_began_anew_after_a_snapshot_is_compared_from_there_on(world: DiskWorld) -> None:
+    shown, at = [world.head(3), world.head(4)], Position(4, 1, 12, world.sealed()[3].seal.head)
+    signed = world.journal.snapshot(4)[1]
+    world.journal.restart(Restart(1, ENVIRONMENT, at, (1, 5), Taken(signed.content, signed.sealer, signed.signature)))
+    found = audited(world, shown)
+    assert (found.is_sound, found.remarks, [one.number for one in found.witnesses]) == (True, [], [4])
+    assert "blocks 5 to 5 are missing" in audited(world, [*shown, five(world)]).faults[0].sentence
+
+
+def five(world: DiskWorld) -> KeptHead:
+    """Return the head of a block that came after the snapshot."""
+    block = world.memory.blocks[4]
+    link = link_of(world.journal.position.head, block)
+    return KeptHead(ENVIRONMENT, link, bytes(64))
 
 
 def test_a_torn_tail_is_no_fault(world: DiskWorld) -> None:
@@ -181,7 +207,7 @@ def test_snapshots_are_checked(world: DiskWorld) -> None:
 def forge_snapshot(world: DiskWorld, hand: Hand, **fields: object) -> None:
     """Write the snapshot after block 4 anew, with other content, signed by this hand."""
     content = msgspec.structs.replace(world.memory.kept[4], **fields).encode()
-    at = Position(4, 1, 12, sealed_of(world)[3].seal.head)
+    at = Position(4, 1, 12, world.sealed()[3].seal.head)
     (world.directory / "snapshots" / "4.ats").write_bytes(hand.snapshot(at, content))
 
 
@@ -197,7 +223,7 @@ def test_a_snapshot_that_was_forged_is_found_whoever_signed_it(world: DiskWorld)
 
 
 def test_a_snapshot_of_a_block_after_which_none_was_stored_is_a_fault(world: DiskWorld) -> None:
-    path, hand, sealed = world.directory / "snapshots" / "3.ats", Hand(), sealed_of(world)
+    path, hand, sealed = world.directory / "snapshots" / "3.ats", Hand(), world.sealed()
     path.write_bytes(hand.snapshot(Position(3, 1, 12, sealed[2].seal.head), world.memory.kept[4].encode()))
     assert "no state was stored after block 3" in audited(world).faults[0].sentence
     path.rename(path.with_name("9.ats"))
@@ -255,10 +281,10 @@ def test_what_cannot_be_read_is_a_fault(world: DiskWorld) -> None:
 def test_heads_are_read_as_a_recorder_keeps_them(world: DiskWorld) -> None:
     directory = world.state / "heads"
     assert heads_in(directory) == []
-    HeadFiles(directory).keep(WITNESS, head_of(world, 2))
-    assert heads_in(directory) == [(WITNESS, head_of(world, 2))]
+    HeadFiles(directory).keep(WITNESS, world.head(2))
+    assert heads_in(directory) == [(WITNESS, world.head(2))]
     path = directory / f"{WITNESS.hex()}.ath"
-    path.write_bytes(bytes(124))
+    path.write_bytes(bytes(176))
     with pytest.raises(CorruptError, match="does not check"):
         heads_in(directory)
 

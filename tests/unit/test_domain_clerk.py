@@ -15,7 +15,7 @@ from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Certify, Recorded, encode_request
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
-from atoll.env.chain import GENESIS, Block, Sealer, certificate_payload
+from atoll.env.chain import GENESIS, Block, Sealer, certificate_payload, seal_payload, signed_by
 from atoll.env.history import SNAPSHOT_FORMAT, Snapshot
 from atoll.env.holding import events as on
 from atoll.env.limits import NUMBER_MAX
@@ -25,6 +25,17 @@ from tests.unit.recorder_world import ENVIRONMENT, Hand, block_after, key_in, no
 WAIT_S = 10.0
 OTHER = b"o" * 16
 ONE, TWO = b"one.......", b"two......."
+
+
+class Held:
+    """What a holding says of its blocks."""
+
+    def __init__(self) -> None:
+        self.committed = 0
+        self.holders: dict[int, tuple[bytes, ...]] = {}
+
+    def holders_since(self, number: int) -> tuple[bytes, ...]:
+        return self.holders.get(number, ())
 
 
 class Desk:
@@ -48,13 +59,13 @@ class Desk:
         self.client._told[0] = lambda _: None  # Of what was asked above.  # pyright: ignore[reportPrivateUsage]
         self.fed: list[tuple[bytes, on.HoldingInput]] = []
         self.known: list[Sealer] = []
-        self.holders: dict[int, tuple[bytes, ...]] = {}
+        self.held: Held | None = Held()
         self.clerk = Clerk(
             self.client,
             self.sealer,
             lambda sealer: sealer in self.known,
             lambda environment, event: self.fed.append((environment, event)),
-            lambda _, number: self.holders.get(number, ()),
+            lambda _: self.held,
         )
 
     async def settle(self) -> None:
@@ -155,7 +166,8 @@ def test_what_one_seals_another_keeps_and_reads_back(tmp_path: Path) -> None:
         ]
         keeps = [on.Keep(event.number, 1, (), event.sealed) for event in sealed if isinstance(event, on.Sealed)]
         assert await two.ask(*keeps) == [on.Kept(1, 1), on.Kept(2, 1)]
-        two.holders[2] = (ONE, TWO)
+        assert two.held is not None
+        two.held.holders[2] = (ONE, TWO)
         (read,) = await two.ask(on.ReadBlocks(b"three.....", 1, 1_000_000))
         assert isinstance(read, on.BlocksRead)
         assert (read.node, read.first) == (b"three.....", 1)
@@ -390,11 +402,60 @@ def test_without_a_recorder_everything_fails_and_nothing_raises(
     run(tmp_path, body)
 
 
-def test_the_newest_seal_of_each_journal_is_told_once(tmp_path: Path) -> None:
+def told(desk: Desk, committed: int) -> list[tuple[int, int]]:
+    """Return number and epoch of what is told when so much is committed; it must be what the recorder has sealed."""
+    assert desk.held is not None
+    desk.held.committed = committed
+    news = desk.clerk.news()
+    for environment, (link, seal) in news.items():
+        assert (environment, link.head) == (ENVIRONMENT, seal.head)
+        assert signed_by(desk.sealer.recorder, seal_payload(environment, link.head), seal.signature)
+    return [(link.number, link.epoch) for link, _ in news.values()]
+
+
+def test_the_newest_committed_seal_of_each_journal_is_told_once(tmp_path: Path) -> None:
     async def body(one: Desk, _: Desk) -> None:
-        await one.ask(seal(1), seal(2))
-        ((environment, (number, _seal)),) = one.clerk.news().items()
-        assert (environment, number) == (ENVIRONMENT, 2)
-        assert not one.clerk.news()
+        await one.ask(seal(1), seal(2), seal(3))
+        assert told(one, 0) == []
+        assert told(one, 2) == [(2, 1)]
+        assert told(one, 2) == []
+        await one.ask(seal(4), seal(5))
+        assert told(one, 4) == [(4, 1)]
+        assert told(one, 5) == [(5, 1)]
+
+    run(tmp_path, body)
+
+
+def test_no_more_seals_wait_than_are_not_committed(tmp_path: Path) -> None:
+    async def body(one: Desk, _: Desk) -> None:
+        assert one.held is not None
+        for number in range(1, 9):
+            one.held.committed = max(number - 3, 0)
+            await one.ask(seal(number))
+            waiting = one.clerk._sealed[ENVIRONMENT]  # pyright: ignore[reportPrivateUsage]
+            assert len(waiting) <= 4
+        assert told(one, 7) == [(7, 1)]
+        one.held = None
+        assert one.clerk.news() == {}
+        assert one.clerk._sealed == {}  # pyright: ignore[reportPrivateUsage]
+        await one.ask(seal(9))
+
+    run(tmp_path, body)
+
+
+def test_what_was_cut_after_a_change_of_hands_is_never_told(tmp_path: Path) -> None:
+    async def body(one: Desk, two: Desk) -> None:
+        sealed = await one.ask(seal(1), seal(2), seal(3))
+        assert isinstance(sealed[0], on.Sealed)
+        others = await two.ask(on.Keep(1, 1, (), sealed[0].sealed), seal(2, 2))
+        assert isinstance(others[1], on.Sealed)
+        assert await one.ask(on.CutFrom(2), on.Keep(2, 2, (), others[1].sealed)) == [on.Kept(2, 2)]
+        assert told(one, 2) == [(1, 1)]
+        assert told(two, 2) == [(2, 2)]
+        await one.ask(seal(3, 3), on.CutFrom(3), seal(3, 4))
+        assert told(one, 3) == [(3, 4)]
+        await one.ask(seal(4, 4))
+        await one.ask(on.Left(4, 4))
+        assert told(one, 4) == []
 
     run(tmp_path, body)

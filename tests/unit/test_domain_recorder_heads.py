@@ -8,13 +8,15 @@ import pytest
 from atoll.domain.limits import HEADS_NODES_MAX
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.messages import Code, KeptHead, RefusedError
+from atoll.env.chain import Link
 from tests.unit.recorder_world import NODE
 
-RECORD_BYTES = 124
+RECORD_BYTES = 176
 
 
-def head(environment: int, number: int, head: int = 0) -> KeptHead:
-    return KeptHead(bytes([environment]) * 16, number, bytes([head]) * 32, b"s" * 64)
+def head(environment: int, number: int, body: int = 0) -> KeptHead:
+    link = Link(b"b" * 32, number, 1, number + 5, 3, bytes([body]) * 32)
+    return KeptHead(bytes([environment]) * 16, link, b"s" * 64)
 
 
 def code_of(files: HeadFiles, kept: KeptHead, node: bytes = NODE) -> Code:

@@ -87,7 +87,8 @@ def test_a_new_journal_is_empty(tmp_path: Path) -> None:
 
 def test_what_was_committed_is_there_after_a_new_start_and_checks(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
-    seal = journal.append(block_after(GENESIS, b"one"))
+    seal, before = journal.append(block_after(GENESIS, b"one"))
+    assert before == GENESIS.head
     assert journal.position == GENESIS
     assert journal.staged_bytes > 0
     journal.commit()
@@ -107,7 +108,8 @@ def test_staged_blocks_are_written_together(tmp_path: Path) -> None:
     at = GENESIS
     for _ in range(3):
         block = block_after(at)
-        seal = journal.append(block)
+        seal, before = journal.append(block)
+        assert before == at.head
         at = Position(block.number, 1, block.first_event, seal.head)
     assert journal_in(tmp_path).position == GENESIS
     journal.commit()

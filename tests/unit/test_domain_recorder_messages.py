@@ -46,14 +46,14 @@ from atoll.domain.recorder.messages import (
     encode_answer,
     encode_request,
 )
-from atoll.env.chain import GENESIS, Position
+from atoll.env.chain import GENESIS, Link, Position
 from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after
 
 HAND = Hand()
 BLOCK = block_after(GENESIS)
 SEALED, AT = HAND.seal(GENESIS, BLOCK)
 DIGEST = b"d" * 32
-KEPT = KeptHead(ENVIRONMENT, 1, DIGEST, b"s" * 64)
+KEPT = KeptHead(ENVIRONMENT, Link(DIGEST, 1, 1, 1, 1, DIGEST), b"s" * 64)
 REQUESTS: tuple[Request, ...] = (
     List(1),
     Create(2, ENVIRONMENT, "shop"),
@@ -79,7 +79,7 @@ REQUESTS: tuple[Request, ...] = (
 ANSWERS: tuple[Answer, ...] = (
     Greeting(b"k" * 32, "0.1.0", HAND.sealer),
     Done(1),
-    Appended(2, 1, SEALED.seal),
+    Appended(2, 1, SEALED.seal, DIGEST),
     Kept(3, 1),
     Refused(4, Code.FULL, "no room"),
     Listed(5, (Recorded(ENVIRONMENT, "shop", 1, AT, 2, NODE, (0, 1)),)),

@@ -46,7 +46,7 @@ from atoll.domain.recorder.messages import (
 )
 from atoll.domain.recorder.snapshots import Signed, checks
 from atoll.domain.recorder.store import Store
-from atoll.env.chain import GENESIS, Block, Sealed, Verifier, certificate_payload
+from atoll.env.chain import GENESIS, Block, Sealed, Verifier, certificate_payload, link_of
 from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, key_in, node_key, stored, writing
 
 OTHER = Hand(8, b"other-node", signer=2)
@@ -227,7 +227,7 @@ def test_code_is_kept_under_its_digest(store: Store[str], tmp_path: Path) -> Non
 
 
 def test_heads_of_other_nodes_are_kept(store: Store[str], tmp_path: Path) -> None:
-    kept = KeptHead(ENVIRONMENT, 3, b"h" * 32, b"s" * 64)
+    kept = KeptHead(ENVIRONMENT, link_of(b"h" * 32, block_after(GENESIS)), b"s" * 64)
     assert only(store, KeepHead(2, NODE, kept)) == Done(2)
     assert HeadFiles(tmp_path / "heads").read(NODE) == (kept,)
 

@@ -32,6 +32,7 @@ from atoll.env.chain import (
     TornTail,
     Verifier,
     encode_frame,
+    link_of,
     manifest_payload,
     pack_body,
     position_after,
@@ -400,6 +401,21 @@ def test_a_signature_of_anything_is_judged() -> None:
     assert manifest_payload(HAND.manifest()) == manifest_payload(
         msgspec.structs.replace(HAND.manifest(), signature=b"s" * SIGNATURE_BYTES)
     )
+
+
+def test_a_link_gives_the_head_and_no_other_link_does() -> None:
+    block = block_after(GENESIS)
+    link = link_of(GENESIS.head, block)
+    assert link.head == position_after(GENESIS, block).head
+    changes: list[dict[str, object]] = [
+        {"before": b"h" * HEAD_BYTES},
+        {"number": 2},
+        {"epoch": 2},
+        {"first_event": 2},
+        {"events": 2},
+        {"body": b"b" * HEAD_BYTES},
+    ]
+    assert all(msgspec.structs.replace(link, **change).head != link.head for change in changes)
 
 
 def test_a_frame_holds_the_largest_block() -> None:

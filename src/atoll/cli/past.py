@@ -475,6 +475,7 @@ def _plain_audit(found: Any) -> dict[str, Any]:
         "counts": dict(found.counts),
         "sealers": {sealer.node.hex(): said for sealer, said in found.sealers.items()},
         "faults": [{"block": fault.block, "sentence": fault.sentence} for fault in found.faults],
+        "remarks": found.remarks,
         "contradicting": [(witness.node, witness.number) for witness in found.contradicting],
     }
 

@@ -218,6 +218,7 @@ def audited(audit: Audit, names: dict[bytes, str]) -> str:
     lines += [f"  {text}" for text in table(("checked", "count", "which"), rows, right=frozenset({1}))]
     if audit.torn:
         lines.append(f"  the newest segment ends with {audit.torn} bytes of no whole block, as while it is written")
+    lines += [f"  {remark}" for remark in audit.remarks]
     for fault in audit.faults:
         lines.append(f"  FAULT  {fault.sentence}")
     lines += [f"  {text}" for text in _forger(audit, names)]

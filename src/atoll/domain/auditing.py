@@ -18,9 +18,10 @@ import msgspec
 
 from atoll.base.errors import CorruptError, UserError
 from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.recorder.journal import STANDING_NAME
 from atoll.domain.recorder.messages import KeptHead, RefusedError
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME
-from atoll.domain.recorder.snapshots import open_snapshot
+from atoll.domain.recorder.snapshots import decode_standing, open_snapshot
 from atoll.domain.shelves import Journal
 from atoll.env.chain import (
     ChainError,
@@ -97,6 +98,7 @@ class Audit:
         contradicting: Heads that do not.
         faults: What does not check; none: all is as it was sealed.
         torn: Bytes behind the last whole frame, as a crash leaves them.
+        remarks: What is no fault, and is to be known.
     """
 
     journal: Journal
@@ -112,6 +114,7 @@ class Audit:
     contradicting: list[Witness] = field(default_factory=list[Witness])
     faults: list[Fault] = field(default_factory=list[Fault])
     torn: int = 0
+    remarks: list[str] = field(default_factory=list[str])
 
     @property
     def is_sound(self) -> bool:
@@ -190,8 +193,8 @@ def audit(journal: Journal, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]]
     witnesses: dict[int, list[Witness]] = {}
     for place, (node, kept) in heads:
         if kept.environment == journal.id:
-            witness = Witness(node, kept.number, kept.head, kept.signature, str(place))
-            witnesses.setdefault(kept.number, []).append(witness)
+            witness = Witness(node, kept.link.number, kept.link.head, kept.signature, str(place))
+            witnesses.setdefault(witness.number, []).append(witness)
     called = journal.directory.name.partition("-")[0]
     if _DIRECTORY.fullmatch(called) and called != journal.id.hex():
         found.faults.append(Fault(0, f"{journal.directory}: the journal in it is that of {journal.id.hex()}"))
@@ -296,8 +299,22 @@ def _compare(found: Audit, verifier: Verifier, witnesses: Iterable[Witness]) -> 
         found.faults.append(Fault(witness.number, sentence))
 
 
+def _gave_up(journal: Journal) -> bool:
+    """Tell whether a journal without blocks had some that its node gave up by the rules, as its standing says."""
+    path = journal.directory / STANDING_NAME
+    try:
+        standing = decode_standing(path.read_bytes(), journal.id)
+    except (OSError, CorruptError):
+        return False
+    return bool(standing.segment and (standing.floor_epoch or standing.floor_number))
+
+
 def _compare_rest(found: Audit, witnesses: dict[int, list[Witness]]) -> None:
     """Look at heads of blocks that are not here."""
+    if not found.faults and not found.last and _gave_up(found.journal):
+        shown = f", and heads up to {max(witnesses)} have been shown" if witnesses else ""
+        found.remarks.append(f"the journal is not kept here: this node gave it up{shown}")
+        return
     for number in sorted(witnesses):
         if number <= found.last or found.first > number:
             continue

@@ -7,14 +7,14 @@ only if its sealer is a member of the group, by its signing key; the recorder ch
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, NamedTuple, Protocol, final
 
 import msgspec
 
 from atoll.base.errors import CorruptError, LimitError, LinkError
 from atoll.domain.parcels import Answered, Parcels, Part, Recorder, ask_safely, open_state
 from atoll.domain.recorder import messages as to
-from atoll.env.chain import Block, Seal, Sealed, Sealer, pack_body
+from atoll.env.chain import Block, Link, Seal, Sealed, Sealer, link_of, pack_body
 from atoll.env.holding import Block as Parcel
 from atoll.env.holding import events as on
 from atoll.env.limits import NUMBER_MAX, STORE_BLOCKS_MAX
@@ -27,6 +27,19 @@ RECORDED_NUMBER_MAX: Final = (1 << 63) - 1  # Of the recorder's format, docs/spe
 Feed = Callable[[bytes, on.HoldingInput], None]
 
 
+class Holding(Protocol):
+    """What is needed of ``env.holding.Holding``."""
+
+    @property
+    def committed(self) -> int:
+        """Blocks up to this number are kept by a majority."""
+        ...
+
+    def holders_since(self, number: int) -> tuple[bytes, ...]:
+        """Return who holds from exactly this block on; empty: no change."""
+        ...
+
+
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
     """A block on its way between nodes."""
 
@@ -36,6 +49,14 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _wire: Final = msgspec.msgpack.Decoder(_Wire)
+
+
+class _Own(NamedTuple):
+    """A block that was sealed here, and what its head is made of besides."""
+
+    block: Block
+    seal: Seal
+    before: bytes
 
 
 @final
@@ -57,7 +78,7 @@ class Clerk:
         sealer: What it seals as.
         knows: Says whether a sealer is a member's.
         feed: Takes answers, as inputs of the holding of an environment.
-        changed: Tells who holds an environment from exactly this block on, as its holding has it; empty: no change.
+        holding: Returns the holding of an environment; None: there is none now.
 
     Attributes:
         parcels: Gives snapshots away.
@@ -69,12 +90,12 @@ class Clerk:
         sealer: Sealer,
         knows: Callable[[Sealer], bool],
         feed: Feed,
-        changed: Callable[[bytes, int], tuple[bytes, ...]],
+        holding: Callable[[bytes], Holding | None],
     ) -> None:
         self._recorder, self._sealer = recorder, sealer
-        self._knows, self._feed, self._changed = knows, feed, changed
+        self._knows, self._feed, self._holding = knows, feed, holding
         self.parcels: Final = Parcels(recorder)
-        self._news: dict[bytes, tuple[int, Seal]] = {}
+        self._sealed: dict[bytes, deque[_Own]] = {}  # Own blocks, from the newest committed one on.
         self._turns: dict[bytes, deque[_Turn]] = {}
         self._owed: dict[bytes, list[on.CutFrom | on.Left]] = {}  # Had no room on their way; nothing overtakes them.
 
@@ -96,10 +117,35 @@ class Clerk:
             case _:
                 self._read_snapshot(environment, order)
 
-    def news(self) -> dict[bytes, tuple[int, Seal]]:
-        """Take the newest seal of each journal that has grown since the last time, with the number of its block."""
-        news, self._news = self._news, {}
+    def news(self) -> dict[bytes, tuple[Link, Seal]]:
+        """Take the newest committed seal of each journal of which there is one since the last time."""
+        news: dict[bytes, tuple[Link, Seal]] = {}
+        for environment, sealed in tuple(self._sealed.items()):
+            holding = self._holding(environment)
+            if holding is None:
+                del self._sealed[environment]
+                continue
+            told: _Own | None = None
+            while sealed and sealed[0].block.number <= holding.committed:
+                told = sealed.popleft()
+            if told is not None:
+                news[environment] = link_of(told.before, told.block), told.seal
         return news
+
+    def _note(self, environment: bytes, own: _Own) -> None:
+        """Remember a block until it may be told. There are as many as a holding has on their way, and one."""
+        sealed = self._sealed.setdefault(environment, deque())
+        self._drop(environment, own.block.number)
+        sealed.append(own)
+        holding = self._holding(environment)
+        while holding is not None and len(sealed) > 1 and sealed[1].block.number <= holding.committed:
+            sealed.popleft()
+
+    def _drop(self, environment: bytes, number: int) -> None:
+        """Forget blocks that are not in the journal any more, where another one has this number now."""
+        sealed = self._sealed.get(environment)
+        while sealed and sealed[-1].block.number >= number:
+            sealed.pop()
 
     def _seal(self, environment: bytes, order: on.Seal) -> None:
         body = pack_body(order.body)
@@ -111,7 +157,7 @@ class Clerk:
 
         def told(said: to.Answer | LinkError) -> None:
             if isinstance(said, to.Appended):
-                self._news[environment] = (order.number, said.seal)
+                self._note(environment, _Own(block, said.seal, said.before))
                 sealed = _encode(_Wire(self._sealer, Sealed(block, said.seal)))
                 answer(on.Sealed(order.number, order.epoch, sealed))
             else:
@@ -132,6 +178,7 @@ class Clerk:
 
         def told(said: to.Answer | LinkError) -> None:
             if isinstance(said, to.Kept):
+                self._drop(environment, order.number)
                 answer(on.Kept(order.number, order.epoch))
             else:
                 answer(on.KeepFailed(order.number, order.epoch, _code(said)))
@@ -169,6 +216,7 @@ class Clerk:
 
         def told(said: to.Answer | LinkError) -> None:
             if isinstance(said, to.Done):
+                self._sealed.pop(environment, None)
                 answer(on.SnapshotKept(order.number, order.epoch))
             else:
                 answer(on.SnapshotFailed(order.number, order.epoch, _code(said)))
@@ -178,13 +226,13 @@ class Clerk:
     def _read(self, environment: bytes, order: on.ReadBlocks) -> None:
         def told(answer: to.Answer | LinkError) -> None:
             blocks: list[Parcel] = []
-            sealer = self._sealer
+            sealer, holding = self._sealer, self._holding(environment)
             for item in answer.items if isinstance(answer, to.Blocks) else ():
                 if isinstance(item, Sealer):
                     sealer = item
                     continue
                 number = item.block.number
-                holders = self._changed(environment, number)
+                holders = () if holding is None else holding.holders_since(number)
                 blocks.append(Parcel(number, item.block.epoch, holders, _encode(_Wire(sealer, item))))
             self._feed(environment, on.BlocksRead(order.node, order.first, tuple(blocks)))
 
@@ -223,6 +271,7 @@ class Clerk:
         """Hand over what has no answer. The recorder does it, or does it before the next block."""
         owed = self._owed.setdefault(environment, [])
         if isinstance(order, on.Left):
+            self._sealed.pop(environment, None)
             owed[:] = [order]  # With it goes whatever was to be cut.
         elif owed and isinstance(owed[-1], on.CutFrom):
             owed[-1] = on.CutFrom(min(owed[-1].number, order.number))

@@ -2,8 +2,10 @@
 """Gives the heads of this node's journals to all other members, and keeps theirs.
 
 A recorder that is taken over can write another past, and seal it. It cannot make the others forget what they were told:
-``atoll audit verify`` compares. The newest head of each journal that has grown is told every few seconds, which costs
-each member one small write.
+``atoll audit verify`` compares. The newest committed head of each journal that has grown is told every few seconds,
+which costs each member one small write. What is not committed may be cut off after a change of hands, and would
+contradict a sound journal then. Of the others only the owner of an environment is believed, or any member could say
+that the journal of another is not what it was.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ from atoll.base.errors import LimitError, LinkError
 from atoll.base.ids import NodeId
 from atoll.domain.limits import HEADS_S
 from atoll.domain.recorder.messages import Done, KeptHead, RefusedError
-from atoll.env.chain import Seal, Sealer, is_certified, seal_payload, signed_by
+from atoll.env.chain import Link, Seal, Sealer, is_certified, seal_payload, signed_by
 from atoll.env.messages import HeadTold, encode_message
 
 __all__ = ["Heads"]
@@ -34,8 +36,8 @@ class Keeps(Protocol):
 class News(Protocol):
     """What is needed of the clerk."""
 
-    def news(self) -> dict[bytes, tuple[int, Seal]]:
-        """Take the newest seals."""
+    def news(self) -> dict[bytes, tuple[Link, Seal]]:
+        """Take the newest seals of blocks that are committed."""
         ...
 
 
@@ -54,6 +56,10 @@ class Around(Protocol):
 
     def others(self) -> Iterable[NodeId]:
         """Return the other members."""
+        ...
+
+    def owner(self, identity: bytes) -> bytes:
+        """Return who runs an environment; empty: it is not known."""
         ...
 
     def knows(self, sealer: Sealer) -> bool:
@@ -86,23 +92,23 @@ class Heads:
     def tell(self) -> None:
         """Tell what is new."""
         sealer = self._server.sealer
-        for identity, (number, seal) in self._clerk.news().items():
-            message = encode_message(HeadTold(identity, number, seal.head, seal.signature, sealer))
+        for identity, (link, seal) in self._clerk.news().items():
+            message = encode_message(HeadTold(identity, link, seal.signature, sealer))
             for node in self._server.others():
                 self._server.tell_node(node, message)
 
     async def hear(self, node: NodeId, told: HeadTold) -> None:
-        """Keep what another node tells, if its own recorder has sealed it."""
+        """Keep what another node tells of an environment that it runs, if its own recorder has sealed it."""
         sealer = told.sealer
         is_true = (
-            sealer.node == node
+            sealer.node == node == self._server.owner(told.id)
             and self._server.knows(sealer)
             and is_certified(sealer)
-            and signed_by(sealer.recorder, seal_payload(told.id, told.head), told.signature)
+            and signed_by(sealer.recorder, seal_payload(told.id, told.link.head), told.signature)
         )
         if not is_true:
             return
         try:
-            await self._server.recorder.keep_head(node, KeptHead(told.id, told.number, told.head, told.signature))
+            await self._server.recorder.keep_head(node, KeptHead(told.id, told.link, told.signature))
         except (RefusedError, LinkError, LimitError) as error:
             log.warning("a head of another node's journal is not kept: %s", error)

@@ -131,7 +131,7 @@ class Server:
         self.warming: Final = Warming(self.archive, recorder.environments, self._holding, walls)
         self._cooling: dict[bytes, asyncio.TimerHandle] = {}
         self._seed: Final = seed
-        self._clerk: Final = Clerk(recorder, sealer, self.knows, self._recorded, self._changed)
+        self._clerk: Final = Clerk(recorder, sealer, self.knows, self._recorded, self._holding)
         self._shipper: Final = Shipper(self, self._clerk.parcels)
         self._heads: Final = Heads(self, self._clerk)
         self._codes: Final = Codes(self)
@@ -351,6 +351,11 @@ class Server:
         hosted = self.steward.hosted.get(identity)
         return (b"", ()) if hosted is None else (hosted.holding.owner, hosted.holding.holders)
 
+    def owner(self, identity: bytes) -> bytes:
+        """Return who runs an environment, here or elsewhere; empty: it is not known."""
+        notice = self.steward.directory.find(identity)
+        return b"" if notice is None else notice.owner
+
     def others(self) -> tuple[NodeId, ...]:
         """Return the other members."""
         return tuple(self.members)
@@ -542,10 +547,6 @@ class Server:
     def _recorded(self, identity: bytes, event: HoldingInput) -> None:
         self.steward.recorded(identity, event, now())
         self._stir()  # At once: somebody waits for what is durable now.
-
-    def _changed(self, identity: bytes, number: int) -> tuple[bytes, ...]:
-        hosted = self.steward.hosted.get(identity)
-        return () if hosted is None else hosted.holding.holders_since(number)
 
     # Time and tasks.
 

@@ -50,6 +50,7 @@ __all__ = [
     "Head",
     "Id",
     "Key",
+    "Link",
     "Manifest",
     "Node",
     "Position",
@@ -62,6 +63,7 @@ __all__ = [
     "certificate_payload",
     "encode_frame",
     "is_certified",
+    "link_of",
     "manifest_payload",
     "pack_body",
     "position_after",
@@ -135,6 +137,34 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     first_event: From1
     events: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
     body: Annotated[bytes, msgspec.Meta(min_length=1, max_length=BODY_BYTES_MAX)]
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """What a head is made of: shows which block it is the head of, without the block.
+
+    A seal signs a head alone, so whoever is told a number together with a head would have to believe it.
+
+    Attributes:
+        before: Head of the block before, 32 bytes.
+        number: Of the block.
+        epoch: Of the block.
+        first_event: Of the block.
+        events: Of the block.
+        body: SHA-256 of its body as it is stored, 32 bytes.
+    """
+
+    before: Head
+    number: From1
+    epoch: From1
+    first_event: From1
+    events: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+    body: Head
+
+    @property
+    def head(self) -> bytes:
+        """Head of the chain with this block, 32 bytes."""
+        numbers = _NUMBERS.pack(self.number, self.epoch, self.first_event, self.events)
+        return sha256(b"".join((_CHAIN, self.before, numbers, self.body))).digest()
 
 
 class Seal(msgspec.Struct, frozen=True, array_like=True):
@@ -311,9 +341,17 @@ def position_after(before: Position, block: Block) -> Position:
         raise ChainError(Fault.NUMBER, block.number)
     if block.epoch < before.epoch:
         raise ChainError(Fault.EPOCH, block.number)
-    numbers = _NUMBERS.pack(block.number, block.epoch, block.first_event, block.events)
-    head = sha256(b"".join((_CHAIN, before.head, numbers, sha256(block.body).digest()))).digest()
-    return Position(block.number, block.epoch, before.events + block.events, head)
+    return Position(block.number, block.epoch, before.events + block.events, link_of(before.head, block).head)
+
+
+def link_of(before: bytes, block: Block) -> Link:
+    """Return what the head of a block is made of.
+
+    Args:
+        before: Head of the block before it, 32 bytes.
+        block: The block.
+    """
+    return Link(before, block.number, block.epoch, block.first_event, block.events, sha256(block.body).digest())
 
 
 def seal_payload(environment: bytes, head: bytes) -> bytes:

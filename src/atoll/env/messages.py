@@ -13,7 +13,7 @@ from atoll.base.errors import WireError
 from atoll.base.ids import NODE_ID_BYTES
 from atoll.core.codec import Codec
 from atoll.core.machine import Tuple
-from atoll.env.chain import Head, Sealer, Signature
+from atoll.env.chain import Link, Sealer, Signature
 from atoll.env.limits import (
     CARRIED_BYTES_MAX,
     CLASS_CHARS_MAX,
@@ -221,15 +221,13 @@ class HeadTold(Tuple, frozen=True, tag=76):
 
     Attributes:
         id: The environment.
-        number: Number of a block that the sender has sealed.
-        head: Head of the chain there.
+        link: What the head of a block is made of that the sender has sealed and that is committed.
         signature: Of its seal.
         sealer: Whose key that is.
     """
 
     id: Party
-    number: Number
-    head: Head
+    link: Link
     signature: Signature
     sealer: Sealer
 

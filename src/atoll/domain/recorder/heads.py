@@ -17,11 +17,12 @@ from atoll.base.errors import CorruptError, StorageError
 from atoll.domain.limits import HEADS_BYTES_MAX, HEADS_NODES_MAX
 from atoll.domain.recorder.disk import cut_file, refusal_of, sync_directory, write_all
 from atoll.domain.recorder.messages import Code, KeptHead, RefusedError
+from atoll.env.chain import Link
 from atoll.host.files import make_private_directory, write_atomic
 
 __all__ = ["HeadFiles"]
 
-_RECORD: Final = Struct("<16sQ32s64sI")
+_RECORD: Final = Struct("<16s32sQQQI32s64sI")
 _CHECKED: Final = _RECORD.size - 4
 
 
@@ -108,24 +109,26 @@ class HeadFiles:
 
 
 def _pack(kept: KeptHead) -> bytes:
-    record = _RECORD.pack(kept.environment, kept.number, kept.head, kept.signature, 0)[:_CHECKED]
+    link = kept.link
+    numbers = link.number, link.epoch, link.first_event, link.events
+    record = _RECORD.pack(kept.environment, link.before, *numbers, link.body, kept.signature, 0)[:_CHECKED]
     return record + crc32(record).to_bytes(4, "little")
 
 
 def _unpack(data: bytes) -> Iterable[KeptHead]:
     for offset in range(0, len(data) - len(data) % _RECORD.size, _RECORD.size):
-        environment, number, head, signature, check = _RECORD.unpack_from(data, offset)
+        environment, *link, signature, check = _RECORD.unpack_from(data, offset)
         if crc32(data[offset : offset + _CHECKED]) != check:
             raise CorruptError(f"offset {offset}: a head that does not check")
-        yield KeptHead(environment, number, head, signature)
+        yield KeptHead(environment, Link(*link), signature)
 
 
 def _worth_keeping(heads: Iterable[KeptHead]) -> list[KeptHead]:
     newest: dict[bytes, int] = {}
     variants: dict[tuple[bytes, int], dict[bytes, KeptHead]] = {}
     for kept in heads:
-        newest[kept.environment] = max(newest.get(kept.environment, 0), kept.number)
-        variants.setdefault((kept.environment, kept.number), {})[kept.head] = kept
+        newest[kept.environment] = max(newest.get(kept.environment, 0), kept.link.number)
+        variants.setdefault((kept.environment, kept.link.number), {})[kept.link.head] = kept
     return [
         kept
         for (environment, number), by_head in variants.items()

@@ -181,8 +181,11 @@ class BlockJournal:
             floor=(standing.floor_epoch, standing.floor_number),
         )
 
-    def append(self, block: Block) -> Seal:
+    def append(self, block: Block) -> tuple[Seal, bytes]:
         """Seal a block with our own key and stage it; it is durable after ``commit``.
+
+        Returns:
+            Its seal, and the head of the block before it.
 
         Raises:
             RefusedError: NUMBER, EPOCH, SIGNATURE, LIMIT, FULL, IO.
@@ -193,9 +196,9 @@ class BlockJournal:
         if block.epoch == standing.epoch and standing.node != sealer.node:
             raise RefusedError(Code.EPOCH, f"epoch {block.epoch} was promised to another node")
         after = self._follow(block)
-        seal = self._key.seal(self.environment, after.head)
+        before, seal = self._staged_position.head, self._key.seal(self.environment, after.head)
         self._stage(sealer, Sealed(block, seal), after)
-        return seal
+        return seal, before
 
     def keep(self, sealer: Sealer, sealed: Sealed) -> None:
         """Stage a block that another recorder sealed; it is durable after ``commit``.

@@ -30,6 +30,7 @@ from atoll.env.chain import (
     Head,
     Id,
     Key,
+    Link,
     Node,
     Position,
     Seal,
@@ -284,14 +285,12 @@ class KeptHead(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         environment: Whose journal.
-        number: Number of the block.
-        head: Head of the chain there.
+        link: What the head of a block is made of.
         signature: Of its seal; the asker has checked it.
     """
 
     environment: Id
-    number: From1
-    head: Head
+    link: Link
     signature: Signature
 
 
@@ -416,11 +415,19 @@ class Listed(Tuple, frozen=True):
 
 
 class Appended(Tuple, frozen=True):
-    """The block is sealed and durable."""
+    """The block is sealed and durable.
+
+    Attributes:
+        id: Of the request.
+        number: Of the block.
+        seal: Its seal.
+        before: Head of the block before it.
+    """
 
     id: RequestId
     number: From1
     seal: Seal
+    before: Head
 
 
 class Kept(Tuple, frozen=True):

@@ -145,7 +145,7 @@ class Store(Generic[Asker]):
                 self._commit_one(environment)
             answer: Appended | Kept
             if isinstance(request, Append):
-                answer = Appended(request.id, request.block.number, journal.append(request.block))
+                answer = Appended(request.id, request.block.number, *journal.append(request.block))
             else:
                 journal.keep(request.sealer, Sealed(request.block, request.seal))
                 answer = Kept(request.id, request.block.number)

@@ -20,7 +20,6 @@ from atoll.env.app import Program
 from atoll.env.chain import Sealer
 from atoll.env.holding import Holding
 from atoll.env.holding.events import HoldingInput
-from atoll.env.hosted import Hosted
 from atoll.env.keepers import Peer
 from atoll.env.messages import (
     Carried,
@@ -256,7 +255,7 @@ class Process:
             self.archive, self.end_of_recorder.environments, self._holding, sleep=lambda _: asyncio.sleep(0)
         )
         self._clerk: Final = Clerk(
-            self.end_of_recorder, computer.recorder.sealer, self._knows, self._recorded, self._changed
+            self.end_of_recorder, computer.recorder.sealer, self._knows, self._recorded, self._holding
         )
         self.seen: dict[bytes, int] = {}
         self.is_ready = False
@@ -519,10 +518,6 @@ class Process:
                 self.stir()
 
         self.computer.put(turn)
-
-    def _changed(self, identity: bytes, number: int) -> tuple[bytes, ...]:
-        hosted: Hosted | None = self.steward.hosted.get(identity)
-        return () if hosted is None else hosted.holding.holders_since(number)
 
     def _knows(self, sealer: Sealer) -> bool:
         known = self.computer.sealers.get(NodeId(sealer.node))

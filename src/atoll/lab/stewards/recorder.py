@@ -355,12 +355,12 @@ class SimRecorder:
         journal, block = self._journal(request.environment), request.block
         if (block.epoch, self.sealer.node) != journal.promised:  # Others' blocks may be older: they are committed.
             raise RefusedError(Code.EPOCH, f"{journal.promised} was promised")
-        after = self._follow(journal, block)
+        before, after = journal.position.head, self._follow(journal, block)
         self._write()
         seal = Seal(after.head, self._key.sign(seal_payload(request.environment, after.head)))
         journal.blocks.append((self.sealer, Sealed(block, seal)))
         journal.positions.append(after)
-        return Appended(request.id, block.number, seal)
+        return Appended(request.id, block.number, seal, before)
 
     def _keep(self, request: Keep) -> Answer:
         journal = self._journal(request.environment)
