@@ -176,7 +176,7 @@ def test_heads_are_shown_to_others_and_a_journal_that_was_given_up_lacks_nothing
 
     def shown(box: Box) -> int:
         """Return how many heads of the journal this node has heard from the one that runs it."""
-        kept = heads_in(box.state / "heads")
+        kept, _ = heads_in(box.state / "heads")
         return sum(head.environment.hex() == identity for _, head in kept)
 
     until(lambda: shown(two) and shown(away), "a head at both others", MOVE_S)

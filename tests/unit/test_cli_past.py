@@ -297,6 +297,15 @@ def test_an_audit_of_nothing_says_so(command: Command, tmp_path: Path) -> None:
     assert "ends with 3 bytes of no whole block" not in command("audit", "verify")[1]
 
 
+def test_heads_that_do_not_check_are_mentioned_and_no_end_of_the_audit(command: Command, world: DiskWorld) -> None:
+    HeadFiles(world.state / "heads").keep(b"other-node", world.head(4))
+    path = world.state / "heads" / f"{b'other-node'.hex()}.ath"
+    path.write_bytes(bytes(176) + path.read_bytes())
+    status, out, err = command("audit", "verify")
+    assert (status, "up to block 4" in out) == (0, True)
+    assert "1 of 2 heads do not check, and count for nothing" in err
+
+
 def test_a_journal_that_was_given_up_is_said_to_be_elsewhere(command: Command, world: DiskWorld) -> None:
     HeadFiles(world.state / "heads").keep(b"other-node", world.head(4))
     world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 4)))

@@ -280,12 +280,26 @@ def test_what_cannot_be_read_is_a_fault(world: DiskWorld) -> None:
 
 def test_heads_are_read_as_a_recorder_keeps_them(world: DiskWorld) -> None:
     directory = world.state / "heads"
-    assert heads_in(directory) == []
-    HeadFiles(directory).keep(WITNESS, world.head(2))
-    assert heads_in(directory) == [(WITNESS, world.head(2))]
+    assert heads_in(directory) == ([], [])
+    for number in (2, 3):
+        HeadFiles(directory).keep(WITNESS, world.head(number))
+    whole = [(WITNESS, world.head(2)), (WITNESS, world.head(3))]
+    assert heads_in(directory) == (whole, [])
     path = directory / f"{WITNESS.hex()}.ath"
-    path.write_bytes(bytes(176))
-    with pytest.raises(CorruptError, match="does not check"):
+    path.write_bytes(bytes(176) + path.read_bytes() + b"torn")
+    found, remarks = heads_in(directory)
+    assert found == whole
+    assert remarks == [f"{path}: 1 of 3 heads do not check, and count for nothing"]
+
+
+def test_what_is_called_otherwise_is_no_file_of_heads(world: DiskWorld) -> None:
+    directory = world.state / "heads"
+    HeadFiles(directory).keep(WITNESS, world.head(2))
+    (directory / "notes.ath").write_bytes(b"my notes")
+    (directory / f"{WITNESS.hex()}.txt").write_bytes(b"more of them")
+    assert heads_in(directory) == ([(WITNESS, world.head(2))], [])
+    (directory / f"{b'third-node'.hex()}.ath").mkdir()
+    with pytest.raises(UserError, match="A304"):
         heads_in(directory)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atoll.domain.limits import HEADS_NODES_MAX
-from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.recorder.heads import HeadFiles, decode_heads
 from atoll.domain.recorder.messages import Code, KeptHead, RefusedError
 from atoll.env.chain import Link
 from tests.unit.recorder_world import NODE
@@ -58,15 +58,33 @@ def test_a_full_file_keeps_the_newest_and_what_is_proof(tmp_path: Path) -> None:
     assert len(files.read(NODE)) == 6
 
 
-def test_damage_is_said(tmp_path: Path) -> None:
-    files, path = HeadFiles(tmp_path, bytes_max=RECORD_BYTES), tmp_path / f"{NODE.hex()}.ath"
-    files.keep(NODE, head(1, 1))
+def test_an_end_that_a_power_cut_left_is_cut_off_before_anything_is_put_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / f"{NODE.hex()}.ath"
+    HeadFiles(tmp_path).keep(NODE, head(1, 1))
+    with path.open("ab") as file:
+        file.write(bytes(2 * RECORD_BYTES + 9))
+    files = HeadFiles(tmp_path)
+    assert files.read(NODE) == (head(1, 1),)
+    files.keep(NODE, head(1, 2))
+    assert path.stat().st_size == 2 * RECORD_BYTES
+    assert decode_heads(path.read_bytes()) == ((head(1, 1), head(1, 2)), 0)
+    path.write_bytes(bytes(RECORD_BYTES))
+    HeadFiles(tmp_path).keep(NODE, head(1, 3))
+    assert files.read(NODE) == (head(1, 3),)
+
+
+def test_a_record_in_the_middle_that_does_not_check_is_passed_over(tmp_path: Path) -> None:
+    files, path = HeadFiles(tmp_path, bytes_max=3 * RECORD_BYTES), tmp_path / f"{NODE.hex()}.ath"
+    for number in (1, 2, 3):
+        files.keep(NODE, head(number, 1))
     changed = bytearray(path.read_bytes())
-    changed[30] ^= 1
+    changed[RECORD_BYTES + 30] ^= 1
     path.write_bytes(changed)
-    with pytest.raises(RefusedError, match=r"corrupt: .* offset 0"):
-        files.read(NODE)
-    assert code_of(files, head(1, 2)) is Code.CORRUPT
+    assert decode_heads(bytes(changed)) == ((head(1, 1), head(3, 1)), 1)
+    assert files.read(NODE) == (head(1, 1), head(3, 1))
+    again = HeadFiles(tmp_path, bytes_max=3 * RECORD_BYTES)
+    again.keep(NODE, head(4, 1))
+    assert again.read(NODE) == (head(1, 1), head(3, 1), head(4, 1))
 
 
 def test_nodes_are_bounded(tmp_path: Path) -> None:

@@ -163,11 +163,12 @@ def verify(
     directory = _directory(state, config)
     journals = journals_of(directory) if name is None else [find_journal(directory, name)]
     roster = auditing.roster_of(directory)
-    kept = [
-        (place, one)
-        for place in (directory / auditing.HEADS_NAME, *map(Path, heads))
-        for one in auditing.heads_in(place)
-    ]
+    kept = []
+    for place in (directory / auditing.HEADS_NAME, *map(Path, heads)):
+        shown, remarks = auditing.heads_in(place)
+        kept += [(place, one) for one in shown]
+        for remark in remarks:
+            click.echo(remark, err=True)
     names = {} if roster is None else {bytes(member.node): member.name for member in roster.members()}
     found = [auditing.audit(journal, kept, roster) for journal in journals]
     for one in found:

@@ -17,9 +17,11 @@ from typing import Final
 import msgspec
 
 from atoll.base.errors import CorruptError, UserError
-from atoll.domain.recorder.heads import HeadFiles
+from atoll.domain.limits import HEADS_BYTES_MAX
+from atoll.domain.recorder.disk import read_at
+from atoll.domain.recorder.heads import decode_heads
 from atoll.domain.recorder.journal import STANDING_NAME
-from atoll.domain.recorder.messages import KeptHead, RefusedError
+from atoll.domain.recorder.messages import KeptHead
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME
 from atoll.domain.recorder.snapshots import decode_standing, open_snapshot
 from atoll.domain.shelves import Journal
@@ -43,6 +45,7 @@ __all__ = ["Audit", "Fault", "Witness", "audit", "heads_in", "roster_of", "trust
 HEADS_NAME: Final = "heads"
 ROSTER_NAME: Final = "roster"
 _SNAPSHOT: Final = re.compile(r"(\d{1,19})\.ats")
+_HEADS: Final = re.compile(r"([0-9a-f]{20})\.ath")
 _DIRECTORY: Final = re.compile("[0-9a-f]{32}")
 _FRAME_HEAD_BYTES: Final = 8
 _blocks: Final = msgspec.msgpack.Decoder(Sealed)
@@ -162,23 +165,30 @@ def trusting(state: Path) -> Callable[[Sealer], bool] | None:
     return None if roster is None else lambda sealer: _is_known(roster, sealer)
 
 
-def heads_in(directory: Path) -> list[tuple[bytes, KeptHead]]:
-    """Return all heads in a directory as a recorder keeps them, with the node that showed each.
+def heads_in(directory: Path) -> tuple[list[tuple[bytes, KeptHead]], list[str]]:
+    """Return all heads in a directory as a recorder keeps them, with the node that showed each; and what is to be said.
+
+    What is not called as a recorder calls such a file is left out, and so are records that do not check.
 
     Raises:
-        CorruptError: One of its files is not what was written.
+        UserError: A304, a file cannot be read.
     """
-    if not directory.is_dir():
-        return []
     found: list[tuple[bytes, KeptHead]] = []
-    files = HeadFiles(directory)
+    remarks: list[str] = []
     for path in sorted(directory.glob("*.ath")):
-        node = bytes.fromhex(path.stem)
+        called = _HEADS.fullmatch(path.name)
+        if called is None:
+            continue
         try:
-            found += [(node, kept) for kept in files.read(node)]
-        except RefusedError as error:
-            raise CorruptError(str(error)) from error
-    return found
+            heads, bad = decode_heads(read_at(path, 0, HEADS_BYTES_MAX))
+        except OSError as error:
+            raise UserError(
+                "A304", f"cannot read {path}", where=error.strerror or str(error), fix="give it to the user who audits"
+            ) from error
+        found += [(bytes.fromhex(called[1]), kept) for kept in heads]
+        if bad:
+            remarks.append(f"{path}: {bad} of {bad + len(heads)} heads do not check, and count for nothing")
+    return found, remarks
 
 
 def audit(journal: Journal, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]], roster: Roster | None) -> Audit:

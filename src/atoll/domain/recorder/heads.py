@@ -3,6 +3,9 @@
 
 One file for each node that showed them, of records of one length. When it is full the newest of each environment stay,
 and so does every pair of different heads for one block, which is proof of a forgery.
+
+A power cut can leave a file longer than what was written of it: such an end is cut off before anything is put behind
+it. A record that does not check elsewhere is passed over, since each of the others says by itself what it is worth.
 """
 
 import os
@@ -13,14 +16,14 @@ from struct import Struct
 from typing import Final, final
 from zlib import crc32
 
-from atoll.base.errors import CorruptError, StorageError
+from atoll.base.errors import StorageError
 from atoll.domain.limits import HEADS_BYTES_MAX, HEADS_NODES_MAX
-from atoll.domain.recorder.disk import cut_file, refusal_of, sync_directory, write_all
+from atoll.domain.recorder.disk import cut_file, read_at, refusal_of, sync_directory, write_all
 from atoll.domain.recorder.messages import Code, KeptHead, RefusedError
 from atoll.env.chain import Link
 from atoll.host.files import make_private_directory, write_atomic
 
-__all__ = ["HeadFiles"]
+__all__ = ["HeadFiles", "decode_heads"]
 
 _RECORD: Final = Struct("<16s32sQQQI32s64sI")
 _CHECKED: Final = _RECORD.size - 4
@@ -42,40 +45,40 @@ class HeadFiles:
         make_private_directory(directory)
         self._directory: Final = directory
         self._bytes_max: Final = bytes_max
+        self._whole: Final[set[bytes]] = set()  # Nodes whose files end with a record that checks.
 
     def keep(self, node: bytes, kept: KeptHead) -> None:
         """Keep one more, durably.
 
         Raises:
-            RefusedError: LIMIT, too many nodes or environments; FULL, IO; CORRUPT, what is kept does not check.
+            RefusedError: LIMIT, too many nodes or environments; FULL, IO.
         """
         path = self._path(node)
         record = _pack(kept)
         try:
             if not path.exists():
                 self._begin(path)
-            size = path.stat().st_size
-            if size % _RECORD.size:  # What a crash left.
-                size -= size % _RECORD.size
-                cut_file(path, size)
+            size = self._cut_back(path, node)
+            self._whole.discard(node)  # Until what follows has succeeded.
             if size + _RECORD.size > self._bytes_max:
                 size = self._thin_out(path, node)
             self._append(path, record, size)
+            self._whole.add(node)
         except (OSError, StorageError) as error:
             raise refusal_of(error, path) from error
 
     def read(self, node: bytes) -> tuple[KeptHead, ...]:
-        """Return what is kept of one node's journals, in the order it came; none: nothing is.
+        """Return what is kept of one node's journals and checks, in the order it came; none: nothing is.
 
         Raises:
-            RefusedError: IO; CORRUPT.
+            RefusedError: IO.
         """
         path = self._path(node)
         try:
-            return tuple(_unpack(path.read_bytes()))
+            return decode_heads(read_at(path, 0, HEADS_BYTES_MAX))[0]
         except FileNotFoundError:
             return ()
-        except (OSError, CorruptError) as error:
+        except OSError as error:
             raise refusal_of(error, path) from error
 
     def _begin(self, path: Path) -> None:
@@ -84,13 +87,26 @@ class HeadFiles:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         sync_directory(self._directory)
 
+    def _cut_back(self, path: Path, node: bytes) -> int:
+        """Cut a file back to the end of its last record that checks; return its size. Raises ``OSError``."""
+        size = path.stat().st_size
+        if node in self._whole and not size % _RECORD.size:
+            return size
+        data = read_at(path, 0, size)
+        end = len(data) - len(data) % _RECORD.size
+        while end and not _checks(data, end - _RECORD.size):
+            end -= _RECORD.size
+        if end < size:
+            cut_file(path, end)
+        return end
+
     def _append(self, path: Path, record: bytes, size: int) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             write_all(descriptor, record)
             os.fdatasync(descriptor)
         except OSError:
-            with suppress(OSError):  # Else the next one does it.
+            with suppress(OSError):  # The next one does it else, or cuts off what is no record.
                 os.ftruncate(descriptor, size)
             raise
         finally:
@@ -115,12 +131,24 @@ def _pack(kept: KeptHead) -> bytes:
     return record + crc32(record).to_bytes(4, "little")
 
 
-def _unpack(data: bytes) -> Iterable[KeptHead]:
-    for offset in range(0, len(data) - len(data) % _RECORD.size, _RECORD.size):
-        environment, *link, signature, check = _RECORD.unpack_from(data, offset)
-        if crc32(data[offset : offset + _CHECKED]) != check:
-            raise CorruptError(f"offset {offset}: a head that does not check")
-        yield KeptHead(environment, Link(*link), signature)
+def _checks(data: bytes, offset: int) -> bool:
+    """Tell whether the record at an offset is what was written."""
+    *_, check = _RECORD.unpack_from(data, offset)
+    return crc32(data[offset : offset + _CHECKED]) == int(check)
+
+
+def decode_heads(data: bytes) -> tuple[tuple[KeptHead, ...], int]:
+    """Return the heads in a file, in the order they came, and how many records in it do not check; total.
+
+    Bytes behind the last whole record are what a crash left, and do not count.
+    """
+    heads: list[KeptHead] = []
+    offsets = range(0, len(data) - len(data) % _RECORD.size, _RECORD.size)
+    for offset in offsets:
+        if _checks(data, offset):
+            environment, *link, signature, _ = _RECORD.unpack_from(data, offset)
+            heads.append(KeptHead(environment, Link(*link), signature))
+    return tuple(heads), len(offsets) - len(heads)
 
 
 def _worth_keeping(heads: Iterable[KeptHead]) -> list[KeptHead]:
