@@ -306,6 +306,28 @@ def test_heads_that_do_not_check_are_mentioned_and_no_end_of_the_audit(command: 
     assert "1 of 2 heads do not check, and count for nothing" in err
 
 
+def test_a_journal_that_cannot_be_read_is_a_fault_with_its_place(command: Command, world: DiskWorld) -> None:
+    data = bytearray(world.segment.read_bytes())
+    data[60] ^= 1  # In the manifest.
+    world.segment.write_bytes(data)
+    for name in ((), (ENVIRONMENT.hex(),)):
+        status, out, _ = command("audit", "verify", *name)
+        assert status == 1
+        assert f"(no name)  {ENVIRONMENT.hex()}: " in out
+        assert f"FAULT  {world.segment}: offset" in out
+    status, _, err = command("audit", "verify", "auction")
+    assert (status, "A304" in err, str(world.directory) in err) == (1, True, True)
+
+
+def test_heads_that_are_not_there_are_refused(command: Command, world: DiskWorld) -> None:
+    status, out, err = command("audit", "verify", "--heads", str(world.state / "none"))
+    assert (status, out) == (2, "")
+    assert "A501" in err
+    assert "STATE/heads" in err
+    status, _, err = command("audit", "verify", "--heads", str(world.state))
+    assert (status, "no heads are kept there" in err) == (0, True)
+
+
 def test_a_journal_that_was_given_up_is_said_to_be_elsewhere(command: Command, world: DiskWorld) -> None:
     HeadFiles(world.state / "heads").keep(b"other-node", world.head(4))
     world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 4)))

@@ -13,7 +13,7 @@ from atoll.domain.auditing import Audit, audit, heads_in, roster_of
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.journal import BlockJournal, create_journal
 from atoll.domain.recorder.messages import KeptHead, Restart, Taken
-from atoll.domain.shelves import find_journal
+from atoll.domain.shelves import find_journal, journals_of
 from atoll.env.chain import (
     GENESIS,
     Frame,
@@ -276,6 +276,25 @@ def test_what_cannot_be_read_is_a_fault(world: DiskWorld) -> None:
     world.segment.unlink()
     found = audit(journal, (), None)
     assert "No such file" in found.faults[0].sentence
+
+
+@pytest.mark.parametrize("size", [0, 4, 50])
+def test_a_journal_of_which_no_manifest_can_be_read_is_a_fault(world: DiskWorld, size: int) -> None:
+    world.segment.write_bytes(world.segment.read_bytes()[:size])
+    (journal,) = journals_of(world.state)
+    found = audit(journal, (), None)
+    assert "00000001.atb: offset 0: a segment without a whole manifest" in found.faults[0].sentence
+    world.segment.unlink()
+    (journal,) = journals_of(world.state)
+    assert audit(journal, (), None).faults[0].sentence == f"{world.directory}: there is no segment that can be read"
+
+
+def test_snapshots_that_cannot_be_listed_are_a_fault(world: DiskWorld) -> None:
+    directory = world.directory / "snapshots"
+    directory.rename(directory.with_name("away"))
+    assert audited(world).is_sound
+    directory.symlink_to(directory)  # A loop, which nobody can follow.
+    assert [fault.sentence for fault in audited(world).faults] == [f"{directory}: Too many levels of symbolic links"]
 
 
 def test_heads_are_read_as_a_recorder_keeps_them(world: DiskWorld) -> None:

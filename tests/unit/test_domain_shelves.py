@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Journals are found by name, id or place, and read as they lie: torn, growing, put aside, shortened."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -159,11 +160,63 @@ def test_a_journal_that_goes_while_it_is_read_is_named(world: DiskWorld) -> None
             again()
 
 
-def test_a_file_without_a_whole_manifest_is_none(world: DiskWorld) -> None:
-    world.segment.write_bytes(world.segment.read_bytes()[:50])
-    assert journals_of(world.state) == []
+@pytest.mark.parametrize("content", [None, b"", b"x" * 100])
+def test_a_journal_that_cannot_be_read_is_known_by_its_directory(world: DiskWorld, content: bytes | None) -> None:
+    whole = world.segment.read_bytes()
+    world.segment.write_bytes(whole[:50] if content is None else content)
+    (found,) = journals_of(world.state)
+    assert (found.directory, found.id, found.name) == (world.directory, ENVIRONMENT, "")
+    assert find_journal(world.state, ID) == find_journal(world.state, str(world.directory)) == found
+    with pytest.raises(UserError, match="A304") as caught:
+        find_journal(world.state, "auction")
+    assert caught.value.where.endswith(f": none; not to be read: {world.directory}")
+    assert "audit verify" in caught.value.fix
+    with pytest.raises(CorruptError, match=r"00000001\.atb"):
+        DiskShelf(found)
     with pytest.raises(UserError, match="A304"):
-        find_journal(world.state, str(world.directory))
+        find_journal(world.state, str(world.segment))
+
+
+def test_a_journal_of_another_format_is_known_by_its_directory(world: DiskWorld) -> None:
+    world.segment.write_bytes(later_format(world))
+    assert [one.id for one in journals_of(world.state)] == [ENVIRONMENT]
+    with pytest.raises(UserError, match="A301"):
+        DiskShelf(find_journal(world.state, ID))
+
+
+def later_format(world: DiskWorld) -> bytes:
+    return segment_start(msgspec.structs.replace(Hand().manifest(), format=2))
+
+
+def test_a_journal_whose_newest_segment_cannot_be_read_has_the_name_that_an_older_one_says(world: DiskWorld) -> None:
+    (world.directory / "00000002.atb").write_bytes(b"x" * 100)
+    found = find_journal(world.state, "auction")
+    assert len(found.segments) == 2
+    with pytest.raises(CorruptError, match=r"00000002\.atb"):
+        DiskShelf(found)
+
+
+def test_a_journal_without_segments_is_damaged(world: DiskWorld) -> None:
+    world.segment.unlink()
+    with pytest.raises(CorruptError, match="there is no segment"):
+        DiskShelf(find_journal(world.state, ID))
+
+
+def test_a_directory_that_cannot_be_listed_is_said(world: DiskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        """Refuse as for a user without rights, which no directory is closed to when root runs this."""
+        if path in closed:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    closed = {world.directory}
+    assert [(one.id, one.segments) for one in journals_of(world.state)] == [(ENVIRONMENT, ())]
+    closed = {world.state / "envs"}
+    with pytest.raises(UserError, match="A110"):
+        journals_of(world.state)
 
 
 def test_a_segment_that_is_damaged_at_its_begin_is_named(world: DiskWorld) -> None:

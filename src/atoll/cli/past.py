@@ -163,10 +163,16 @@ def verify(
     directory = _directory(state, config)
     journals = journals_of(directory) if name is None else [find_journal(directory, name)]
     roster = auditing.roster_of(directory)
+    for place in map(Path, heads):
+        if not place.is_dir():
+            fix = "name the heads directory of another node, or a copy: its STATE/heads"
+            raise UserError("A501", f"there is no directory {place}", where="--heads", fix=fix)
     kept = []
     for place in (directory / auditing.HEADS_NAME, *map(Path, heads)):
         shown, remarks = auditing.heads_in(place)
         kept += [(place, one) for one in shown]
+        if not shown and place != directory / auditing.HEADS_NAME:
+            remarks.append(f"{place}: no heads are kept there")
         for remark in remarks:
             click.echo(remark, err=True)
     names = {} if roster is None else {bytes(member.node): member.name for member in roster.members()}

@@ -214,7 +214,7 @@ def audited(audit: Audit, names: dict[bytes, str]) -> str:
     verdict = (
         "as it was sealed" if audit.is_sound else f"{len(audit.faults)} fault{'s' if len(audit.faults) > 1 else ''}"
     )
-    lines = [f"{audit.journal.name}  {audit.journal.id.hex()}: {verdict}"]
+    lines = [f"{audit.journal.name or '(no name)'}  {audit.journal.id.hex()}: {verdict}"]
     lines += [f"  {text}" for text in table(("checked", "count", "which"), rows, right=frozenset({1}))]
     if audit.torn:
         lines.append(f"  the newest segment ends with {audit.torn} bytes of no whole block, as while it is written")

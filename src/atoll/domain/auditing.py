@@ -24,7 +24,7 @@ from atoll.domain.recorder.journal import STANDING_NAME
 from atoll.domain.recorder.messages import KeptHead
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME
 from atoll.domain.recorder.snapshots import decode_standing, open_snapshot
-from atoll.domain.shelves import Journal
+from atoll.domain.shelves import Journal, snapshots_of
 from atoll.env.chain import (
     ChainError,
     Frame,
@@ -44,7 +44,6 @@ __all__ = ["Audit", "Fault", "Witness", "audit", "heads_in", "roster_of", "trust
 
 HEADS_NAME: Final = "heads"
 ROSTER_NAME: Final = "roster"
-_SNAPSHOT: Final = re.compile(r"(\d{1,19})\.ats")
 _HEADS: Final = re.compile(r"([0-9a-f]{20})\.ath")
 _DIRECTORY: Final = re.compile("[0-9a-f]{32}")
 _FRAME_HEAD_BYTES: Final = 8
@@ -208,8 +207,14 @@ def audit(journal: Journal, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]]
     called = journal.directory.name.partition("-")[0]
     if _DIRECTORY.fullmatch(called) and called != journal.id.hex():
         found.faults.append(Fault(0, f"{journal.directory}: the journal in it is that of {journal.id.hex()}"))
+    if not journal.segments:
+        found.faults.append(Fault(0, f"{journal.directory}: there is no segment that can be read"))
     verifier = Verifier(journal.id, trusts=_judge(found, roster))
-    known = dict.fromkeys(_snapshot_numbers(journal), _UNSEEN)
+    known: dict[int, _Place] = {}
+    try:
+        known = dict.fromkeys(snapshots_of(journal), _UNSEEN)
+    except CorruptError as error:
+        found.faults.append(Fault(0, str(error)))
     for path in journal.segments:
         if not _segment(found, verifier, path, (known, witnesses)):
             break
@@ -249,8 +254,10 @@ def _segment(
     found.counts["segments"] += 1
     try:
         data = path.read_bytes()
-        for frame in read(data):
+        for frame in read(data) if data else (TornTail(0),):
             if isinstance(frame, TornTail):
+                if not frame.offset:  # No crash leaves this: a segment appears with its manifest or not at all.
+                    raise CorruptError("offset 0: a segment without a whole manifest")
                 found.torn = len(data) - frame.offset
                 if not is_last:
                     _blame(found, f"{path}: offset {frame.offset}: it ends in the middle, and is not the newest")
@@ -334,12 +341,6 @@ def _compare_rest(found: Audit, witnesses: dict[int, list[Witness]]) -> None:
             missing = f"blocks {found.last + 1} to {number} are missing"
             sentence = f"{missing}: {witness.node.hex()} has shown the head of {number} ({witness.place})"
             found.faults.append(Fault(number, sentence))
-
-
-def _snapshot_numbers(journal: Journal) -> list[int]:
-    directory = journal.directory / SNAPSHOTS_NAME
-    names = [one.name for one in directory.iterdir()] if directory.is_dir() else []
-    return sorted(int(match[1]) for name in names if (match := _SNAPSHOT.fullmatch(name)))
 
 
 def _written(frame: Frame) -> Written | CorruptError | None:

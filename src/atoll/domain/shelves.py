@@ -18,6 +18,7 @@ from atoll.base.units import KIB
 from atoll.domain.loading import Bundle, Loaded, decode_bundle, load
 from atoll.domain.recorder.disk import read_at
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME, snapshot_numbers
+from atoll.domain.recorder.restarting import segment_numbers, segment_path
 from atoll.domain.recorder.segments import Segment, open_segment
 from atoll.domain.recorder.snapshots import open_snapshot
 from atoll.env.app import Program
@@ -25,13 +26,12 @@ from atoll.env.chain import Block, Position, Sealed, Sealer, TornTail, position_
 from atoll.env.history import Snapshot, check_written, written_in
 from atoll.env.history import decode_snapshot as decode_state
 
-__all__ = ["DiskShelf", "Journal", "find_journal", "journals_of"]
+__all__ = ["DiskShelf", "Journal", "find_journal", "journals_of", "snapshots_of"]
 
 READ_BYTES: Final = 256 * KIB  # Read at a time, unless one block is larger.
 ENVS_NAME: Final = "envs"
 ENDED_NAME: Final = "ended"
 CODE_NAME: Final = "code"
-_SEGMENT: Final = re.compile(r"(\d{8})\.atb")
 _DIRECTORY: Final = re.compile(r"([0-9a-f]{32})(?:-(\d+))?")
 
 
@@ -42,8 +42,8 @@ class Journal:
     Attributes:
         directory: Where its segments are.
         id: Of the environment, 16 bytes.
-        name: What people call it.
-        segments: The segment files, oldest first.
+        name: What people call it; empty: no segment says so.
+        segments: The segment files, oldest first; none: they are gone, or cannot be listed.
         is_ended: Whether it was put aside.
     """
 
@@ -55,10 +55,18 @@ class Journal:
 
 
 def journals_of(state: Path) -> list[Journal]:
-    """Return the journals that a node keeps, those that were put aside last. What cannot be read is left out."""
+    """Return the journals that a node keeps, those that were put aside last; also such as cannot be read.
+
+    Raises:
+        UserError: A110, the directory cannot be read.
+    """
     found: list[Journal] = []
     for parent in (state / ENVS_NAME, state / ENDED_NAME):
-        entries = list(parent.iterdir()) if parent.is_dir() else []
+        try:
+            entries = list(parent.iterdir()) if parent.is_dir() else []
+        except OSError as error:
+            fix = "give the directory to the user that runs atoll"
+            raise UserError("A110", f"cannot read {parent}", where=error.strerror or str(error), fix=fix) from error
         entries.sort(key=lambda one: (len(one.name), one.name), reverse=parent.name == ENDED_NAME)
         opened = [_journal(one) for one in entries if _DIRECTORY.fullmatch(one.name)]
         found += [journal for journal in opened if journal is not None]
@@ -69,7 +77,7 @@ def find_journal(state: Path, name: str) -> Journal:
     """Return the journal that a name, an id or a path means.
 
     Raises:
-        UserError: A302, it is damaged at its begin; A304, there is none; A501, several could be meant.
+        UserError: A304, there is none; A501, several could be meant; A110.
     """
     path = Path(name)
     if path.exists():
@@ -90,25 +98,47 @@ def find_journal(state: Path, name: str) -> Journal:
             raise UserError("A501", f"{name} could be several environments", where=ids, fix="name one by its id")
         if wanted:
             return wanted[0]
-    names = ", ".join(dict.fromkeys(one.name for one in journals)) or "none"
+    names = ", ".join(dict.fromkeys(one.name for one in journals if one.name)) or "none"
+    damaged = ", ".join(str(one.directory) for one in journals if not one.name)
     raise UserError(
         "A304",
         f"no journal of {name} is kept on this node",
-        where=f"{state}: {names}",
-        fix="atoll env list shows which nodes keep it; run this there, or name a directory",
+        where=f"{state}: {names}" + (f"; not to be read: {damaged}" if damaged else ""),
+        fix="atoll audit verify shows what is wrong with those that cannot be read"
+        if damaged
+        else "atoll env list shows which nodes keep it; run this there, or name a directory",
     )
 
 
 def _journal(path: Path) -> Journal | None:
-    """Return the journal at a path; None: there is none."""
-    segments = [path] if path.is_file() else sorted(one for one in path.iterdir() if _SEGMENT.fullmatch(one.name))
-    if not segments:
-        return None
+    """Return the journal at a path; None: there is none, nor is the path called as one."""
     try:
-        manifest = open_segment(segments[-1]).manifest
-    except (OSError, CorruptError):
-        return None
-    return Journal(path, manifest.environment, manifest.name, tuple(segments), path.parent.name == ENDED_NAME)
+        segments = [path] if path.is_file() else [segment_path(path, number) for number in segment_numbers(path)]
+    except OSError:
+        segments = []
+    is_ended = path.parent.name == ENDED_NAME
+    for segment in reversed(segments):
+        try:
+            manifest = open_segment(segment).manifest
+        except (OSError, CorruptError, UserError):
+            continue  # Whoever reads the journal finds out; here it matters only whose it is.
+        return Journal(path, manifest.environment, manifest.name, tuple(segments), is_ended)
+    called = _DIRECTORY.fullmatch(path.name)
+    return None if called is None else Journal(path, bytes.fromhex(called[1]), "", tuple(segments), is_ended)
+
+
+def snapshots_of(journal: Journal) -> list[int]:
+    """Return the numbers of the blocks after which there is a snapshot, rising; a segment file alone has none.
+
+    Raises:
+        CorruptError: They cannot be listed.
+    """
+    try:
+        return snapshot_numbers(journal.directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(journal.directory / SNAPSHOTS_NAME, error) from error
 
 
 @dataclass(slots=True)
@@ -151,6 +181,8 @@ class DiskShelf:
         parent = journal.directory.parent
         self.code: Final = (*code, *(one / CODE_NAME for one in (journal.directory, parent, parent.parent)))
         self._loaded: dict[bytes, Loaded] = {}
+        if not journal.segments:
+            raise CorruptError(f"{journal.directory}: there is no segment that can be read")
         self._parts: Final = [_Part(_opened(path)) for path in journal.segments]
         self._check_order()
         begin = self._parts[0].segment.manifest.at
@@ -160,7 +192,7 @@ class DiskShelf:
         self.last: int = end.number
         self.last_event: int = end.events
         self.snapshots: tuple[int, ...] = tuple(
-            number for number in self._snapshot_numbers() if self.first - 1 <= number <= self.last
+            number for number in snapshots_of(journal) if self.first - 1 <= number <= self.last
         )
         self._ahead: dict[int, Sealed] = {}
 
@@ -273,12 +305,6 @@ class DiskShelf:
         for before, part in zip(self._parts, self._parts[1:], strict=False):
             if part.segment.manifest.environment != self.journal.id or part.segment.first < before.segment.first:
                 raise CorruptError(f"{part.segment.path}: it is not the one that follows")
-
-    def _snapshot_numbers(self) -> list[int]:
-        try:
-            return snapshot_numbers(self.journal.directory)
-        except OSError:
-            return []  # A segment file alone has none.
 
     def _part(self, at: int) -> _Part:
         part = self._parts[max(at, 0)]
