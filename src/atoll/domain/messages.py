@@ -126,7 +126,7 @@ class ToNode(Tuple, frozen=True, tag=7):
 
 
 class Command(Tuple, frozen=True, tag=8):
-    """From control: do something; ``Outcome`` answers, after one or more of them with ``more``.
+    """From control: do something; ``Outcome`` answers.
 
     Attributes:
         number: Of the command.
