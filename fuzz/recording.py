@@ -56,6 +56,7 @@ _REQUESTS: Final[tuple[messages.Request, ...]] = (
     messages.Restart(6, _ID, chain.GENESIS, (3, 4), messages.Taken(b"state", _SEALER, b"s" * 64)),
 )
 _ANSWERS: Final[tuple[messages.Answer, ...]] = (
+    messages.Starting(3),
     messages.Greeting(b"r" * 32, "0.1.0", _SEALER),
     messages.Blocks(1, (_SEALER, _SEALED)),
     messages.Refused(2, messages.Code.FULL, "no room"),

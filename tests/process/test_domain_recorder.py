@@ -322,6 +322,19 @@ def received(end: socket.socket, count: int) -> list[Answer]:
     return answers
 
 
+def test_a_recorder_tells_how_far_its_start_is(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with recorder(tmp_path) as handle:
+            assert handle.client.checked == 0
+            for number in range(3):
+                await handle.client.create(bytes([number]) * 16, "shop")
+            await handle.stop()
+        async with recorder(tmp_path) as again:
+            assert again.client.checked == 3
+
+    run(body())
+
+
 def test_a_second_recorder_does_not_start(tmp_path: Path) -> None:
     async def body() -> None:
         async with recorder(tmp_path) as handle:

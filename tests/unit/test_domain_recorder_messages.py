@@ -40,6 +40,7 @@ from atoll.domain.recorder.messages import (
     Retain,
     Retained,
     Snapshot,
+    Starting,
     Taken,
     decode_answer,
     decode_request,
@@ -77,6 +78,7 @@ REQUESTS: tuple[Request, ...] = (
     Certify(16, NODE, b"k" * 32, b"c" * 64),
 )
 ANSWERS: tuple[Answer, ...] = (
+    Starting(3),
     Greeting(b"k" * 32, "0.1.0", HAND.sealer),
     Done(1),
     Appended(2, 1, SEALED.seal, DIGEST),

@@ -43,6 +43,7 @@ from atoll.domain.recorder.messages import (
     Retain,
     Retained,
     Snapshot,
+    Starting,
 )
 from atoll.domain.recorder.snapshots import Signed, checks
 from atoll.domain.recorder.store import Store
@@ -156,7 +157,7 @@ def test_blocks_share_a_write_and_what_is_asked_after_them_sees_them(store: Stor
         Read(6, ENVIRONMENT, 2),
         Append(7, other, plain(2)),
     )
-    assert [answer.id for answer in answers if not isinstance(answer, Greeting)] == [2, 3, 5, 4, 6, 7]
+    assert [answer.id for answer in answers if not isinstance(answer, Starting | Greeting)] == [2, 3, 5, 4, 6, 7]
     read = answers[4]
     assert isinstance(read, Blocks)
     assert len(read.items) == 2
@@ -343,3 +344,14 @@ def test_what_is_refused_is_answered_in_its_turn(store: Store[str]) -> None:
         (Refused, 3),
         (Appended, 4),
     ]
+
+
+def test_a_start_tells_of_each_journal_that_was_checked(tmp_path: Path) -> None:
+    first = store_in(tmp_path)
+    for number in range(3):
+        assert only(first, Create(number, bytes([number]) * 16, "shop")) == Done(number)
+    first.close()
+    told: list[int] = []
+    again: Store[str] = Store(tmp_path, key_in(tmp_path), on_checked=told.append)
+    again.close()
+    assert told == [1, 2, 3]

@@ -81,7 +81,8 @@ REQUESTS_BYTES_MAX: Final = 128 * MIB
 """Bytes of requests that the recorder has not taken; at it ``request`` raises ``LimitError``. Room for a snapshot."""
 
 RECORDER_START_S_MAX: Final = 60.0
-"""How long a recorder may take to check what it keeps, before its start counts as failed: 100 full segments."""
+"""How long a recorder that starts may take from one journal to the next, before its start counts as failed. It checks
+the newest segment of each: 1.2 s for a full one of the smallest blocks, and 20 minutes for RECORDED_MAX of those."""
 
 RECORDER_STOP_S_MAX: Final = 5.0
 """How long a recorder that was let go may take to finish what it has begun, before it is killed."""

@@ -47,6 +47,7 @@ from atoll.domain.recorder.messages import (
     Retain,
     Retained,
     Snapshot,
+    Starting,
     decode_answer,
     encode_request,
 )
@@ -74,6 +75,7 @@ class RecorderClient:
 
     Attributes:
         greeting: What the recorder said of itself; a future.
+        checked: Journals that it has checked so far while it starts.
         waiting: Requests that have no answer yet.
     """
 
@@ -92,6 +94,7 @@ class RecorderClient:
         self._last = 0
         self._writing = False
         self._turn: Final = Turn(self._send)
+        self.checked = 0
         self.greeting: Final[asyncio.Future[Greeting]] = self._loop.create_future()
         self._loop.add_reader(end, self._readable)
 
@@ -289,6 +292,9 @@ class RecorderClient:
         if isinstance(answer, Greeting):
             if not self.greeting.done():
                 self.greeting.set_result(answer)
+            return
+        if isinstance(answer, Starting):
+            self.checked = answer.checked
             return
         if not self.greeting.done():  # It did not start, and says why.
             reason = answer.words if isinstance(answer, Refused) else "it did not say who it is"

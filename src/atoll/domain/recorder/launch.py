@@ -2,8 +2,10 @@
 """Control's side of the recorder's process: starts it, says whose it is, hands connections on, and notices its death.
 
 The process is ``python -m atoll.domain.recorder`` with one end of a socket; its options travel as one line of JSON on
-standard input, as the daemon's do. The first answer is its greeting, or why it does not start. Control holds the node's
-signing key and signs the recorder's key with it; the recorder never sees the node's key, nor control the recorder's.
+standard input, as the daemon's do. Its first answer is its greeting, or why it does not start; before it there is a
+word after each journal that it has checked, so that one with many journals is not taken for one that hangs. Control
+holds the node's signing key and signs the recorder's key with it; the recorder never sees the node's key, nor control
+the recorder's.
 """
 
 import asyncio
@@ -15,22 +17,36 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import msgspec
 
 from atoll.base.errors import LinkError
 from atoll.domain.limits import RECORDER_START_S_MAX, RECORDER_STOP_S_MAX
 from atoll.domain.recorder.client import RecorderClient
-from atoll.domain.recorder.messages import RefusedError
+from atoll.domain.recorder.messages import Greeting, RefusedError
 from atoll.domain.recorder.process import ENDING_SIGNALS, Options
 from atoll.env.chain import Sealer, certificate_payload
 
-__all__ = ["Owner", "RecorderHandle", "launch_recorder"]
+__all__ = ["Owner", "RecorderHandle", "greeted", "launch_recorder"]
 
 log: Final = logging.getLogger("atoll.recorder")
 
 LAST_WORDS_BYTES_MAX: Final = 16 * 1024  # Limit. What a dying recorder says, such as a traceback; of more, the end.
+
+
+class Starts(Protocol):
+    """What is needed of the client of a recorder that starts."""
+
+    @property
+    def checked(self) -> int:
+        """Journals that it has checked so far."""
+        ...
+
+    @property
+    def greeting(self) -> "asyncio.Future[Greeting]":
+        """What it says of itself."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +147,8 @@ async def launch_recorder(state: Path, owner: Owner, *, on_lost: Callable[[str],
     client = RecorderClient(ours, on_lost)
     try:
         await _give(process, Options(str(state.absolute())))
+        greeting = await greeted(client)
         async with asyncio.timeout(RECORDER_START_S_MAX):
-            greeting = await asyncio.shield(client.greeting)
             certificate = owner.sign(certificate_payload(owner.node, greeting.recorder))
             sealer = Sealer(owner.node, greeting.recorder, owner.signing_key, certificate)
             await client.certify(sealer.node, sealer.signing_key, sealer.certificate)
@@ -143,6 +159,23 @@ async def launch_recorder(state: Path, owner: Owner, *, on_lost: Callable[[str],
             raise LinkError(f"the recorder did not start: {words}") from error
         raise
     return RecorderHandle(process, client, sealer)
+
+
+async def greeted(client: Starts) -> Greeting:
+    """Wait for the greeting of a recorder that starts, as long as it goes on.
+
+    Raises:
+        TimeoutError: It has checked no journal in RECORDER_START_S_MAX, nor is it done.
+        LinkError: It ended.
+    """
+    while True:
+        before = client.checked
+        done, _ = await asyncio.wait((client.greeting,), timeout=RECORDER_START_S_MAX)
+        if done:
+            return client.greeting.result()
+        if client.checked == before:
+            raise TimeoutError
+        log.info("the recorder is starting: it has checked %d journals so far", client.checked)
 
 
 async def _give(process: asyncio.subprocess.Process, options: Options) -> None:

@@ -75,6 +75,7 @@ __all__ = [
     "Retain",
     "Retained",
     "Snapshot",
+    "Starting",
     "Taken",
     "decode_answer",
     "decode_request",
@@ -348,8 +349,18 @@ Request = (
 )
 
 
+class Starting(Tuple, frozen=True):
+    """To control, before the greeting: what is kept is being checked, which takes longer the more there is.
+
+    Attributes:
+        checked: Journals that were checked so far.
+    """
+
+    checked: From0
+
+
 class Greeting(Tuple, frozen=True):
-    """The first message on each connection.
+    """The first message on each connection, but for ``Starting`` on control's.
 
     Attributes:
         recorder: The recorder's Ed25519 key.
@@ -514,7 +525,7 @@ class Refused(Tuple, frozen=True):
         return Refused(request, error.code, error.words[:WORDS_CHARS_MAX])
 
 
-Answer = Greeting | Done | Appended | Kept | Refused | Listed | Snapshot | Blocks | Content | Retained
+Answer = Starting | Greeting | Done | Appended | Kept | Refused | Listed | Snapshot | Blocks | Content | Retained
 
 _requests: Final = Codec[Request](Request, bytes_max=MESSAGE_BYTES_MAX, name="recorder request")
 _answers: Final = Codec[Answer](Answer, bytes_max=MESSAGE_BYTES_MAX, name="recorder answer")

@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from struct import Struct
 from typing import IO, Final, final
@@ -49,6 +50,7 @@ from atoll.domain.recorder.messages import (
     Refused,
     RefusedError,
     Request,
+    Starting,
     decode_request,
     encode_answer,
 )
@@ -267,7 +269,7 @@ def main(arguments: Sequence[str], options_from: IO[bytes]) -> int:
             make_private_directory(state)
             lock = _locked(state / LOCK_NAME)
             key = RecorderKey(state)
-            store: Store[int] = Store(state, key)
+            store: Store[int] = Store(state, key, on_checked=partial(_say_checked, keeper))
         except (StorageError, UserError, OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             with suppress(OSError):  # Nobody hears it then.
                 keeper.sendall(encode_answer(Refused.of(0, RefusedError(Code.IO, str(error)))))
@@ -277,6 +279,11 @@ def main(arguments: Sequence[str], options_from: IO[bytes]) -> int:
             ask_for_short_slices()
             RecorderProcess(keeper, store, key).run()
     return EXIT_OK
+
+
+def _say_checked(keeper: socket.socket, checked: int) -> None:
+    """Say that a start goes on. Raises ``OSError`` when control is gone: then there is nobody to start for."""
+    keeper.sendall(encode_answer(Starting(checked)))
 
 
 def _locked(path: Path) -> StateLock:

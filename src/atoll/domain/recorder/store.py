@@ -77,19 +77,27 @@ class Store(Generic[Asker]):
         state: The node's state directory.
         key: The recorder's.
         segment_bytes_max: Size of a segment file, bytes.
+        on_checked: Called after each journal that was checked, with how many there were.
 
     Raises:
         StorageError: The directories cannot be made or read. What is wrong with one environment is said by ``List``.
     """
 
-    def __init__(self, state: Path, key: RecorderKey, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        state: Path,
+        key: RecorderKey,
+        *,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        on_checked: Callable[[int], None] | None = None,
+    ) -> None:
         self._key: Final = key
         self._segment_bytes_max: Final = segment_bytes_max
         self._envs, self._code, self._ended = state / "envs", state / "code", state / "ended"
         for directory in (self._envs, self._code, self._ended):
             make_private_directory(directory)
         self._heads: Final = HeadFiles(state / "heads")
-        self._journals: Final = self._load()
+        self._journals: Final = self._load(on_checked)
         self._over: Final = self._load_ended()
         self._open: Final[dict[bytes, BlockJournal]] = {}  # Those that hold a descriptor, the one used last at the end.
         self._staged: Final[dict[bytes, list[tuple[Asker, Appended | Kept | Refused]]]] = {}
@@ -183,7 +191,7 @@ class Store(Generic[Asker]):
             raise RefusedError(Code.CORRUPT, journal.damage)
         return journal
 
-    def _load(self) -> dict[bytes, BlockJournal]:
+    def _load(self, on_checked: Callable[[int], None] | None) -> dict[bytes, BlockJournal]:
         journals: dict[bytes, BlockJournal] = {}
         try:
             for directory in sorted(self._envs.iterdir()):
@@ -191,6 +199,8 @@ class Store(Generic[Asker]):
                     rmtree(directory)  # It was never whole, and nobody was told that it is there.
                 elif _is_id(directory.name):
                     journals[bytes.fromhex(directory.name)] = self._opened(directory)
+                    if on_checked is not None:
+                        on_checked(len(journals))
         except OSError as error:
             raise StorageError(f"{self._envs}: {error.strerror or error}") from error
         return journals

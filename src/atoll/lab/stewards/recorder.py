@@ -42,6 +42,7 @@ from atoll.domain.recorder.messages import (
     Request,
     Restart,
     Snapshot,
+    Starting,
 )
 from atoll.domain.recorder.snapshots import Signed, checks
 from atoll.env.chain import (
@@ -192,7 +193,7 @@ class RecorderEnd:
 
     def take(self, answer: Answer) -> None:
         """Take an answer."""
-        assert not isinstance(answer, Greeting), "nobody is greeted here"
+        assert not isinstance(answer, Greeting | Starting), "nobody is greeted here"
         if not self.is_closed:
             self._told.pop(answer.id)(answer)
 
