@@ -167,7 +167,7 @@ def verify(
         if not place.is_dir():
             fix = "name the heads directory of another node, or a copy: its STATE/heads"
             raise UserError("A501", f"there is no directory {place}", where="--heads", fix=fix)
-    kept = []
+    kept: list[tuple[Path, Any]] = []
     for place in (directory / auditing.HEADS_NAME, *map(Path, heads)):
         shown, remarks = auditing.heads_in(place)
         kept += [(place, one) for one in shown]

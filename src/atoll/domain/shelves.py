@@ -23,8 +23,7 @@ from atoll.domain.recorder.segments import Segment, open_segment
 from atoll.domain.recorder.snapshots import open_snapshot
 from atoll.env.app import Program
 from atoll.env.chain import Block, Position, Sealed, Sealer, TornTail, position_after, read_frames
-from atoll.env.history import Snapshot, check_written, written_in
-from atoll.env.history import decode_snapshot as decode_state
+from atoll.env.history import Snapshot, check_written, decode_snapshot, written_in
 
 __all__ = ["DiskShelf", "Journal", "find_journal", "journals_of", "snapshots_of"]
 
@@ -240,7 +239,7 @@ class DiskShelf:
             signed = open_snapshot(path.read_bytes(), self.journal.id, number)
             if self._trusts is not None and not self._trusts(signed.sealer):
                 raise CorruptError("it was signed with a key that is no node's")
-            snapshot = decode_state(signed.content)
+            snapshot = decode_snapshot(signed.content)
             if number < self.first:
                 head = self._parts[0].segment.manifest.at.head
             else:

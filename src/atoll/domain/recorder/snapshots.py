@@ -30,7 +30,6 @@ __all__ = [
     "Signed",
     "Standing",
     "checks",
-    "decode_snapshot",
     "decode_standing",
     "encode_snapshot",
     "encode_standing",
@@ -147,12 +146,6 @@ def open_snapshot(data: bytes, environment: bytes, number: int) -> Signed:
     if not checks(environment, number, signed):
         raise CorruptError(f"the snapshot after block {number}: its signature does not check")
     return signed
-
-
-def decode_snapshot(data: bytes, environment: bytes, number: int) -> tuple[bytes, bytes]:
-    """Return the head after which a snapshot was taken, and the state; as ``open_snapshot``."""
-    signed = open_snapshot(data, environment, number)
-    return signed.head, signed.content
 
 
 def encode_standing(standing: Standing) -> bytes:
