@@ -13,7 +13,7 @@ from atoll.base.ids import NodeId
 from atoll.conduit.datagrams import ReliableDatagrams, bodies_of, messages_of
 from atoll.domain import messages as local
 from atoll.domain.loading import Bundle, decode_bundle, imports_of, level_of
-from atoll.env import messages
+from atoll.env import chain, messages
 from atoll.env.history import DIGEST_BYTES, Entry, Snapshot, decode_body, decode_snapshot, encode_body
 from atoll.env.records import Arrived, Began, Confirmed, Failed, Found, Held, Opened, Record, Upgraded
 
@@ -25,6 +25,7 @@ _NODE: Final = bytes(range(10))
 _CODE: Final = b"c" * 32
 _encode: Final = msgspec.msgpack.encode
 _ITEMS: Final = _encode([[{"is": "Add", "n": 1}, 7, 0, "", ""], [{"is": "Done"}]])
+_LINK: Final = chain.Link(b"h" * 32, 1, 1, 1, 1, b"b" * 32)
 _CARRIED: Final = messages.Carried(_A, _B, 1, _ITEMS)
 
 _MESSAGES: Final[tuple[messages.Message, ...]] = (
@@ -37,6 +38,7 @@ _MESSAGES: Final[tuple[messages.Message, ...]] = (
     messages.Asked(1, "show", b"{}"),
     messages.Answered(1, b"", "A609", "there is none", "here", "mend it"),
     messages.Letter(bytes(30)),
+    messages.HeadTold(_A, _LINK, b"s" * 64, chain.Sealer(_NODE, b"r" * 32, b"k" * 32, b"c" * 64)),
 )
 _RECORDS: Final[tuple[Record, ...]] = (
     Began(_A, b"s" * 32, "shop", _CODE, b"\x80", _NODE),

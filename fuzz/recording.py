@@ -6,7 +6,10 @@ from typing import Final
 
 from atoll.base.errors import CorruptError, UserError, WireError
 from atoll.domain.recorder import messages
+from atoll.domain.recorder.heads import decode_heads, encode_head
 from atoll.env import chain
+from atoll.env.history import DIGEST_BYTES, Entry, encode_body, written_in
+from atoll.env.records import Checkpointed
 
 __all__ = ["RECORDING"]
 
@@ -16,6 +19,7 @@ _SEALER: Final = chain.Sealer(_NODE, b"r" * 32, b"s" * 32, b"c" * 64)
 _BLOCK: Final = chain.Block(1, 1, 1, 1, chain.pack_body(bytes(200)))
 _SEALED: Final = chain.Sealed(_BLOCK, chain.Seal(chain.position_after(chain.GENESIS, _BLOCK).head, b"s" * 64))
 _KEPT: Final = messages.KeptHead(_ID, chain.link_of(chain.GENESIS.head, _BLOCK), b"s" * 64)
+_CHECKPOINT: Final = encode_body(bytes(DIGEST_BYTES), [Entry(1, 0, Checkpointed(b"d" * 32))])
 
 
 def _journal() -> bytes:
@@ -32,6 +36,18 @@ def _verified(data: bytes) -> object:
             if isinstance(found.item, chain.Sealed):
                 chain.unpack_body(found.item.block.body)
     return verifier.position
+
+
+def _written(data: bytes) -> object:
+    """Read a block's body for what it says of the state after it."""
+    return written_in(chain.Block(1, 1, 1, 1, data))
+
+
+def _heads(data: bytes) -> object:
+    """Read a file of heads, follow each to its head, write it again."""
+    kept, bad = decode_heads(data)
+    assert decode_heads(b"".join(map(encode_head, kept))) == (kept, 0)
+    return [one.link.head for one in kept], bad
 
 
 def _stream_of(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
@@ -68,6 +84,8 @@ _ANSWERS: Final[tuple[messages.Answer, ...]] = (
 RECORDING: Final[tuple[tuple[str, Callable[[bytes], object], tuple[type[Exception], ...], tuple[bytes, ...]], ...]] = (
     ("environment", _verified, (CorruptError, UserError), (_journal(),)),
     ("body", chain.unpack_body, (CorruptError,), (chain.pack_body(b"records"), chain.pack_body(bytes(200)))),
+    ("written", _written, (CorruptError,), (chain.pack_body(_CHECKPOINT),)),
+    ("heads", _heads, (), (encode_head(_KEPT), encode_head(_KEPT) + bytes(200) + encode_head(_KEPT))),
     (
         "recorded",
         _stream_of(messages.decode_request),

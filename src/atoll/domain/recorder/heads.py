@@ -23,7 +23,7 @@ from atoll.domain.recorder.messages import Code, KeptHead, RefusedError
 from atoll.env.chain import Link
 from atoll.host.files import make_private_directory, write_atomic
 
-__all__ = ["HeadFiles", "decode_heads"]
+__all__ = ["HeadFiles", "decode_heads", "encode_head"]
 
 _RECORD: Final = Struct("<16s32sQQQI32s64sI")
 _CHECKED: Final = _RECORD.size - 4
@@ -54,7 +54,7 @@ class HeadFiles:
             RefusedError: LIMIT, too many nodes or environments; FULL, IO.
         """
         path = self._path(node)
-        record = _pack(kept)
+        record = encode_head(kept)
         try:
             if not path.exists():
                 self._begin(path)
@@ -114,7 +114,7 @@ class HeadFiles:
 
     def _thin_out(self, path: Path, node: bytes) -> int:
         """Let go of what later heads cover; return the size of what is left."""
-        left = b"".join(_pack(kept) for kept in _worth_keeping(self.read(node)))
+        left = b"".join(encode_head(kept) for kept in _worth_keeping(self.read(node)))
         if len(left) + _RECORD.size > self._bytes_max:
             raise RefusedError(Code.LIMIT, f"HEADS_BYTES_MAX is {self._bytes_max}")
         write_atomic(path, left)
@@ -124,7 +124,8 @@ class HeadFiles:
         return self._directory / f"{node.hex()}.ath"
 
 
-def _pack(kept: KeptHead) -> bytes:
+def encode_head(kept: KeptHead) -> bytes:
+    """Return the record of a head."""
     link = kept.link
     numbers = link.number, link.epoch, link.first_event, link.events
     record = _RECORD.pack(kept.environment, link.before, *numbers, link.body, kept.signature, 0)[:_CHECKED]
