@@ -313,15 +313,15 @@ def _shelf(directory: Path, name: str, *, is_trusted: bool) -> "DiskShelf":
 
     try:
         journal = find_journal(directory, name)
-        is_ours = journal.directory.absolute().is_relative_to(directory.absolute())  # Another may be of another group.
-        shelf = DiskShelf(journal, (directory / CODE_NAME,), trusting(directory) if is_ours else None)
+        is_own = _is_own(directory, journal.directory)  # Another may be of another group.
+        shelf = DiskShelf(journal, (directory / CODE_NAME,), trusting(directory) if is_own else None)
     except CorruptError as error:
         raise _damaged(error) from error
     except UserError as error:
         if error.code == "A304" and (elsewhere := _keepers(directory, name)):
             raise _elsewhere(name, elsewhere) from error
         raise
-    if not _is_own(directory, shelf.journal.directory):
+    if not is_own:
         if not is_trusted:
             raise UserError(
                 "A305",
