@@ -9,7 +9,7 @@ import pytest
 
 from atoll.base.errors import CorruptError, UserError
 from atoll.base.ids import GroupId
-from atoll.domain.auditing import Audit, audit, heads_in, roster_of
+from atoll.domain.auditing import Audit, audit, heads_in, roster_of, trusting
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.journal import BlockJournal, create_journal
 from atoll.domain.recorder.messages import KeptHead, Restart, Taken
@@ -247,6 +247,25 @@ def test_who_signs_a_snapshot_is_asked_of_the_roster(world: DiskWorld) -> None:
     assert audited(world, roster=roster).is_sound
     forge_snapshot(world, Hand(8, node, signer=5))
     assert "signed with a key that is not known" in audited(world, roster=roster).faults[0].sentence
+
+
+def test_who_is_trusted_is_asked_of_the_roster_that_a_node_keeps(tmp_path: Path) -> None:
+    assert trusting(tmp_path) is None
+    (tmp_path / "roster").write_bytes(founding_roster(identity(0), record(0)).encode())
+    trusts = trusting(tmp_path)
+    assert trusts is not None
+    known = msgspec.structs.replace(Hand().sealer, node=record(0).node, signing_key=identity(0).signing_key)
+    assert trusts(known)
+    assert not trusts(Hand().sealer)
+    assert not trusts(msgspec.structs.replace(known, node=NODE))
+
+
+def test_a_snapshot_that_goes_while_it_is_audited_is_no_fault(world: DiskWorld) -> None:
+    path = world.directory / "snapshots" / "4.ats"
+    path.unlink()
+    path.symlink_to("gone")  # Is listed, and is not there any more when it is read.
+    found = audited(world)
+    assert (found.is_sound, found.counts["snapshots"]) == (True, 0)
 
 
 def test_a_snapshot_whose_block_went_is_checked_by_its_place_and_who_signed_it(tmp_path: Path) -> None:

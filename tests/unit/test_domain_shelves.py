@@ -291,6 +291,14 @@ def test_a_snapshot_whose_block_went_stands_where_the_journal_begins(tmp_path: P
         shelf.snapshot(7)
 
 
+def test_snapshots_that_cannot_be_listed_are_named(world: DiskWorld) -> None:
+    directory = world.directory / "snapshots"
+    directory.rename(directory.with_name("away"))
+    directory.symlink_to(directory)  # A loop, which nobody can follow.
+    with pytest.raises(CorruptError, match=r"snapshots: Too many levels"):
+        DiskShelf(find_journal(world.state, "auction"))
+
+
 def test_a_segment_alone_has_no_snapshots(world: DiskWorld) -> None:
     assert DiskShelf(find_journal(world.state, str(world.segment))).snapshots == ()
 

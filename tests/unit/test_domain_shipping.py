@@ -151,12 +151,12 @@ class World:
         """Have the first one keep a snapshot."""
         assert isinstance(self[ONE].recorder.do(to.KeepSnapshot(1, ENVIRONMENT, 2, snapshot_of())), to.Done)
 
-    def whole(self, content: bytes) -> bytes:
+    def whole(self, content: bytes, number: int = 2) -> bytes:
         """Return a snapshot as it travels, signed by the first one though its own recorder would refuse it."""
         own = self[ONE].recorder
-        after = Position(2, 1, 2, self.sealed[1].seal.head)
-        data = encode_snapshot(own.key, ENVIRONMENT, (2, after.head), content)
-        signed = open_snapshot(data, ENVIRONMENT, 2)
+        after = Position(number, 1, number, self.sealed[number - 1].seal.head)
+        data = encode_snapshot(own.key, ENVIRONMENT, (number, after.head), content)
+        signed = open_snapshot(data, ENVIRONMENT, number)
         return msgspec.msgpack.encode(State(after, content, own.sealer, signed.signature))
 
     async def asked(self, offset: int) -> None:
@@ -243,24 +243,25 @@ def test_a_holder_waits_for_the_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "digest", "state", "epoch"),
+    ("last", "digest", "state", "epoch", "number"),
     [
-        (Checkpointed(sha256(b"other").digest()), DIGEST, STATE, 1),
-        (Checkpointed(), DIGEST, STATE, 1),
-        (Fired(), DIGEST, STATE, 1),
-        (None, DIGEST, STATE, 1),
-        (CHECKPOINTED, b"e" * 16, STATE, 1),
-        (CHECKPOINTED, DIGEST, STATE, 2),
-        (CHECKPOINTED, DIGEST, b"other", 1),
+        (Checkpointed(sha256(b"other").digest()), DIGEST, STATE, 1, 2),
+        (Checkpointed(), DIGEST, STATE, 1, 2),
+        (Fired(), DIGEST, STATE, 1, 2),
+        (None, DIGEST, STATE, 1, 2),
+        (CHECKPOINTED, b"e" * 16, STATE, 1, 2),
+        (CHECKPOINTED, DIGEST, STATE, 2, 2),
+        (CHECKPOINTED, DIGEST, b"other", 1, 2),
+        (CHECKPOINTED, DIGEST, STATE, 1, 1),
     ],
 )
 def test_what_the_own_journal_does_not_say_is_not_kept(
-    tmp_path: Path, last: Record | None, digest: bytes, state: bytes, epoch: int
+    tmp_path: Path, last: Record | None, digest: bytes, state: bytes, epoch: int, number: int
 ) -> None:
     async def body(world: World) -> None:
         world.write(last, digest)
         world.copy()
-        whole, two = world.whole(snapshot_of(state, epoch)), world[TWO]
+        whole, two = world.whole(snapshot_of(state, epoch), number), world[TWO]
         del world.places[ONE]  # Nobody answers but this test.
         two.shipper.heard(ONE, StateOffered(ENVIRONMENT, 2))
         await world.asked(0)
