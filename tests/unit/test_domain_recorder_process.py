@@ -24,6 +24,7 @@ from atoll.domain.recorder.messages import (
     Listed,
     ReadCode,
     Request,
+    Starting,
     decode_answer,
     encode_request,
 )
