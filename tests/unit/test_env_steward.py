@@ -463,17 +463,6 @@ def test_the_deadlines_are_those_of_what_is_here() -> None:
     assert place.counter(identity)["n"] == 100
 
 
-def test_what_is_not_here_any_more_has_no_deadline() -> None:
-    place = Place()
-    identity = place.run()
-    place.attach()
-    place.send(identity, 1, Later(3))
-    assert _wall_due_ns(place) is not None
-    place.steward.forget(identity)
-    assert _wall_due_ns(place) is None
-    assert _due_ns(place) is None
-
-
 # Holders, moves, ends.
 
 
@@ -702,3 +691,4 @@ def test_nothing_is_due_of_what_is_not_here_any_more() -> None:
     assert _wall_due_ns(place) == WALL_NS + place.now_ns + 50 * SECOND_NS
     place.steward.forget(kept)
     assert _wall_due_ns(place) is None
+    assert _due_ns(place) is None

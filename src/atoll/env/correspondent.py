@@ -200,7 +200,7 @@ class Correspondent:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError("items") from error
         news: list[News] = []
-        if message.first <= max(line.channel.received, message.settled) + 1:
+        if message.first <= line.channel.received + 1 or message.first == message.settled + 1:
             skip = line.channel.news(message.first, len(items))
             for item in items[skip:]:
                 line.channel.received += 1

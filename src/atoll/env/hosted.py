@@ -144,8 +144,8 @@ class Hosted:
         self._change: tuple[bytes, ...] = ()
         self._is_change_due = False  # Whether it is to be told, in the block that it is proposed with.
         self._resends = Resends()
-        self._mover = 0
-        self._flee_at_ns = 0
+        self._giving_up = 0  # The last block in which something is given up.
+        self._mover = self._flee_at_ns = 0
         self._target: NodeId | None = None
         self._is_changing = self._is_preparing = False
         self._prepared: Restore | None = None  # To be ordered when that is done.
@@ -557,6 +557,8 @@ class Hosted:
             record = self._told.popleft()
             if runner.is_over and not isinstance(record, Held):
                 continue
+            if isinstance(record, Forgotten):
+                self._giving_up = runner.number + 1
             runner.walls.about(self.facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
             runner.take(record, self._clock.read(now))
         while not runner.is_busy and not runner.is_over and not runner.is_block_full:
@@ -666,7 +668,8 @@ class Hosted:
 
     def _send(self, party: bytes, parcel: Parcel, age_ns: int) -> None:
         assert self.runner is not None
-        settled = self.runner.environment.confirmed(party)
+        # What is given up is not settled before that is durable: it would be sent again if it were undone.
+        settled = self.runner.environment.confirmed(party) if self.holding.committed >= self._giving_up else 0
         for first, _, items in parcels_of(parcel.first, parcel.count, parcel.payload):
             self._routed.append(Carried(self.facts.id, party, first, items, 0, settled, age_ns))
 
@@ -684,7 +687,7 @@ class Hosted:
         self._ahead.clear()
         self._told.clear()
         self._searches.clear()
-        self._refused = 0
+        self._refused = self._giving_up = 0
         self._receipts = {}
         self._confirms.clear()
         self._resends.clear()
