@@ -164,11 +164,23 @@ def test_tuples_that_the_program_does_not_know_are_refused_and_the_others_taken(
     assert world.environment.received(ANN) == 5
 
 
+def test_who_sent_what_cannot_be_decoded_hears_why() -> None:
+    world = listening()
+    strange = ({"is": "Word", "text": 5}, {"text": "no type"}, {"is": "x" * 999}, 7)
+    answers = said(world.put(arrived(1, *(item(one, at) for at, one in enumerate(strange, 1)))))
+    assert [answer["text"] for answer in answers] == [
+        "Word: Expected `str`, got `int` - at `$.text`",
+        "this is no tuple",
+        f"no tuple is called '{'x' * 64}' here",
+        "this is no tuple",
+    ]
+
+
 def test_a_response_that_the_program_does_not_know_is_a_failure() -> None:
     world = listening()
     world.send(go(lambda _, ctx: ctx.call(Ref(BOB), Word(), then=Actor.then)))
     world.respond(1, Unknown())
-    assert heard(world)[0].startswith("Failure(code='unexpected', text=\"Invalid value 'Unknown'")
+    assert heard(world)[0].startswith("Failure(code='unexpected', text=\"no tuple is called 'Unknown' here")
 
 
 def test_only_who_was_asked_responds_and_only_once() -> None:
@@ -426,7 +438,7 @@ def test_what_environments_of_a_tree_say_to_each_other_is_part_of_the_event() ->
     assert done == "Done()"
     assert "Other has no handler for Done" in unhandled
     assert "no environment 'nowhere' in test" in unknown
-    assert "Invalid value 'Unknown'" in strange
+    assert "no tuple is called 'Unknown' here" in strange
     assert due_of(world) is None
 
 

@@ -28,12 +28,12 @@ from atoll.env.limits import (
     TUPLE_BYTES_MAX,
 )
 from atoll.env.parties import PATH_CHARS_MAX, Ref
-from atoll.env.records import Effect, Ended, Note, Resolve
+from atoll.env.records import TEXT_CHARS_MAX, Effect, Ended, Note, Resolve
 from atoll.env.shelf import Shelf
 from atoll.env.shelf import Told as ToldOfTuple
 from atoll.env.space import Space
 from atoll.env.state import Call, PutOff, State, Timer, Wanted
-from atoll.env.texts import is_plain, plain
+from atoll.env.texts import is_plain, plain, words_of
 from atoll.env.tree import Live, Task, begun, revived
 from atoll.env.tuples import TYPE_FIELD, Tuple
 
@@ -354,6 +354,17 @@ class Asked:
                 raw = _encode(passed)
                 _check_size(raw)
         return raw
+
+    def _misfit(self, raw: bytes | msgspec.Raw, error: Exception) -> str:
+        """Return why a tuple does not decode as what this program knows, for whoever sent it."""
+        try:
+            name = _named.decode(raw).what
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return "this is no tuple"
+        if name not in self._program.types:
+            return f"no tuple is called {plain(name, NAME_CHARS_MAX)!r} here"
+        text = str(error) if isinstance(error, msgspec.DecodeError) else words_of(error, TEXT_CHARS_MAX)
+        return f"{name}: {text.replace('$[0][0]', '$')}"
 
     def _is_inside(self, to: Ref, path: str) -> bool:
         """Return whether this is the environment of this path, or one within it."""

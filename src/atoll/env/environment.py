@@ -38,7 +38,6 @@ from atoll.env.limits import (
 )
 from atoll.env.parties import Ref
 from atoll.env.records import (
-    TEXT_CHARS_MAX,
     Arrived,
     Began,
     Checkpointed,
@@ -60,7 +59,6 @@ from atoll.env.shelf import HOLDERS, REQUESTS, Shelf, typed_inside
 from atoll.env.shelf import Told as ToldOfTuple
 from atoll.env.space import Space
 from atoll.env.state import STATE_FORMAT, PutOff, State, Timer, Wanted
-from atoll.env.texts import words_of
 from atoll.env.tree import Live, Task, begun, written
 from atoll.env.tuples import Tuple
 
@@ -325,10 +323,10 @@ class Environment(Asked):
                 raise
             except Exception as error:  # noqa: BLE001 - as above.
                 if item.re:
-                    self._responded(party, item.re, Failure("unexpected", _words(error)))
+                    self._responded(party, item.re, Failure("unexpected", self._misfit(item.event, error)))
                     self._settle()
                 else:
-                    self._refuse(party, item, Failure("unhandled", _words(error)))
+                    self._refuse(party, item, Failure("unhandled", self._misfit(item.event, error)))
             else:
                 self._deliver(party, known)
                 self._settle()
@@ -557,7 +555,7 @@ class Environment(Asked):
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - as above.
-                event = Failure("unexpected" if re else "unhandled", _words(error))
+                event = Failure("unexpected" if re else "unhandled", self._misfit(raw, error))
                 if not re:
                     if ask:
                         self._respond(to.path, Ref(self.id, source), event, ask)
@@ -586,11 +584,6 @@ class Environment(Asked):
                 effects.append(Post(party, parcel.first, parcel.count, parcel.payload))
         self._pending.clear()
         return effects
-
-
-def _words(error: Exception) -> str:
-    """Return why a tuple does not decode."""
-    return str(error) if isinstance(error, msgspec.DecodeError) else words_of(error, TEXT_CHARS_MAX)
 
 
 def _decoded(snapshot: bytes) -> State:
