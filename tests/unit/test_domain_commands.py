@@ -235,7 +235,7 @@ def test_what_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_field_that_is_not_there_or_of_another_type_is_named(tmp_path: Path, level: str) -> None:
     async def body(around: Around) -> None:
         unknown = await around.refused("run", name="shop", bundle=code(), arguments={"m": 1}, level=level)
-        assert (unknown.code, unknown.where) == ("A602", "its fields: n, odd")
+        assert (unknown.code, unknown.where) == ("A602", "its fields: n, odd, cells")
         assert "it has no field m" in unknown.sentence
         wrong = await around.refused("run", name="shop", bundle=code(), arguments={"n": "abc"}, level=level)
         assert (wrong.code, wrong.fix) == ("A602", "mend its Started handler, or the fields")

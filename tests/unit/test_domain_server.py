@@ -10,11 +10,13 @@ import pytest
 
 from atoll.base.ids import NodeId
 from atoll.domain import server as server_module
+from atoll.domain.messages import MemberSeen
 from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Answer, Code, Create, RefusedError
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
 from atoll.domain.server import Server, now
+from atoll.env.chain import Sealer
 from atoll.env.limits import MESSAGE_BYTES_MAX
 from atoll.env.messages import Letter
 from atoll.env.orders import Say, TellNode
@@ -23,6 +25,9 @@ from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import CODE, PROGRAM, encode
 
 WAIT_S = 20.0
+
+
+SEALERS = ((b"h" * 10, b"1" * 32), (b"g" * 10, b"2" * 32), (b"g" * 10, b"3" * 32))
 
 
 class Around:
@@ -120,3 +125,21 @@ def test_it_is_not_tried_again_when_nobody_wants_it_or_it_is_there(
     for name, code in (("full", Code.FULL), ("there", Code.EXISTS)):
         (tmp_path / name).mkdir()
         asyncio.run(body(tmp_path / name, code))
+
+
+def test_what_a_former_member_has_sealed_stays_true_and_nothing_else_that_it_says_counts(tmp_path: Path) -> None:
+    async def body() -> None:
+        around = Around(tmp_path, 0)
+        here, gone, forged = (Sealer(node, b"r" * 32, key, b"c" * 64) for node, key in SEALERS)
+        around.server._learn(  # pyright: ignore[reportPrivateUsage]
+            (
+                MemberSeen(here.node, "two", here.signing_key),
+                MemberSeen(gone.node, "three", gone.signing_key, former=True),
+            ),
+            "",
+        )
+        assert [around.server.knows(sealer) for sealer in (here, gone, forged)] == [True, True, False]
+        assert list(around.server.members) == [here.node]
+        await around.stop()
+
+    asyncio.run(body())

@@ -10,6 +10,7 @@ import pytest
 
 from atoll.domain import guard
 from atoll.domain.guard import AmbientError
+from atoll.domain.limits import HANDLER_S_MAX, SILENT_S_MAX
 from atoll.domain.walls import AGAIN_PERIODS, InlineWalls, deadly
 from atoll.env.runner import HandlerKilled
 
@@ -124,12 +125,24 @@ def test_a_handler_that_runs_too_long_is_ended_and_the_next_one_too(walls: Inlin
 def test_what_came_to_its_end_before_has_more_time_and_is_not_to_blame(note: Path, walls: InlineWalls) -> None:
     walls.enter(is_again=True)
     alarms = counted(walls)
-    with pytest.raises(HandlerKilled, match=r"more than 0.2 s"):
+    with pytest.raises(HandlerKilled, match=r"more than 0.03 s"):
         loop_for_ever()
     assert alarms[0] >= AGAIN_PERIODS
     guard.end(0)
     assert deadly(note) is None
     walls.leave()
+
+
+def test_clean_up_that_does_not_end_is_ended_again(walls: InlineWalls) -> None:
+    walls.enter(is_again=True)
+    for _ in range(2):
+        with pytest.raises(HandlerKilled):
+            loop_for_ever()
+    walls.leave()
+
+
+def test_all_that_a_program_may_take_is_less_than_what_a_server_may_be_silent() -> None:
+    assert (AGAIN_PERIODS + 1) * HANDLER_S_MAX / 2 < SILENT_S_MAX
 
 
 def test_what_clears_up_after_a_handler_that_was_ended_is_not_ended_as_well(walls: InlineWalls) -> None:

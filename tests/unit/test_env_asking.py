@@ -11,7 +11,7 @@ from atoll.base.units import HOUR_NS, SECOND_NS
 from atoll.env.app import App, intercept, on
 from atoll.env.asking import NOTE_CHARS_MAX
 from atoll.env.changes import Failure, Put, Read, Request, Started, Watch
-from atoll.env.context import Context, QueueFull
+from atoll.env.context import Asker, Context, QueueFull
 from atoll.env.environment import Environment
 from atoll.env.limits import (
     LIVED_STEP_NS,
@@ -458,6 +458,32 @@ def test_a_party_too_many_is_refused_to_the_handler(monkeypatch: pytest.MonkeyPa
         ctx.send(Ref(BOB), Word())
 
     assert posts(world.send(go(two))) == [(BOB, 1, 2)]
+
+
+def test_a_response_for_which_there_is_no_room_is_left_out_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PARTIES_MAX", 1), ("PARTIES_KNOWN_MAX", 2)):
+        monkeypatch.setattr(f"atoll.env.asking.{name}", value)
+    world = _world()
+    world.send(go(lambda _, ctx: ctx.send(Ref(BOB), Word())))
+    effects = world.send(go(lambda _, ctx: ctx.reply(Word(), to=Asker(Ref(b"c" * 16), 1))))
+    assert posts(effects) == []
+    assert notes(effects) == [f"no response to {(b'c' * 16).hex()}: 2 parties are known, and none can be forgotten"]
+
+
+def test_a_table_that_has_grown_is_shortened_when_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 4)
+    monkeypatch.setattr("atoll.env.asking.PARTIES_KNOWN_MAX", 20)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
+    world = _world()
+    for number in range(20):
+        world.send(Word(), party=bytes([number]) * 16)
+    assert (world.environment.parties, world.environment.room) == (20, 0)
+    world.now_ns += PARTY_KEPT_NS
+    world.send(Word(), party=bytes([0]) * 16)
+    assert world.environment.room == 19
+    world.send(Word(), party=b"z" * 16)
+    assert world.environment.parties == 4
+    assert world.environment.knows(bytes([0]) * 16)
 
 
 def test_what_a_party_may_have_taken_before_it_forgot_this_one_is_given_up() -> None:

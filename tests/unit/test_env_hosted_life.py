@@ -20,7 +20,7 @@ from atoll.env.limits import (
     CONFIRM_NS,
     RESTORE_RETRY_NS,
 )
-from atoll.env.messages import Carried, Receipt
+from atoll.env.messages import AGE_UNSAID, Carried, Receipt
 from atoll.env.orders import AskRecorder, Await, Forget, Prepare, Restore, Say, Spare, Told
 from atoll.env.places import HandlerFailedError
 from atoll.env.records import Began, Failed, Found, Held, Opened
@@ -350,7 +350,7 @@ def test_what_waits_when_it_stops_goes_to_whoever_runs_it_next() -> None:
     place.send(identity, 1, Add(1))
     hosted.end()
     _, routed = hosted.taken()
-    assert routed == [Carried(ANN, identity, 1, items(Add(1)))]
+    assert routed == [Carried(ANN, identity, 1, items(Add(1)), age_ns=AGE_UNSAID)]
     assert hosted.is_ended
 
 

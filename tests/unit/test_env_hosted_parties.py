@@ -4,6 +4,8 @@
 import pytest
 
 from atoll.env import inbox as inbox_module
+from atoll.env.history import decode_body
+from atoll.env.keepers import Peer
 from atoll.env.limits import (
     AGAIN_NS,
     CONFIRM_ITEMS,
@@ -13,17 +15,22 @@ from atoll.env.limits import (
     PARTY_KEPT_NS,
     RESEND_NS,
     RESEND_PARCELS_MAX,
+    SLEW_PARTS,
 )
-from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.messages import FORGOTTEN, Carried, Notices, Receipt, Refusal
 from atoll.env.orders import Say
-from atoll.env.records import Confirmed
+from atoll.env.records import Arrived, Confirmed, Held
 from tests.unit.steward_world import (
     ANN,
     BOB,
     OTHER,
+    TWO,
     Add,
+    Elsewhere,
     Place,
     items,
+    node_id,
+    notice,
     receipts,
     started,
 )
@@ -133,7 +140,8 @@ def test_what_a_party_may_have_taken_before_it_forgot_this_one_is_not_sent_again
     assert [one.first for one in place.said(1) if isinstance(one, Carried)] == [1, 2]
     place.tick(RESEND_NS)
     again = [one for one in place.said(1) if isinstance(one, Carried)][2:]
-    assert [(one.first, one.settled, one.age_ns) for one in again] == [(1, 0, RESEND_NS), (2, 0, RESEND_NS)]
+    age_ns = RESEND_NS * SLEW_PARTS // (SLEW_PARTS - 1)
+    assert [(one.first, one.settled, one.age_ns) for one in again] == [(1, 0, age_ns), (2, 0, age_ns)]
     for first in (1, 1, 0):
         place.hear(1, Refusal(ANN, identity, FORGOTTEN, "", first))
     place.hear(1, Refusal(ANN, identity, "queue-full", "", 2))
@@ -160,3 +168,46 @@ def test_what_is_given_up_is_not_said_to_be_settled_before_that_is_durable() -> 
     place.hear(1, Receipt(ANN, identity, 0, again=True))
     [one] = [one for one in place.said(1) if isinstance(one, Carried)][3:]
     assert (one.first, one.settled) == (2, 1)
+
+
+def test_new_parties_are_taken_however_many_came_while_handlers_were_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "PARTIES_KNOWN_MAX", 20)
+    place, far = Place(), Elsewhere()
+    identity = place.run(at=far)
+    for number in range(1, 16):
+        party = bytes([number]) * 16
+        place.attach(party, number)
+        far.is_slow = True
+        place.hear(number, Carried(party, identity, 1, items(Add(1))))
+        far.is_slow = False
+        place.steward.resume(identity, place.now)
+        place.settle()
+        assert receipts(place, number) == [(1, False)]
+    assert place.counter(identity)["n"] == 15
+    assert not place.hosted(identity)._inbox._expected  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_change_of_holders_goes_with_the_block_that_says_so() -> None:
+    place, far = Place(), Elsewhere()
+    identity = place.run(at=far)
+    place.attach()
+    far.is_slow = True
+    place.hear(1, Carried(ANN, identity, 1, items(*(Add(1) for _ in range(ITEMS_MAX)))))  # As many as fill a block.
+    hosted = place.hosted(identity)
+    hosted._change, hosted._is_change_due = (place.own, TWO), True  # pyright: ignore[reportPrivateUsage]
+    far.is_slow = False
+    place.steward.resume(identity, place.now)
+    place.settle()
+    [ahead] = hosted._ahead  # pyright: ignore[reportPrivateUsage]
+    assert ahead.holders == (place.own, TWO)
+    assert [type(entry.record) for entry in decode_body(ahead.made.body).entries] == [Arrived, Held]
+
+
+def test_what_is_kept_here_has_its_name_whoever_else_took_it() -> None:
+    place = Place()
+    identity = place.run("mine")
+    other = bytes(16)
+    place.members(two=Peer("two"))
+    place.hear(node_id("two"), Notices((notice(other, name="mine", owner=node_id("two")),)))
+    assert place.steward.directory.find(other) is not None
+    assert place.steward.named("mine") == identity

@@ -205,7 +205,28 @@ def test_whom_a_coroutine_was_to_answer_hears_at_once_that_it_failed() -> None:
     world = Recorded(Actor, (Inner,))
     world.send(go(ask))
     world.take(arrived(1, item(Word(), re=2), party=BOB))
+    assert world.environment.deadline_ns == world.now_ns, "in a record of its own: what hears it may fail, too"
+    world.fire()
     assert ["boom" in word for word in heard(world)] == [True]
+    assert world.replayed().environment.fields() == world.environment.fields()
+
+
+def test_a_failure_that_fails_whoever_hears_it_is_no_end() -> None:
+    class Inner(App):
+        @on(Bid)
+        async def work(self, _: Bid, ctx: Context) -> None:
+            await ctx.call(Ref(BOB), Word())
+            raise ValueError("boom")
+
+    def ask(_: Actor, ctx: Context) -> None:
+        ctx.call(ctx.spawn(Inner, "in"), Bid(), then=Actor.then_raise)
+
+    world = Recorded(Actor, (Inner,))
+    world.send(go(ask))
+    world.take(arrived(1, item(Word(), re=2), party=BOB))
+    world.fire()
+    assert world.runner.failures == 2
+    lives_and_replays(world)
 
 
 def test_what_came_with_the_item_that_ends_it_is_refused() -> None:

@@ -5,12 +5,13 @@ import pytest
 
 from atoll.base.errors import WireError
 from atoll.base.units import KIB, SECOND_NS
+from atoll.env import asking
 from atoll.env import inbox as inbox_module
 from atoll.env.channel import Channel
 from atoll.env.environment import Environment
 from atoll.env.inbox import Inbox
-from atoll.env.limits import AGAIN_NS, DOUBT_NS, PARCEL_BYTES, TUPLE_BYTES_MAX
-from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.limits import AGAIN_NS, DOUBT_NS, PARCEL_BYTES, PARTY_KEPT_NS, TUPLE_BYTES_MAX
+from atoll.env.messages import AGE_UNSAID, FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.state import State
 from tests.unit.steward_world import ANN, BOB, PROGRAM, Add, encode, items
 
@@ -108,7 +109,7 @@ def test_when_all_is_applied_the_environment_says_what_comes_next(inbox: Inbox) 
 def test_what_waits_is_given_back_and_all_else_is_forgotten(inbox: Inbox) -> None:
     inbox.put(Carried(ANN, ME, 5, items(Add(5)), settled=4), known(ANN), 0, is_disk_full=False)
     inbox.committed({ANN: 1}, known(ANN))
-    assert inbox.clear() == [Carried(ANN, ME, 5, items(Add(5)), settled=4)]
+    assert inbox.clear() == [Carried(ANN, ME, 5, items(Add(5)), settled=4, age_ns=AGE_UNSAID)]
     assert not inbox
     assert inbox.done == {}
     assert put(inbox, 1, 5) is None
@@ -140,10 +141,20 @@ def test_what_may_have_been_taken_before_its_party_was_forgotten_is_not_taken(
     message = Carried(ANN, ME, 2, items(Add(1)), settled=1, age_ns=age_ns)
     said = inbox.put(message, known(*parties, forgot_ns=forgot_ns), 0, is_disk_full=False)
     if is_doubtful:
-        assert said == Refusal(ME, ANN, FORGOTTEN, "it has forgotten you, and may have taken this before", 2)
+        since_ns = NOW - forgot_ns - DOUBT_NS
+        text = "it has forgotten you, and may have taken this before"
+        assert said == Refusal(ME, ANN, FORGOTTEN, text, 2, age_ns=since_ns)
     else:
         assert said is None
     assert bool(inbox) is not is_doubtful
+
+
+def test_a_doubtful_copy_that_waited_elsewhere_is_dropped_for_its_sender_says_it_again(inbox: Inbox) -> None:
+    message = Carried(ANN, ME, 2, items(Add(1)), settled=1, age_ns=AGE_UNSAID)
+    assert inbox.put(message, known(forgot_ns=0), 0, is_disk_full=False) is None
+    assert not inbox
+    assert inbox.put(message, known(), 0, is_disk_full=False) is None
+    assert inbox, "where nobody was forgotten it is taken"
 
 
 def test_items_of_one_whose_items_wait_are_in_no_doubt(inbox: Inbox) -> None:
@@ -154,15 +165,24 @@ def test_items_of_one_whose_items_wait_are_in_no_doubt(inbox: Inbox) -> None:
 
 
 def test_a_party_too_many_is_refused(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "PARTIES_KNOWN_MAX", 3)
+    for module in (inbox_module, asking):
+        monkeypatch.setattr(module, "PARTIES_KNOWN_MAX", 3)
     environment = known(b"a" * 16, b"b" * 16)
+    for channel in environment._channels.values():  # pyright: ignore[reportPrivateUsage]
+        channel.heard_ns = NOW
 
     def come(party: bytes) -> Receipt | Refusal | None:
         return inbox.put(Carried(party, ME, 2, items(Add(1)), settled=1), environment, 0, is_disk_full=False)
 
     assert come(b"c" * 16) is None
-    assert come(b"d" * 16) == Refusal(ME, b"d" * 16, "queue-full", "3 parties came in the last minute", 2)
+    assert come(b"d" * 16) == Refusal(ME, b"d" * 16, "queue-full", "3 parties are known, and all came lately", 2)
     assert come(b"a" * 16) is None, "who is known is served"
+    environment.lived_ns += PARTY_KEPT_NS
+    assert come(b"d" * 16) is None, "somebody can be forgotten for it"
+    assert come(b"e" * 16) is None, "and for it, too"
+    assert come(b"f" * 16) is not None
+    assert [inbox.pop().party for _ in range(2)] == [b"c" * 16, b"a" * 16]
+    assert come(b"f" * 16) is None, "one less waits"
 
 
 def test_of_parties_that_are_forgotten_nothing_is_kept(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,17 @@ def test_it_goes_on_slower_while_the_clock_of_the_node_is_behind() -> None:
 def test_it_says_how_old_something_is() -> None:
     clock = SlewedClock()
     clock.set(HOUR_NS, Moment(0, HOUR_NS - DOUBT_NS))
-    assert clock.age(HOUR_NS, Moment(5, HOUR_NS + 7)) == 7
+    assert clock.age(HOUR_NS, Moment(5, HOUR_NS + 9)) == 9 * SLEW_PARTS // (SLEW_PARTS - 1)
     assert clock.age(HOUR_NS + 9, Moment(5, HOUR_NS + 7)) == 0
     assert clock.age(-AGE_NS_MAX, Moment(5, HOUR_NS + 7)) == AGE_NS_MAX
+
+
+def test_something_is_at_least_as_old_as_it_is_while_the_clock_goes_slower() -> None:
+    clock = SlewedClock()
+    clock.set(2 * HOUR_NS, Moment(0, 2 * HOUR_NS))
+    clock.read(Moment(1, HOUR_NS))  # It is set an hour back.
+    made_ns = clock.read(Moment(SECOND_NS, HOUR_NS))
+    assert clock.age(made_ns, Moment(301 * SECOND_NS, HOUR_NS + 300 * SECOND_NS)) >= 300 * SECOND_NS - SLEW_PARTS
 
 
 def test_nobody_knows_how_old_something_is_where_the_clock_is_far_behind() -> None:

@@ -225,6 +225,8 @@ def test_who_did_what() -> None:
     assert roster.admitted_by(identity(2).node) == "m1"
     assert roster.admitted_by(identity(9).node) == ""
     assert roster.find(identity(1).node) is None
+    assert [former.signing_key for former in roster.former()] == [identity(1).signing_key]
+    assert founded(1).former() == ()
 
 
 def test_the_version_tells_rosters_apart() -> None:

@@ -90,6 +90,7 @@ class MemberSeen(msgspec.Struct, frozen=True, array_like=True):
         signing_key: Its Ed25519 key.
         lost: The overlay does not reach it.
         slow: It is slow, and why; empty: it is not.
+        former: It is no member any more: what it has sealed stays true, and nothing else that it says counts.
     """
 
     node: Node
@@ -97,13 +98,14 @@ class MemberSeen(msgspec.Struct, frozen=True, array_like=True):
     signing_key: Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
     lost: bool = False
     slow: str = ""
+    former: bool = False
 
 
 class Members(Tuple, frozen=True, tag=5):
     """From control: all other members, and how this machine is.
 
     Attributes:
-        members: The others.
+        members: The others, and as many of those who were members as have room.
         slow: This machine is slow, and why; empty: it is not.
     """
 

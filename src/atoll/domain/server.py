@@ -137,6 +137,7 @@ class Server:
         self._codes: Final = Codes(self)
         self._errands: Final = Errands(self)
         self.members: dict[NodeId, MemberSeen] = {}
+        self._former: set[tuple[bytes, bytes]] = set()
         self._sessions: dict[int, FrameConnection] = {}
         self._parties: dict[int, bytes] = {}
         self._numbers: dict[FrameConnection, int] = {}
@@ -287,7 +288,8 @@ class Server:
         self.stir()
 
     def _learn(self, members: tuple[MemberSeen, ...], slow: str) -> None:
-        self.members = {NodeId(member.node): member for member in members}
+        self.members = {NodeId(member.node): member for member in members if not member.former}
+        self._former = {(member.node, member.signing_key) for member in members if member.former}
         if self._datagrams is not None:
             self._datagrams.members(frozenset(self.members))
         peers = {node: Peer(member.name, member.lost, member.slow) for node, member in self.members.items()}
@@ -361,11 +363,12 @@ class Server:
         return tuple(self.members)
 
     def knows(self, sealer: Sealer) -> bool:
-        """Tell whether a sealer is a member's, by its signing key."""
+        """Tell whether a sealer is a member's, or was, by its signing key: who was removed has sealed what is kept."""
         if sealer.node == self.sealer.node:
             return sealer.signing_key == self.sealer.signing_key
         member = self.members.get(NodeId(sealer.node))
-        return member is not None and member.signing_key == sealer.signing_key
+        is_member = member is not None and member.signing_key == sealer.signing_key
+        return is_member or (sealer.node, sealer.signing_key) in self._former
 
     # Orders.
 
@@ -419,7 +422,7 @@ class Server:
             case StoreSnapshot():
                 self.spawn(self._store_snapshot(order))
             case FetchCode(code, node):
-                self.spawn(self._fetched(code, (node,)))
+                self.spawn(self._fetch(code, node))
             case Forget(identity):
                 self._have(lambda: self.recorder.forget(identity), "files cannot be put aside")
                 self.steward.forget(identity)
@@ -468,12 +471,24 @@ class Server:
         self.steward.resume(identity, now())
         self._stir()
 
-    async def _fetched(self, code: bytes, nodes: Sequence[NodeId]) -> None:
+    async def _fetch(self, code: bytes, node: NodeId) -> None:
+        """Have code that what is kept here needs, however often it takes to ask: who has it may be lost tomorrow."""
+        while any(hosted.facts.code == code for hosted in self.steward.hosted.values()):
+            if await self._fetched(code, (node,)):
+                return
+            await asyncio.sleep(CREATE_AGAIN_S)
+
+    async def _fetch_once(self, code: bytes, nodes: Sequence[NodeId]) -> None:
+        await self._fetched(code, nodes)
+
+    async def _fetched(self, code: bytes, nodes: Sequence[NodeId]) -> bool:
         try:
             await self._codes.fetch(code, nodes)
         except (TimeoutError, LinkError, LimitError) as error:
             names = ", ".join(map(self.name_of, nodes))
             log.warning("the code of an environment did not come from %s: %s", names, error)
+            return False
+        return True
 
     async def _prepare(self, identity: bytes) -> None:
         """Restore an environment that will be this node's in a moment."""
@@ -521,7 +536,7 @@ class Server:
             failed = str(error)
             log.error("an environment cannot go on here: %s", failed)  # noqa: TRY400 - the sentence is the message.
             if isinstance(error, MissingCodeError):  # It is restored again in some seconds, and by then it may be here.
-                self.spawn(self._fetched(error.code, self._other_holders(order.id)))
+                self.spawn(self._fetch_once(error.code, self._other_holders(order.id)))
         self.steward.restored(order.id, order.epoch, runner, failed, now())
         self.stir()
 

@@ -23,7 +23,7 @@ __all__ = ["InlineWalls", "deadly"]
 
 log: Final = logging.getLogger("atoll.envs")
 
-AGAIN_PERIODS: Final = 20  # Limit. Ten times as long as a handler: for what came to its end before, elsewhere.
+AGAIN_PERIODS: Final = 3  # Limit. Twice as long as a handler, for what came to its end before; below SILENT_S_MAX.
 
 _ABOUT: Final = Struct("<16s?16sQQ")
 
@@ -114,5 +114,6 @@ class InlineWalls:
             return
         self._passed += 1
         if self._passed >= self._periods:
-            self._inside = False  # Once: what clears up after it is not ended as well.
-            raise HandlerKilled(f"it ran for more than {self._passed * self._period_s:g} s")
+            passed_s, self._passed = self._passed * self._period_s, 0
+            self._inside = self._periods > 1  # What clears up after a handler is not ended as well; clean-up itself is.
+            raise HandlerKilled(f"it ran for more than {passed_s:g} s")

@@ -7,6 +7,7 @@ that of an outer environment which intercepts what a nested one sends.
 """
 
 from collections import deque
+from heapq import nsmallest
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from atoll.env.tuples import TYPE_FIELD, Tuple
 
 __all__ = ["NOTE_CHARS_MAX", "Asked", "Pending"]
 
+FORGOTTEN_AT_ONCE: Final = 64  # Limit. So many parties are forgotten for one that comes, where there are too many.
 NOTE_CHARS_MAX: Final = 1_000  # Limit. One line of a log; the rest of it is cut off.
 
 Pending = list[tuple[msgspec.Raw, int, int, str, str]]
@@ -146,8 +148,12 @@ class Asked:
             return
         pending = self._pending.get(to.party)
         if pending is None:
-            if not re and to.party not in self._channels and not self._has_room():
-                raise QueueFull(f"{PARTIES_KNOWN_MAX} parties are known, and none can be forgotten")
+            if to.party not in self._channels and not self._has_room():
+                text = f"{PARTIES_KNOWN_MAX} parties are known, and none can be forgotten"
+                if not re:
+                    raise QueueFull(text)
+                self.note("", f"no response to {to.party.hex()}: {text}")
+                return
             channel, pending = self._channel(to.party), []
             self._pending[to.party] = pending
         else:
@@ -380,6 +386,11 @@ class Asked:
             channel = self._channels[party] = Channel(sent=self._floor, heard_ns=self.lived_ns)
         return channel
 
+    @property
+    def room(self) -> int:
+        """How many parties that are not known can be known now."""
+        return PARTIES_KNOWN_MAX - len(self._channels) + len(self._idle())
+
     def _has_room(self) -> bool:
         """Return whether one more party can be known; whoever can be forgotten for it is."""
         if len(self._channels) >= PARTIES_KNOWN_MAX:
@@ -387,10 +398,17 @@ class Asked:
         return len(self._channels) < PARTIES_KNOWN_MAX
 
     def _forget(self) -> None:
-        """Make room for one more party: forget who was silent longest, owes nothing, and is owed nothing.
+        """Make room for one more party, and shorten a table that has grown: forget who can be, silent longest first."""
+        count = min(len(self._channels) - PARTIES_MAX + 1, FORGOTTEN_AT_ONCE)
+        for _, heard_ns, party in nsmallest(count, self._idle()):
+            channel = self._channels.pop(party)
+            if channel.unconfirmed:
+                self.note("", f"given up: {channel.unconfirmed} tuples to {party.hex()}, who was silent for an hour")
+            self._floor, self.forgot_ns = max(self._floor, channel.sent), max(self.forgot_ns, heard_ns)
+            self.forgotten.append(party)
 
-        If that is nobody, it is who was silent for an hour, with what is owed to it; else the table grows.
-        """
+    def _idle(self) -> list[tuple[bool, int, bytes]]:
+        """Return who can be forgotten: nothing is asked of it nor owed to it, or it was silent for an hour."""
         needed = {call.party for call in self._calls.values()} | self._pending.keys()
         idle_ns, silent_ns = self.lived_ns - PARTY_KEPT_NS, self.lived_ns - PARTY_SILENT_NS
         idle: list[tuple[bool, int, bytes]] = []
@@ -398,14 +416,7 @@ class Asked:
             is_owed = bool(channel.outbox)
             if channel.heard_ns <= (silent_ns if is_owed else idle_ns) and party not in needed:
                 idle.append((is_owed, channel.heard_ns, party))
-        if not idle:
-            return
-        _, heard_ns, party = min(idle)
-        channel = self._channels.pop(party)
-        if channel.unconfirmed:
-            self.note("", f"given up: {channel.unconfirmed} tuples to {party.hex()}, who was silent for an hour")
-        self._floor, self.forgot_ns = max(self._floor, channel.sent), max(self.forgot_ns, heard_ns)
-        self.forgotten.append(party)
+        return idle
 
     def _abandon(self, number: int, failure: Failure) -> None:
         """End a call whose outcome could not be handled; whom its coroutine was to answer hears so."""

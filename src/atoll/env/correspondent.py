@@ -24,6 +24,7 @@ from atoll.env.channel import Channel, Parcel
 from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, PARTIES_MAX, RESEND_PARCELS_MAX, UNCONFIRMED_MAX
 from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.records import Item
+from atoll.env.resends import doubtful_upto
 
 __all__ = ["Came", "Correspondent", "GivenUp", "Lost", "News", "Responded"]
 
@@ -189,7 +190,7 @@ class Correspondent:
                     self._resend(message.source, line, now_ns)
                 return []
             case Refusal(code=code) if code == FORGOTTEN:
-                return self._forgotten(message)
+                return self._forgotten(message, now_ns)
             case _:
                 return self._refused(message)
 
@@ -229,11 +230,12 @@ class Correspondent:
         calls = [item.ask for item in items if self._calls.pop(item.ask, None) is not None]
         return [Lost(call, failure) for call in calls]
 
-    def _forgotten(self, message: Refusal) -> list[News]:
+    def _forgotten(self, message: Refusal, now_ns: int) -> list[News]:
         line, news = self._line(message.source), list[News]()
         failure = Failure(FORGOTTEN, f"it is not known whether this took effect: {message.text}")
         before = line.channel.outbox[:]
-        count = line.channel.give_up(message.first)
+        owed = [(message.source, parcel) for parcel in before]
+        count = line.channel.give_up(doubtful_upto(owed, message, lambda made_ns: now_ns - made_ns))
         for parcel in before[: len(before) - len(line.channel.outbox)]:
             items = _items.decode(parcel.payload)
             count -= sum(item == _VOID or item.ask != 0 for item in items)

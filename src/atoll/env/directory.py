@@ -55,6 +55,7 @@ class Directory:
         self._known: Final[dict[bytes, _Known]] = {}
         self._told: Final[dict[bytes, int]] = {}  # How many that are not over each node has brought in.
         self._names: Final[dict[str, tuple[bytes, int]]] = {}  # Whose each is, and since when it is somebody's.
+        self._called: Final[dict[str, dict[bytes, None]]] = {}  # All of a name that are not over, first named first.
         self.doubted = 0
 
     def hear(self, notice: Notice, node: bytes, now_ns: int) -> bool:
@@ -169,18 +170,22 @@ class Directory:
     def _name(self, known: _Known) -> None:
         """Give an environment its name, unless another one has it already."""
         name, identity = known.notice.name, known.notice.id
+        self._called.setdefault(name, {})[identity] = None
         first, since_ns = self._names.get(name, (identity, known.named_ns))
         if identity <= first and known.named_ns < since_ns + NAMED_AT_ONCE_NS:
             self._names[name] = identity, since_ns
 
     def _free(self, said: Notice) -> None:
-        """Give the name of an environment that does not have it any more to the next one."""
-        if said.name not in self._names or self._names[said.name][0] != said.id:
+        """Take the name of an environment from it; if it was the one that is meant, the next one is."""
+        called = self._called.get(said.name)
+        if called is None or said.id not in called:
             return
-        del self._names[said.name]
-        others = [known for known in self._known.values() if _is_called(known, said.name)]
-        for known in sorted(others, key=lambda known: (known.named_ns, known.notice.id)):
-            self._name(known)
+        del called[said.id]
+        if not called:
+            del self._called[said.name], self._names[said.name]
+        elif self._names[said.name][0] == said.id:
+            first = next(iter(called))
+            self._names[said.name] = first, self._known[first].named_ns
 
     # What is known.
 
@@ -207,10 +212,6 @@ class Directory:
         """Return all environments that are not over, by name."""
         alive = [known.notice for known in self._known.values() if not known.notice.ended]
         return sorted(alive, key=lambda notice: (notice.name, notice.id))
-
-
-def _is_called(known: _Known, name: str) -> bool:
-    return not known.notice.ended and known.notice.name == name
 
 
 def keepers_of(notice: Notice) -> tuple[bytes, ...]:

@@ -237,7 +237,7 @@ class Environment(Asked):
                 self._told(raw)
             case Failed():
                 self._failed(event)
-                self._settle()
+                self._owe_local()
             case Checkpointed():
                 self.checkpoint()
             case Began():
@@ -361,7 +361,7 @@ class Environment(Asked):
         if timer.call:
             call = self._calls[timer.call]
             late = Failure("timeout", "no response in time") if call.party or call.name else Done()
-            self._outcome(timer.call, late)
+            self._outcome(timer.call, self._program.event.decode(timer.event) if timer.event else late)
         else:
             self._run(self._live[timer.path], self._program.event.decode(timer.event), timer.sender, timer.ask)
         self._settle()
@@ -442,6 +442,15 @@ class Environment(Asked):
             self._refuse(record.party, item, failure)
         channel = self._channel(record.party)
         channel.heard_ns, channel.received = self.lived_ns, record.number
+
+    def _owe_local(self) -> None:
+        """Let callers in the tree have what a failure told them by timers that are due now: no handler runs here."""
+        while self._local:
+            *_, raw, _, re = self._local.popleft()
+            if (call := self._calls.get(re)) is not None:
+                self._timers.cancel(call.timer)
+                timer = self._timers.owe(Timer(self.now_ns, call.path, raw, call=re))
+                self._calls[re] = msgspec.structs.replace(call, timer=timer)
 
     # Running.
 

@@ -24,7 +24,7 @@ from atoll.env.holding import events as on
 from atoll.env.holding.messages import SnapshotPart, Store
 from atoll.env.holding.messages import encode as encode_letter
 from atoll.env.inbox import Inbox
-from atoll.env.keepers import Kept, Peer, wanted_holders
+from atoll.env.keepers import Kept, Peer, fit_of, wanted_holders
 from atoll.env.limits import (
     BLOCKS_AHEAD_MAX,
     COPIES,
@@ -73,7 +73,7 @@ from atoll.env.records import (
     Resolve,
     Stopped,
 )
-from atoll.env.resends import Resends
+from atoll.env.resends import Resends, doubtful_upto
 from atoll.env.runner import Runner
 from atoll.env.slew import SlewedClock
 
@@ -403,11 +403,7 @@ class Hosted:
 
     def flee(self, peers: Mapping[NodeId, Peer], now: Moment) -> None:
         """Move away from this node, which is slow, to a holder that is not; not again before FLEE_NS are over."""
-        better = [
-            NodeId(node)
-            for node in self.holding.holders
-            if (peer := peers.get(NodeId(node))) is not None and not peer.lost and not peer.slow
-        ]
+        better = fit_of(self.holding.holders, peers)
         if better and self.runner is not None and not self._mover and now.ns >= self._flee_at_ns:
             self._flee_at_ns = now.ns + FLEE_NS
             self.move(better[0], NOBODY, now)
@@ -447,8 +443,11 @@ class Hosted:
 
     def forgotten(self, message: Refusal, now: Moment) -> None:
         """Note that a party has forgotten the environment; what it may have taken before is not sent again."""
-        if self.runner is not None and self.runner.environment.confirmed(message.source) < message.first:
-            self.tell(Forgotten(message.source, message.first), now)
+        if self.runner is None or any(isinstance(one, Forgotten) and one.party == message.source for one in self._told):
+            return
+        upto = doubtful_upto(self.runner.environment.owed(), message, lambda at_ns: self._clock.age(at_ns, now))
+        if upto:
+            self.tell(Forgotten(message.source, upto), now)
 
     def tell(self, record: Record, now: Moment) -> None:
         """Let the environment hear of a change."""
@@ -549,9 +548,12 @@ class Hosted:
             self._orders.append(Await(self.facts.id))
 
     def _apply(self, runner: Runner, now: Moment) -> None:
-        if self._is_change_due:
-            self._is_change_due = False
-            self._told.append(Held(self._change, runner.copies))
+        if not runner.is_busy:
+            self._inbox.applied()
+            if self._is_change_due:
+                self._is_change_due = False
+                runner.walls.about(self.facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
+                runner.take(Held(self._change, runner.copies), self._clock.read(now))
         self._told += self._confirms.due(now.ns)
         while self._told and not runner.is_busy and not runner.is_block_full:
             record = self._told.popleft()
@@ -657,13 +659,8 @@ class Hosted:
         """Send again what one party, or any, has not confirmed and what was sent long enough ago to be lost."""
         if self.runner is None or not self._is_open:
             return
-        held, confirms = self.runner.first_held(), self._confirms
-
-        def is_lost(to: bytes, parcel: Parcel) -> bool:
-            has_left = parcel.first < held.get(to, parcel.first + 1)
-            return has_left and parcel.first + parcel.count - 1 > confirms.upto(to)
-
-        for to, parcel in self._resends.chosen(self.runner.environment.owed(), is_lost, party):
+        owed, held = self.runner.environment.owed(), self.runner.first_held()
+        for to, parcel in self._resends.chosen(owed, held, self._confirms.upto, party):
             self._send(to, parcel, self._clock.age(parcel.made_ns, now))
 
     def _send(self, party: bytes, parcel: Parcel, age_ns: int) -> None:

@@ -17,13 +17,13 @@ from atoll.env.limits import (
     PARTIES_MAX,
     TUPLE_BYTES_MAX,
 )
-from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal, count_items, parcels_of, split_items
+from atoll.env.messages import AGE_UNSAID, FORGOTTEN, Carried, Receipt, Refusal, count_items, parcels_of, split_items
 from atoll.env.places import Running
 
 __all__ = ["Inbox"]
 
 _DONE_MAX: Final = 2 * PARTIES_KNOWN_MAX  # Limit. Parties in ``done`` beyond it are those that were forgotten.
-_ITEM_BYTES_MAX: Final = TUPLE_BYTES_MAX + KIB  # With its paths and numbers.
+_ITEM_BYTES_MAX: Final = TUPLE_BYTES_MAX + KIB  # Limit. With its paths and numbers.
 
 
 @final
@@ -43,6 +43,7 @@ class Inbox:
         self._frames: deque[Waiting] = deque()
         self._items = self._bytes = 0
         self._expected: dict[bytes, int] = {}  # Number of the next item of a party, those that wait counted.
+        self._new: set[bytes] = set()  # Parties that wait, and were not known when they came.
         self._asked: dict[bytes, int] = {}  # When a party was asked for what is missing, monotonic.
         self.done: dict[bytes, int] = {}
 
@@ -75,10 +76,14 @@ class Inbox:
             return Receipt(self._identity, party, done) if done >= first + count - 1 else None
         if is_disk_full:
             return self._refusal(message, "disk-full", f"the disk of {self._name} refuses")
-        if self._is_doubtful(message, environment):
-            return self._refusal(message, FORGOTTEN, "it has forgotten you, and may have taken this before")
-        if environment.parties + len(self._expected) >= PARTIES_KNOWN_MAX and not environment.knows(party):
-            return self._refusal(message, "queue-full", f"{PARTIES_KNOWN_MAX} parties came in the last minute")
+        if (since_ns := self._doubtful(message, environment)) is not None:
+            if message.age_ns == AGE_UNSAID:
+                return None  # Who has sent it says so again, and how old it is.
+            text = "it has forgotten you, and may have taken this before"
+            return Refusal(self._identity, party, FORGOTTEN, text, first, 0, since_ns)
+        is_new = party not in self._new and not environment.knows(party)
+        if is_new and self._is_crowded(environment):
+            return self._refusal(message, "queue-full", f"{PARTIES_KNOWN_MAX} parties are known, and all came lately")
         if self._items + count > INBOX_ITEMS_MAX or self._bytes + len(message.items) > INBOX_BYTES_MAX:
             return self._refusal(message, "queue-full", f"{self._items} items of {self._bytes} bytes wait already")
         if environment.owes(party) > OWED_MAX:
@@ -89,13 +94,22 @@ class Inbox:
         self._items += count
         self._bytes += len(message.items)
         self._expected[party] = first + count
+        if is_new:
+            self._new.add(party)
         return None
 
-    def _is_doubtful(self, message: Carried, environment: Running) -> bool:
-        """Tell whether items may have been taken before: since they were made, their party may have been forgotten."""
-        if message.age_ns < DOUBT_NS or message.source in self._expected or environment.received(message.source):
-            return False  # Who was heard of so lately was not forgotten.
-        return environment.forgot_ns >= max(0, environment.lived_ns - message.age_ns - DOUBT_NS)
+    def _is_crowded(self, environment: Running) -> bool:
+        """Return whether no further party can be known, when those are that wait."""
+        if environment.parties + len(self._new) < PARTIES_KNOWN_MAX:
+            return False
+        return len(self._new) >= environment.room
+
+    def _doubtful(self, message: Carried, environment: Running) -> int | None:
+        """Return from which age on items may have been taken before their party was forgotten; None: these were not."""
+        if message.source in self._expected or environment.received(message.source) or environment.forgot_ns < 0:
+            return None
+        since_ns = max(DOUBT_NS, environment.lived_ns - environment.forgot_ns - DOUBT_NS)
+        return since_ns if message.age_ns >= since_ns else None
 
     def _ask_again(self, party: bytes, now_ns: int) -> Receipt | None:
         """Ask a party for what is missing; not for each frame that comes too soon, or ever more would come."""
@@ -112,6 +126,7 @@ class Inbox:
     def pop(self) -> Waiting:
         """Take what has waited longest; call ``applied`` when it is applied."""
         frame = self._frames.popleft()
+        self._new.discard(frame.party)
         self._items -= frame.count
         self._bytes = max(0, self._bytes - len(frame.items)) if self._frames else 0
         return frame
@@ -120,6 +135,7 @@ class Inbox:
         """Note that all that was popped is applied, so that the environment itself knows what comes next."""
         if not self._frames:
             self._expected.clear()
+            self._new.clear()
 
     def committed(self, done: Mapping[bytes, int], environment: Running) -> None:
         """Note up to which number items of some parties are committed."""
@@ -130,10 +146,11 @@ class Inbox:
     def clear(self) -> list[Carried]:
         """Forget everything; return what waits, so that it can go to whoever runs the environment next."""
         waiting = [
-            Carried(frame.party, self._identity, frame.first, frame.items, settled=frame.settled)
+            Carried(frame.party, self._identity, frame.first, frame.items, 0, frame.settled, AGE_UNSAID)
             for frame in self._frames
         ]
         self._frames.clear()
         self._items = self._bytes = 0
         self._expected, self._asked, self.done = {}, {}, {}
+        self._new.clear()
         return waiting

@@ -5,13 +5,13 @@ Two holders are worth less than one: both are needed for each block, so that eit
 Hence a group of two keeps one copy unless somebody asks for two, and three are made as soon as there is a third node.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from atoll.base.ids import NodeId
 
-__all__ = ["Kept", "Peer", "wanted_holders"]
+__all__ = ["Kept", "Peer", "fit_of", "wanted_holders"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,16 @@ class Kept:
     own: NodeId
     holders: tuple[bytes, ...]
     copies: int
+
+
+def fit_of(holders: Iterable[bytes], peers: Mapping[NodeId, Peer]) -> list[NodeId]:
+    """Return those holders that are neither lost nor slow, in their order."""
+    fit: list[NodeId] = []
+    for node in map(NodeId, holders):
+        peer = peers.get(node)
+        if peer is not None and not peer.lost and not peer.slow:
+            fit.append(node)
+    return fit
 
 
 def wanted_holders(kept: Kept, peers: Mapping[NodeId, Peer], gone: set[NodeId]) -> tuple[bytes, ...]:

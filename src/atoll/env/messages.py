@@ -34,6 +34,7 @@ from atoll.env.parties import PARTY_BYTES
 from atoll.env.records import CODE_BYTES, Item
 
 __all__ = [
+    "AGE_UNSAID",
     "FORGOTTEN",
     "Answered",
     "Asked",
@@ -72,6 +73,8 @@ ClassName = Annotated[str, msgspec.Meta(max_length=CLASS_CHARS_MAX)]
 
 
 FORGOTTEN: Final = "forgotten"
+AGE_UNSAID: Final = (1 << 62) + 1
+"""Age of what another one passes on that has waited there: who has sent it knows, and says it again."""
 
 
 class Carried(Tuple, frozen=True, tag=64):
@@ -126,6 +129,7 @@ class Refusal(Tuple, frozen=True, tag=66):
         first: Number of the first one: the frame that begins with it was thrown away. Another copy of it may yet be
             taken; of what came before it nothing is said.
         hops: As of ``Carried``.
+        age_ns: With FORGOTTEN: so is what is as old as this, or older.
     """
 
     source: Party
@@ -134,6 +138,7 @@ class Refusal(Tuple, frozen=True, tag=66):
     text: str
     first: Count = 0
     hops: Hops = 0
+    age_ns: Count = 0
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):

@@ -86,6 +86,11 @@ class Running(Protocol):
         ...
 
     @property
+    def room(self) -> int:
+        """How many parties that are not known can be known now."""
+        ...
+
+    @property
     def lived_ns(self) -> int:
         """As of ``State``."""
         ...

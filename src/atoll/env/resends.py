@@ -1,15 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """When and what one environment sends again of what parties have not confirmed, so that all get their turn."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, final
 
 from atoll.env.channel import Parcel
 from atoll.env.limits import AGAIN_NS, PARTIES_MAX, RESEND_NS, RESEND_PARCELS_MAX
+from atoll.env.messages import AGE_UNSAID, Refusal
 
-__all__ = ["Resends"]
+__all__ = ["Resends", "doubtful_upto"]
 
 Owed = tuple[bytes, Parcel]
+
+
+def doubtful_upto(owed: Iterable[Owed], message: Refusal, age_ns: Callable[[int], int]) -> int:
+    """Return the number up to which a party that has forgotten us may have taken what it is owed; 0: nothing.
+
+    Args:
+        owed: All that is not confirmed.
+        message: What the party says.
+        age_ns: Gives how old something is that was made at a time.
+    """
+    old_ns = message.age_ns or AGE_UNSAID
+    doubtful = [
+        parcel.first
+        for to, parcel in owed
+        if to == message.source and (parcel.first <= message.first or age_ns(parcel.made_ns) >= old_ns)
+    ]
+    return max(doubtful, default=0)
 
 
 @final
@@ -22,7 +40,7 @@ class Resends:
 
     def __init__(self) -> None:
         self.deadline_ns: int | None = None
-        self._last = b""  # Whose turn it was last.
+        self._turned: Final[set[bytes]] = set()  # Whose turn it was since all had one.
         self._asked_ns: Final[dict[bytes, int]] = {}  # When a party was last sent what it asked for.
 
     def sent(self, now_ns: int) -> None:
@@ -46,24 +64,36 @@ class Resends:
         self._asked_ns[party] = now_ns
         return True
 
-    def chosen(self, owed: Iterable[Owed], is_lost: Callable[[bytes, Parcel], bool], party: bytes = b"") -> list[Owed]:
+    def chosen(
+        self, owed: Iterable[Owed], held: Mapping[bytes, int], confirmed: Callable[[bytes], int], party: bytes = b""
+    ) -> list[Owed]:
         """Return what is sent now, of each party oldest first: RESEND_PARCELS_MAX parcels.
 
         Args:
             owed: All that is not confirmed, in an order of parties that stays.
-            is_lost: Tells whether a parcel has left, and is not confirmed yet.
+            held: Number of the first item that has not left yet, by party.
+            confirmed: Gives the number of the last item that a party has confirmed.
             party: Who asks; empty: nobody. Then those are first whose turn it was not last time.
         """
-        some = [one for one in owed if (not party or one[0] == party) and is_lost(*one)]
+        some = [
+            (to, parcel)
+            for to, parcel in owed
+            if (not party or to == party)
+            and parcel.first < held.get(to, parcel.first + 1)
+            and parcel.first + parcel.count - 1 > confirmed(to)
+        ]
         if party:
             return some[:RESEND_PARCELS_MAX]
-        behind = 1 + max((at for at, one in enumerate(some) if one[0] == self._last), default=-1)
-        chosen = (some[behind:] + some[:behind])[:RESEND_PARCELS_MAX]
-        self._last = chosen[-1][0] if chosen else b""
+        turned = self._turned
+        first = [one for one in some if one[0] not in turned]
+        if not first:
+            turned.clear()
+        chosen = (first + [one for one in some if one[0] in turned] if first else some)[:RESEND_PARCELS_MAX]
+        turned.update(one[0] for one in chosen)
         return chosen
 
     def clear(self) -> None:
         """Wait for nothing any more."""
         self.deadline_ns = None
-        self._last = b""
+        self._turned.clear()
         self._asked_ns.clear()

@@ -37,8 +37,11 @@ class SlewedClock:
         return self._ns
 
     def age(self, at_ns: int, now: Moment) -> int:
-        """Return how long ago that time was, ns; if nobody can know, AGE_NS_MAX."""
-        return AGE_NS_MAX if at_ns <= self._unsure_ns else min(max(0, self.read(now) - at_ns), AGE_NS_MAX)
+        """Return how long ago that time was at most, ns; if nobody can know, AGE_NS_MAX."""
+        if at_ns <= self._unsure_ns:
+            return AGE_NS_MAX
+        passed_ns = max(0, self.read(now) - at_ns)
+        return min(passed_ns * SLEW_PARTS // (SLEW_PARTS - 1), AGE_NS_MAX)  # It may have gone slower than time.
 
     def when(self, due_ns: int) -> int:
         """Return by when it will be that time here at the latest, monotonic ns."""

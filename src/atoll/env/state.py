@@ -24,7 +24,7 @@ class Timer(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         at_ns: When.
         path: Which nested environment it belongs to.
-        event: The encoded tuple that it gets; empty: the time-out of call ``call``.
+        event: The encoded tuple that it gets, or that is the outcome of ``call``; empty: the call's time-out.
         period_ns: It is due again this long after; 0: once.
         call: Number of the call that has waited long enough.
         sender: Whose event it is, if it was put off; None: it is a timer that was set.

@@ -36,6 +36,7 @@ from atoll.env.limits import (
     STRANDED_MAX,
 )
 from atoll.env.messages import (
+    AGE_UNSAID,
     FORGOTTEN,
     Answered,
     Asked,
@@ -170,10 +171,10 @@ class Steward:
     def named(self, name: str) -> bytes:
         """Return the id of an environment that runs, or that is kept here and that nobody runs yet; empty: none."""
         notice = self.directory.named(name)
-        if notice is not None:
-            return notice.id
         kept = [one.facts.id for one in self.hosted.values() if one.facts.name == name and not one.is_blank]
-        return min(kept, default=b"")
+        if notice is not None and (not kept or notice.id in kept):
+            return notice.id
+        return min(kept, default=b"")  # What is kept here is meant here, whoever else has taken its name.
 
     def failed(self) -> tuple[Notice, ...]:
         """Return what should run here and cannot, as far as nobody else runs it: others have not heard of it."""
@@ -558,7 +559,8 @@ class Steward:
         if waiting:
             self._stranded = [message for message in self._stranded if message.target != target]
             for message in waiting:
-                self._route(message, now)
+                is_item = isinstance(message, Carried)
+                self._route(msgspec.structs.replace(message, age_ns=AGE_UNSAID) if is_item else message, now)
 
     def _take(self, hosted: Hosted, message: Routed, now: Moment) -> None:
         match message:

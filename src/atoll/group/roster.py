@@ -274,6 +274,16 @@ class Roster:
                 return body.member.name
         return signing_key.hex()[:8]
 
+    def former(self) -> tuple[Member, ...]:
+        """Return who was admitted once and is no member by that key now, as it was admitted."""
+        keys = {member.signing_key for member in self.members()}
+        found: dict[bytes, Member] = {}
+        for entry in self._every():
+            body = entry.statement.body
+            if isinstance(body, Admit) and body.member.signing_key not in keys:
+                found[body.member.signing_key] = body.member
+        return tuple(found.values())
+
     def node_of(self, signing_key: bytes) -> NodeId | None:
         """Return the node that was admitted with this signing key, member or not; None: never admitted here."""
         for entry in self._every():

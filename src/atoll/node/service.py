@@ -44,6 +44,7 @@ from atoll.device.nic.messages import (
     TunLost,
 )
 from atoll.device.nic.orphan import DOOR_NAME
+from atoll.domain.limits import SERVER_MEMBERS_MAX
 from atoll.domain.messages import MemberSeen
 from atoll.domain.recorder.launch import Owner
 from atoll.group.events import DuplicateIdentity, ProfileChanged, Removed, StoreRoster, WallClock
@@ -453,7 +454,8 @@ class Node:
                 report = control.mesh.peer_report(member.node, now_ns)
                 lost = report is None or report.state == "away"
                 seen.append(MemberSeen(member.node, member.name, member.signing_key, lost, self._ailing(member.node)))
-        return tuple(seen), self._ailing(own)
+        former = [MemberSeen(one.node, one.name, one.signing_key, former=True) for one in control.group.roster.former()]
+        return (*seen, *former)[:SERVER_MEMBERS_MAX], self._ailing(own)
 
     def _reaches(self, node: NodeId) -> bool:
         report = self.control.mesh.peer_report(node, self._clock.monotonic_ns())

@@ -382,6 +382,11 @@ class GuestEnvironment:
         return self._mirror.parties
 
     @property
+    def room(self) -> int:
+        """How many parties that are not known can be known now."""
+        return self._mirror.room(self.lived_ns)
+
+    @property
     def forgot_ns(self) -> int:
         """As of ``State``."""
         return self._mirror.forgot_ns

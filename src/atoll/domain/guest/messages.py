@@ -116,7 +116,7 @@ class Done(Tuple, frozen=True, tag=1):
     status: Status
     effects: tuple[Effect, ...] = ()
     received: Count = 0
-    forgotten: Annotated[tuple[Party, ...], msgspec.Meta(max_length=PARTIES_KNOWN_MAX)] = ()
+    forgotten: Annotated[tuple[Party, ...], msgspec.Meta(max_length=2 * PARTIES_KNOWN_MAX)] = ()
 
 
 class Fault(Tuple, frozen=True, tag=2):
