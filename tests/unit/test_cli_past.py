@@ -24,7 +24,7 @@ from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.journal import create_journal
 from atoll.domain.recorder.messages import KeptHead, Restart
 from atoll.domain.shelves import DiskShelf, find_journal
-from atoll.env.chain import GENESIS
+from atoll.env.chain import GENESIS, Frame, read
 from atoll.env.records import Held
 from atoll.env.stepping import DivergedError
 from tests.unit.past_world import ANN, AUCTION, BOB, START_NS, DiskWorld, arrived, bid
@@ -266,17 +266,30 @@ def test_an_audit_is_a_table_and_a_status(command: Command, world: DiskWorld) ->
     out = command("audit", "verify")[1]
     assert "6f746865722d6e6f6465 to block 4" in out
     assert "and the heads that are kept apart, up to block 4" in out
+
+
+def test_an_audit_of_a_journal_that_is_behind_says_how_far(command: Command, world: DiskWorld) -> None:
     more = world.state.parent / "more"
     later = msgspec.structs.replace(world.head(4).link, number=9)
     HeadFiles(more).keep(b"third-node", KeptHead(ENVIRONMENT, later, bytes(64)))
     status, out, _ = command("audit", "verify", "--heads", str(more))
-    assert status == 1
-    assert "FAULT  blocks 5 to 9 are missing" in out
+    assert (status, "  behind: 4 of 9 blocks" in out, "FAULT" in out) == (0, True, False)
+
+
+def test_an_audit_of_a_journal_that_lacks_what_its_node_sealed_names_no_forger(
+    command: Command, world: DiskWorld
+) -> None:
+    more = world.state.parent / "more"
+    HeadFiles(more).keep(b"third-node", world.head(4))
+    frames = [frame for frame in read(world.segment.read_bytes()) if isinstance(frame, Frame)]
+    world.segment.write_bytes(world.segment.read_bytes()[: frames[-1].offset])
+    status, out, _ = command("audit", "verify", "--heads", str(more))
+    assert (status, "FAULT  blocks 4 to 4 are missing" in out, "sealed anew" in out) == (1, True, False)
     plain = json.loads(command("audit", "verify", "--heads", str(more), "--json")[1])
     assert (plain["sound"], plain["counts"]["blocks"], plain["contradicting"]) == (
         False,
-        4,
-        [["74686972642d6e6f6465", 9]],
+        3,
+        [["74686972642d6e6f6465", 4]],
     )
 
 

@@ -30,7 +30,7 @@ from atoll.group.identity import founding_roster
 from atoll.group.roster import Roster
 from tests.unit.group_world import identity, record
 from tests.unit.past_world import ANN, BOB, DiskWorld, arrived, bid
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, key_in, stored
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, key_in, stored
 
 WITNESS = b"other-node"
 
@@ -157,19 +157,41 @@ def test_a_journal_without_blocks_that_was_not_given_up_lacks_those_that_were_sh
 
 
 def test_a_journal_that_began_anew_after_a_snapshot_is_compared_from_there_on(world: DiskWorld) -> None:
-    shown, at = [world.head(3), world.head(4)], Position(4, 1, 12, world.sealed()[3].seal.head)
+    shown, five = [world.head(3), world.head(4)], world.head(5)
+    at = Position(4, 1, 12, world.sealed()[3].seal.head)
     signed = world.journal.snapshot(4)[1]
     world.journal.restart(Restart(1, ENVIRONMENT, at, (1, 5), Taken(signed.content, signed.sealer, signed.signature)))
     found = audited(world, shown)
     assert (found.is_sound, found.remarks, [one.number for one in found.witnesses]) == (True, [], [4])
-    assert "blocks 5 to 5 are missing" in audited(world, [*shown, five(world)]).faults[0].sentence
+    assert "blocks 5 to 5 are missing" in audited(world, [*shown, five]).faults[0].sentence
 
 
-def five(world: DiskWorld) -> KeptHead:
-    """Return the head of a block that came after the snapshot."""
-    block = world.memory.blocks[4]
-    link = link_of(world.journal.position.head, block)
-    return KeptHead(ENVIRONMENT, link, bytes(64))
+def shown_by_another(world: DiskWorld, number: int, *, epoch: int = 1) -> KeptHead:
+    """Return the head of a block that came behind those that are here, and that another recorder has sealed."""
+    before = msgspec.structs.replace(world.journal.position, number=number - 1, epoch=epoch)
+    sealed, _ = Hand(7, WITNESS, signer=2).seal(before, block_after(before))
+    return KeptHead(ENVIRONMENT, link_of(before.head, sealed.block), sealed.seal.signature)
+
+
+def test_a_journal_that_is_behind_others_is_sound(world: DiskWorld) -> None:
+    found = audited(world, [world.head(3), shown_by_another(world, 17), shown_by_another(world, 18)])
+    assert (found.is_sound, found.faults, found.contradicting) == (True, [], [])
+    assert found.remarks == ["behind: 5 of 18 blocks"]
+    assert [witness.number for witness in found.witnesses] == [3]
+
+
+def test_a_node_that_has_shown_a_block_has_had_it_whoever_sealed_it(world: DiskWorld) -> None:
+    journal = find_journal(world.state, str(world.directory))
+    found = audit(journal, [(Path("kept"), (NODE, shown_by_another(world, 6)))], None)
+    assert [(fault.block, fault.is_missing) for fault in found.faults] == [(6, True)]
+
+
+def test_what_is_missing_behind_what_does_not_check_is_a_fault(world: DiskWorld) -> None:
+    shown = [world.head(3), shown_by_another(world, 6)]
+    forge(world, Hand(), 2)
+    found = audited(world, shown)
+    assert [fault.block for fault in found.faults if fault.is_missing] == [6]
+    assert found.remarks == []
 
 
 def test_a_torn_tail_is_no_fault(world: DiskWorld) -> None:

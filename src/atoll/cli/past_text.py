@@ -254,7 +254,10 @@ def _forger(audit: Audit, names: dict[bytes, str]) -> list[str]:
         seen = f", and the heads that are kept apart, up to block {newest}" if newest else ""
         anew = f"all blocks from its own to {audit.last} would have to be sealed anew"
         return [f"to change event N, {anew} with the recorder's key of {keys}{seen}"]
-    block = min((fault.block for fault in audit.faults if fault.block), default=audit.first)
+    wrong = [fault.block for fault in audit.faults if not fault.is_missing]
+    if not wrong:
+        return []  # Nobody can seal what is here so that more of it is here.
+    block = min((block for block in wrong if block), default=audit.first)
     first = audit.sound_events + 1 if block > audit.sound else audit.first_event
     blocks = f"blocks {block} to {audit.last} (events {first} to {audit.last_event})"
     lines = [f"for this to pass, {blocks} would have to be sealed anew with the recorder's key of {keys}"]

@@ -28,6 +28,7 @@ from atoll.domain.shelves import Journal, snapshots_of
 from atoll.env.chain import (
     ChainError,
     Frame,
+    Manifest,
     Position,
     Sealed,
     Sealer,
@@ -57,6 +58,7 @@ class Witness:
     Attributes:
         node: Id of the node that showed it.
         number: Of the block.
+        epoch: Of the block.
         head: The head.
         signature: Of its seal.
         place: Where it is kept.
@@ -64,9 +66,10 @@ class Witness:
 
     node: bytes
     number: int
+    epoch: int
     head: bytes
     signature: bytes
-    place: str
+    place: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,12 @@ class Fault:
     Attributes:
         block: Number of the block; 0: no block in particular.
         sentence: What is wrong, with its place.
+        is_missing: Whether the block is not here, which nobody could mend by sealing what is here anew.
     """
 
     block: int
     sentence: str
+    is_missing: bool = False
 
 
 @dataclass(slots=True)
@@ -95,6 +100,7 @@ class Audit:
         last_event: Number of the last event there is, as far as can be told.
         sound_events: Number of the last event up to there.
         counts: What was checked, and how often.
+        keepers: Who wrote the segments: the recorders of the node whose journal it is.
         sealers: Who sealed, and whether the roster has the key: ``roster``, ``unknown``, ``certificate``.
         witnesses: Heads that fit.
         contradicting: Heads that do not.
@@ -111,6 +117,7 @@ class Audit:
     last_event: int = 0
     sound_events: int = 0
     counts: Counter[str] = field(default_factory=Counter[str])
+    keepers: set[Sealer] = field(default_factory=set[Sealer])
     sealers: dict[Sealer, str] = field(default_factory=dict[Sealer, str])
     witnesses: list[Witness] = field(default_factory=list[Witness])
     contradicting: list[Witness] = field(default_factory=list[Witness])
@@ -202,7 +209,8 @@ def audit(journal: Journal, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]]
     witnesses: dict[int, list[Witness]] = {}
     for place, (node, kept) in heads:
         if kept.environment == journal.id:
-            witness = Witness(node, kept.link.number, kept.link.head, kept.signature, str(place))
+            link = kept.link
+            witness = Witness(node, link.number, link.epoch, link.head, kept.signature, place)
             witnesses.setdefault(witness.number, []).append(witness)
     called = journal.directory.name.partition("-")[0]
     if _DIRECTORY.fullmatch(called) and called != journal.id.hex():
@@ -265,6 +273,8 @@ def _segment(
                 break
             verifier.feed(frame.item, f"{path}: offset {frame.offset}")
             assert verifier.position is not None, "the first frame is a manifest"
+            if isinstance(frame.item, Manifest):
+                found.keepers.add(frame.item.sealer)
             is_reached = isinstance(frame.item, Sealed) or not found.first  # Other frames stand where the last one did.
             _note(found, verifier.position, frame)
             number = verifier.position.number
@@ -327,20 +337,38 @@ def _gave_up(journal: Journal) -> bool:
 
 
 def _compare_rest(found: Audit, witnesses: dict[int, list[Witness]]) -> None:
-    """Look at heads of blocks that are not here."""
+    """Look at heads of blocks that are not here.
+
+    A node that learns a journal, or was away, is shown more than it has. What is missing then came from another node,
+    so it is a fault only where this one has sealed it, or has shown it as its own.
+    """
     if not found.faults and not found.last and _gave_up(found.journal):
         shown = f", and heads up to {max(witnesses)} have been shown" if witnesses else ""
         found.remarks.append(f"the journal is not kept here: this node gave it up{shown}")
         return
-    for number in sorted(witnesses):
-        if number <= found.last or found.first > number:
-            continue
+    is_whole = not found.faults
+    newest = 0
+    for number in sorted(number for number in witnesses if number > found.last):
         for witness in witnesses[number]:
+            if is_whole and not _is_ours(found, witness):
+                newest = number
+                continue
             found.counts["heads"] += 1
             found.contradicting.append(witness)
             missing = f"blocks {found.last + 1} to {number} are missing"
             sentence = f"{missing}: {witness.node.hex()} has shown the head of {number} ({witness.place})"
-            found.faults.append(Fault(number, sentence))
+            found.faults.append(Fault(number, sentence, is_missing=True))
+    if newest:
+        found.remarks.append(f"behind: {found.last} of {newest} blocks")
+
+
+def _is_ours(found: Audit, witness: Witness) -> bool:
+    """Tell whether the node whose journal it is has had a block: it has sealed it, or shown its head."""
+    payload = seal_payload(found.journal.id, witness.head)
+    return any(
+        witness.node == keeper.node or signed_by(keeper.recorder, payload, witness.signature)
+        for keeper in found.keepers
+    )
 
 
 def _written(frame: Frame) -> Written | CorruptError | None:
