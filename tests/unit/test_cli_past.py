@@ -346,6 +346,8 @@ def test_a_journal_that_was_given_up_is_said_to_be_elsewhere(command: Command, w
     world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 4)))
     status, out, _ = command("audit", "verify")
     assert (status, "the journal is not kept here: this node gave it up, and heads up to 4" in out) == (0, True)
+    assert ": nothing was checked, for no block is here" in out
+    assert "sealed anew" not in out
     assert json.loads(command("audit", "verify", "--json")[1])["remarks"] != []
 
 

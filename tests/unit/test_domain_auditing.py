@@ -13,6 +13,7 @@ from atoll.domain.auditing import Audit, audit, heads_in, roster_of, trusting
 from atoll.domain.recorder.heads import HeadFiles
 from atoll.domain.recorder.journal import BlockJournal, create_journal
 from atoll.domain.recorder.messages import KeptHead, Restart, Taken
+from atoll.domain.recorder.snapshots import Standing, encode_standing
 from atoll.domain.shelves import find_journal, journals_of
 from atoll.env.chain import (
     GENESIS,
@@ -141,9 +142,45 @@ def test_a_journal_that_its_node_gave_up_is_not_kept_here_and_lacks_nothing(worl
     shown = [world.head(3), world.head(5)]
     world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 5)))
     found = audited(world, shown)
+    assert not found.is_sound, "nobody else went on with it"
+    here = [(world.state / "heads", (WITNESS, head)) for head in shown]
+    found, said = in_places(world, here), "the journal is not kept here: this node gave it up"
     assert found.is_sound
-    assert found.remarks == ["the journal is not kept here: this node gave it up, and heads up to 5 have been shown"]
-    assert audited(world).remarks == ["the journal is not kept here: this node gave it up"]
+    assert found.remarks == [f"{said}, and heads up to 5 have been shown; nothing was checked"]
+    assert audited(world).remarks == [f"{said}; nothing was checked"]
+
+
+def in_places(world: DiskWorld, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]]) -> Audit:
+    """Check the journal with heads of which each is kept somewhere."""
+    return audit(find_journal(world.state, str(world.directory)), heads, None)
+
+
+def test_what_a_node_sealed_is_given_up_only_where_another_went_on(world: DiskWorld) -> None:
+    shown, later = world.head(5), shown_by_another(world, 7, epoch=2)
+    early = shown_by_another(world, 7)  # Of the epoch that the node itself had.
+    world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 5)))
+    elsewhere, here = world.state.parent / "kept", world.state / "heads"
+    for heads, is_sound in (
+        ([(elsewhere, shown)], False),
+        ([(elsewhere, shown), (elsewhere, later)], True),
+        ([(elsewhere, shown), (elsewhere, early)], False),
+        ([(elsewhere, shown), (here, later)], False),
+        ([(here, shown)], True),
+    ):
+        assert in_places(world, [(place, (WITNESS, head)) for place, head in heads]).is_sound == is_sound
+
+
+def test_a_standing_that_anybody_can_write_hides_no_block(world: DiskWorld) -> None:
+    shown = [world.head(3), world.head(5)]
+    world.segment.write_bytes(segment_start(Hand().manifest()))
+    (world.directory / "snapshots" / "4.ats").unlink()
+    (world.directory / "promise").write_bytes(encode_standing(Standing(ENVIRONMENT, 1, NODE, 1, 5, 1)))
+    found = audited(world, shown)
+    assert [fault.block for fault in found.faults] == [3, 5]
+    assert "no head says that another node went on" in found.faults[0].sentence
+    (world.directory / "promise").write_bytes(encode_standing(Standing(ENVIRONMENT, 1, NODE, 1, 4, 1)))
+    here = [(world.state / "heads", (WITNESS, head)) for head in shown]
+    assert [fault.block for fault in in_places(world, here).faults] == [5], "the standing does not speak of it"
 
 
 def test_a_journal_without_blocks_that_was_not_given_up_lacks_those_that_were_shown(world: DiskWorld) -> None:

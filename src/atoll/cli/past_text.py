@@ -211,10 +211,7 @@ def audited(audit: Audit, names: dict[bytes, str]) -> str:
         ("snapshots", str(counts["snapshots"]), "-"),
         ("heads kept apart", str(counts["heads"]), _heads(audit, names)),
     ]
-    verdict = (
-        "as it was sealed" if audit.is_sound else f"{len(audit.faults)} fault{'s' if len(audit.faults) > 1 else ''}"
-    )
-    lines = [f"{audit.journal.name or '(no name)'}  {audit.journal.id.hex()}: {verdict}"]
+    lines = [f"{audit.journal.name or '(no name)'}  {audit.journal.id.hex()}: {_verdict(audit)}"]
     lines += [f"  {text}" for text in table(("checked", "count", "which"), rows, right=frozenset({1}))]
     if audit.torn:
         lines.append(f"  the newest segment ends with {audit.torn} bytes of no whole block, as while it is written")
@@ -223,6 +220,12 @@ def audited(audit: Audit, names: dict[bytes, str]) -> str:
         lines.append(f"  FAULT  {fault.sentence}")
     lines += [f"  {text}" for text in _forger(audit, names)]
     return "\n".join(lines)
+
+
+def _verdict(audit: Audit) -> str:
+    if not audit.is_sound:
+        return f"{len(audit.faults)} fault{'s' if len(audit.faults) > 1 else ''}"
+    return "as it was sealed" if audit.counts["blocks"] else "nothing was checked, for no block is here"
 
 
 def _sealers(audit: Audit, names: dict[bytes, str]) -> str:
@@ -249,6 +252,8 @@ def _heads(audit: Audit, names: dict[bytes, str]) -> str:
 def _forger(audit: Audit, names: dict[bytes, str]) -> list[str]:
     """Say what somebody would have had to change who wanted this journal to pass as another one."""
     keys = ", ".join(names.get(sealer.node, sealer.node.hex()) for sealer in audit.sealers) or "its node"
+    if audit.is_sound and not audit.counts["blocks"]:
+        return []
     if audit.is_sound:
         newest = max((witness.number for witness in audit.witnesses), default=0)
         seen = f", and the heads that are kept apart, up to block {newest}" if newest else ""

@@ -9,7 +9,7 @@ those. No node need run for it.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -326,40 +326,66 @@ def _compare(found: Audit, verifier: Verifier, witnesses: Iterable[Witness]) -> 
         found.faults.append(Fault(witness.number, sentence))
 
 
-def _gave_up(journal: Journal) -> bool:
-    """Tell whether a journal without blocks had some that its node gave up by the rules, as its standing says."""
+def _floor(journal: Journal) -> tuple[int, int] | None:
+    """Return epoch and number of the newest block that the node gave up by the rules, as the standing says.
+
+    Nobody signs that file, so it counts only against what this node itself has been shown.
+    """
     path = journal.directory / STANDING_NAME
     try:
         standing = decode_standing(path.read_bytes(), journal.id)
     except (OSError, CorruptError):
-        return False
-    return bool(standing.segment and (standing.floor_epoch or standing.floor_number))
+        return None
+    floor = standing.floor_epoch, standing.floor_number
+    return floor if standing.segment and any(floor) else None
 
 
 def _compare_rest(found: Audit, witnesses: dict[int, list[Witness]]) -> None:
     """Look at heads of blocks that are not here.
 
     A node that learns a journal, or was away, is shown more than it has. What is missing then came from another node,
-    so it is a fault only where this one has sealed it, or has shown it as its own.
+    so it is a fault only where this one has sealed it, or has shown it as its own, and did not give it up.
     """
-    if not found.faults and not found.last and _gave_up(found.journal):
-        shown = f", and heads up to {max(witnesses)} have been shown" if witnesses else ""
-        found.remarks.append(f"the journal is not kept here: this node gave it up{shown}")
-        return
-    is_whole = not found.faults
-    newest = 0
-    for number in sorted(number for number in witnesses if number > found.last):
-        for witness in witnesses[number]:
-            if is_whole and not _is_ours(found, witness):
-                newest = number
-                continue
-            found.counts["heads"] += 1
-            found.contradicting.append(witness)
-            missing = f"blocks {found.last + 1} to {number} are missing"
-            sentence = f"{missing}: {witness.node.hex()} has shown the head of {number} ({witness.place})"
-            found.faults.append(Fault(number, sentence, is_missing=True))
-    if newest:
+    rest = [one for number in sorted(witnesses) if number > found.last for one in witnesses[number]]
+    ours = [one for one in rest if _is_ours(found, one)]
+    floor = _floor(found.journal)
+    if found.faults:
+        missing = rest
+    else:
+        missing = [one for one in ours if floor is None or not _is_given_up(found.journal, floor, one, rest, ours)]
+    said = "" if floor is None else "; that they were given up is said, but no head says that another node went on"
+    for witness in missing:
+        found.counts["heads"] += 1
+        found.contradicting.append(witness)
+        lacking = f"blocks {found.last + 1} to {witness.number} are missing"
+        shown = f"{witness.node.hex()} has shown the head of {witness.number} ({witness.place})"
+        sentence = f"{lacking}: {shown}{said}"
+        found.faults.append(Fault(witness.number, sentence, is_missing=True))
+    newest = max((one.number for one in rest), default=0)
+    if not found.faults and not found.last and floor is not None:
+        shown = f", and heads up to {newest} have been shown" if newest else ""
+        found.remarks.append(f"the journal is not kept here: this node gave it up{shown}; nothing was checked")
+    elif len(missing) < len(rest):
         found.remarks.append(f"behind: {found.last} of {newest} blocks")
+
+
+def _is_given_up(
+    journal: Journal, floor: tuple[int, int], witness: Witness, rest: Sequence[Witness], ours: Sequence[Witness]
+) -> bool:
+    """Tell whether a block that this node has had went by the rules.
+
+    Whoever can shorten a journal can write a standing beside it, but not the heads that are kept elsewhere: those have
+    to show that another node has gone on with the journal since.
+    """
+    if (witness.epoch, witness.number) > floor:
+        return False
+    own = (journal.directory.absolute().parent.parent / HEADS_NAME).resolve()
+    if witness.place.resolve() == own:
+        return True
+    return any(
+        one not in ours and one.epoch > witness.epoch and one.number > witness.number and one.place.resolve() != own
+        for one in rest
+    )
 
 
 def _is_ours(found: Audit, witness: Witness) -> bool:
