@@ -14,7 +14,7 @@ import pytest
 from atoll.domain.limits import BATCH_BYTES_MAX
 from atoll.domain.recorder.journal import BlockJournal
 from atoll.domain.recorder.messages import Code, RefusedError, Restart, Taken
-from atoll.domain.recorder.restarting import begin_anew, segment_numbers, segment_path, settle
+from atoll.domain.recorder.restarting import begin_anew, counting, is_settled, segment_numbers, segment_path, settle
 from atoll.domain.recorder.snapshots import encode_snapshot, open_snapshot
 from atoll.env.chain import GENESIS, Frame, Position, Sealed, read, segment_start
 from tests.unit.recorder_world import ENVIRONMENT, Hand, block_after, journal_in, key_in, stored, writing
@@ -213,7 +213,9 @@ def test_what_never_counted_is_removed(tmp_path: Path) -> None:
     begin_anew(directory, 2, Hand().manifest(AT), b"snapshot")
     (directory / "00000003.ats").touch()  # Of one that came no further.
     assert segment_numbers(directory) == [1, 2]
+    assert (counting(directory, 0), is_settled(directory, 0)) == ([1], True)
     settle(directory, 0)
+    assert counting(directory, 0) == [1]
     assert sorted(path.name for path in directory.iterdir()) == ["00000001.atb", "orphans", "snapshots"]
 
 
@@ -224,7 +226,9 @@ def test_what_counts_is_put_in_its_place(tmp_path: Path) -> None:
     segment_path(directory, 1).write_bytes(segment_start(Hand().manifest(GENESIS)))
     (directory / "snapshots" / "90.ats").write_bytes(b"old")
     begin_anew(directory, 2, Hand().manifest(AT), b"new")
+    assert (counting(directory, 2), is_settled(directory, 2)) == ([2], False)
     settle(directory, 2)
+    assert (counting(directory, 2), is_settled(directory, 2)) == ([2], True)
     assert segment_numbers(directory) == [2]
     assert (directory / "snapshots" / "90.ats").read_bytes() == b"new"
     assert (directory / "orphans" / f"{90:019d}-1.ats").read_bytes() == b"old"

@@ -9,7 +9,9 @@ import pytest
 
 from atoll.base.errors import CorruptError, UserError
 from atoll.domain.recorder.journal import BlockJournal, create_journal
-from atoll.domain.shelves import DiskShelf, find_journal, journals_of
+from atoll.domain.recorder.restarting import begin_anew, settle
+from atoll.domain.recorder.snapshots import Standing, encode_standing
+from atoll.domain.shelves import DiskShelf, find_journal, journals_of, snapshots_of, standing_of
 from atoll.env.chain import GENESIS, Block, Frame, Position, Seal, Sealed, encode_frame, read, segment_start
 from atoll.env.past import Past, flat
 from tests.unit.past_world import ANN, BOB, DiskWorld, arrived, bid
@@ -102,6 +104,22 @@ def test_a_tail_that_is_torn_or_grows_does_not_count(world: DiskWorld) -> None:
     assert (shelf.last, shelf.last_event) == (4, 12)
     world.segment.write_bytes(whole)
     assert (shelf.last, shelf.block_of(12)) == (4, 3)
+
+
+def test_what_a_crash_left_of_one_that_began_anew_counts_as_for_the_recorder(world: DiskWorld) -> None:
+    world.journal.release()
+    begin_anew(world.directory, 2, Hand().manifest(), b"")
+    found = find_journal(world.state, ID)
+    assert (found.segments, DiskShelf(found).last, snapshots_of(found)) == ((world.segment,), 5, [4])
+    standing = Standing(ENVIRONMENT, 1, b"node-of-us", 1, 5, 2)
+    (world.directory / "promise").write_bytes(encode_standing(standing))
+    found = find_journal(world.state, ID)
+    assert (DiskShelf(found).last, snapshots_of(found)) == (0, [])
+    assert standing_of(found) == standing
+    settle(world.directory, 2)
+    assert find_journal(world.state, ID) == found
+    (world.directory / "promise").write_bytes(b"damaged")
+    assert standing_of(found) is None
 
 
 def test_segments_follow_each_other(world: DiskWorld, tmp_path: Path) -> None:

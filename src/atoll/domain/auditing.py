@@ -20,11 +20,10 @@ from atoll.base.errors import CorruptError, UserError
 from atoll.domain.limits import HEADS_BYTES_MAX
 from atoll.domain.recorder.disk import read_at
 from atoll.domain.recorder.heads import decode_heads
-from atoll.domain.recorder.journal import STANDING_NAME
 from atoll.domain.recorder.messages import KeptHead
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME
-from atoll.domain.recorder.snapshots import decode_standing, open_snapshot
-from atoll.domain.shelves import Journal, snapshots_of
+from atoll.domain.recorder.snapshots import open_snapshot
+from atoll.domain.shelves import Journal, snapshots_of, standing_of
 from atoll.env.chain import (
     ChainError,
     Frame,
@@ -331,10 +330,8 @@ def _floor(journal: Journal) -> tuple[int, int] | None:
 
     Nobody signs that file, so it counts only against what this node itself has been shown.
     """
-    path = journal.directory / STANDING_NAME
-    try:
-        standing = decode_standing(path.read_bytes(), journal.id)
-    except (OSError, CorruptError):
+    standing = standing_of(journal)
+    if standing is None:
         return None
     floor = standing.floor_epoch, standing.floor_number
     return floor if standing.segment and any(floor) else None

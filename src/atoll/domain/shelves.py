@@ -8,7 +8,7 @@ are checked where they are read; seals are the business of ``auditing``.
 import re
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, final
@@ -17,15 +17,16 @@ from atoll.base.errors import CorruptError, UserError
 from atoll.base.units import KIB
 from atoll.domain.loading import Bundle, Loaded, decode_bundle, load
 from atoll.domain.recorder.disk import read_at
+from atoll.domain.recorder.journal import STANDING_NAME
 from atoll.domain.recorder.pruning import SNAPSHOTS_NAME, snapshot_numbers
-from atoll.domain.recorder.restarting import segment_numbers, segment_path
+from atoll.domain.recorder.restarting import counting, is_settled, segment_numbers, segment_path
 from atoll.domain.recorder.segments import Segment, open_segment
-from atoll.domain.recorder.snapshots import open_snapshot
+from atoll.domain.recorder.snapshots import Standing, decode_standing, open_snapshot
 from atoll.env.app import Program
 from atoll.env.chain import Block, Position, Sealed, Sealer, TornTail, position_after, read_frames
 from atoll.env.history import Snapshot, check_written, decode_snapshot, written_in
 
-__all__ = ["DiskShelf", "Journal", "find_journal", "journals_of", "snapshots_of"]
+__all__ = ["DiskShelf", "Journal", "find_journal", "journals_of", "snapshots_of", "standing_of"]
 
 READ_BYTES: Final = 256 * KIB  # Read at a time, unless one block is larger.
 ENVS_NAME: Final = "envs"
@@ -42,7 +43,7 @@ class Journal:
         directory: Where its segments are.
         id: Of the environment, 16 bytes.
         name: What people call it; empty: no segment says so.
-        segments: The segment files, oldest first; none: they are gone, or cannot be listed.
+        segments: The segment files that count, oldest first; none: they are gone, or cannot be listed.
         is_ended: Whether it was put aside.
     """
 
@@ -121,17 +122,42 @@ def _journal(path: Path) -> Journal | None:
             manifest = open_segment(segment).manifest
         except (OSError, CorruptError, UserError):
             continue  # Whoever reads the journal finds out; here it matters only whose it is.
-        return Journal(path, manifest.environment, manifest.name, tuple(segments), is_ended)
+        journal = Journal(path, manifest.environment, manifest.name, tuple(segments), is_ended)
+        return journal if path.is_file() else _settled(journal)
     called = _DIRECTORY.fullmatch(path.name)
     return None if called is None else Journal(path, bytes.fromhex(called[1]), "", tuple(segments), is_ended)
+
+
+def _settled(journal: Journal) -> Journal:
+    """Leave out what a crash left of a journal that began anew, as the recorder does when it starts."""
+    standing = standing_of(journal)
+    try:
+        numbers = counting(journal.directory, 0 if standing is None else standing.segment)
+    except OSError:
+        return journal  # Whoever reads it finds out.
+    return replace(journal, segments=tuple(segment_path(journal.directory, number) for number in numbers))
+
+
+def standing_of(journal: Journal) -> Standing | None:
+    """Return what holds of a journal beside its blocks; None: nothing does, or that cannot be read."""
+    path = journal.directory / STANDING_NAME
+    try:
+        return decode_standing(path.read_bytes(), journal.id)
+    except (OSError, CorruptError):
+        return None
 
 
 def snapshots_of(journal: Journal) -> list[int]:
     """Return the numbers of the blocks after which there is a snapshot, rising; a segment file alone has none.
 
+    Nor has a journal that began anew while those of the one before are not moved away yet.
+
     Raises:
         CorruptError: They cannot be listed.
     """
+    standing = standing_of(journal)
+    if standing is not None and not is_settled(journal.directory, standing.segment):
+        return []
     try:
         return snapshot_numbers(journal.directory)
     except (FileNotFoundError, NotADirectoryError):

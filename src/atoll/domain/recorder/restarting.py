@@ -22,7 +22,7 @@ from atoll.domain.recorder.segments import open_segment
 from atoll.env.chain import Manifest, segment_start
 from atoll.host.files import write_atomic
 
-__all__ = ["begin_anew", "segment_numbers", "segment_path", "settle"]
+__all__ = ["begin_anew", "counting", "is_settled", "segment_numbers", "segment_path", "settle"]
 
 _SEGMENT: Final = re.compile(r"(\d{8})\.atb")
 _COMING: Final = re.compile(r"(\d{8})\.ats")
@@ -36,6 +36,25 @@ def segment_path(directory: Path, number: int) -> Path:
 def segment_numbers(directory: Path) -> list[int]:
     """Return the numbers of an environment's segments, rising. Raises ``OSError``."""
     return _numbers(directory, _SEGMENT)
+
+
+def counting(directory: Path, counts: int) -> list[int]:
+    """Return the numbers of the segments that ``settle`` would leave, rising, for whoever only reads.
+
+    Args:
+        directory: Of the environment.
+        counts: As of ``settle``.
+
+    Raises:
+        OSError: They cannot be listed.
+    """
+    coming = {number for number in _numbers(directory, _COMING) if number > counts}
+    return [number for number in segment_numbers(directory) if number >= counts and number not in coming]
+
+
+def is_settled(directory: Path, counts: int) -> bool:
+    """Tell whether the snapshots in their place are of the journal that counts, and not of the one before."""
+    return not counts or not _coming(directory, counts).exists()
 
 
 def begin_anew(directory: Path, number: int, manifest: Manifest, snapshot: bytes) -> None:
