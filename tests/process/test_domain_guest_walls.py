@@ -5,6 +5,10 @@ import ctypes
 import errno
 import os
 import platform
+import subprocess
+import sys
+from struct import Struct
+from typing import Final
 
 import pytest
 
@@ -17,6 +21,33 @@ pytestmark = [
     pytest.mark.skipif(not is_possible(), reason="guests need Linux on x86_64 or aarch64"),
 ]
 
+PRCTL: Final = {"x86_64": 157, "aarch64": 167}
+STEP: Final = Struct("<HBBI")  # struct sock_filter.
+WAIT_S: Final = 60.0
+PLACING = """
+import asyncio, ctypes, sys
+from atoll.base.errors import UserError
+from atoll.domain.guest.guests import Guests
+from atoll.domain.loading import Bundle
+
+class Filter(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+steps, libc = bytes.fromhex(sys.argv[1]), ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(len(steps) // 8, steps)), 0, 0) == 0
+
+async def place():
+    guests = Guests()
+    try:
+        await guests.place(Bundle(1, "x", "X", {"x": "import atoll"}).encode())
+    except UserError as error:
+        print(error.code, error.fix)
+    finally:
+        guests.close()
+
+asyncio.run(place())
+"""
 REFUSED, NO_WALLS, GONE, ELSE = 13, 14, 15, 99
 
 
@@ -75,6 +106,16 @@ def test_whoever_is_no_child_of_what_made_the_walls_ready_does_not_begin() -> No
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == NO_WALLS
+
+
+def test_a_kernel_that_confines_nobody_is_said_and_no_code_is_blamed() -> None:
+    """The process that asks lets none below it have a list of system calls: prctl(22, ...) is refused with EPERM."""
+    steps = ((0x20, 0, 0, 0), (0x15, 0, 3, PRCTL[platform.machine()]), (0x20, 0, 0, 16), (0x15, 0, 1, 22))
+    answers = ((6, 0, 0, 0x00050001), (6, 0, 0, 0x7FFF0000))
+    argument = b"".join(STEP.pack(*step) for step in (*steps, *answers)).hex()
+    command = [sys.executable, "-c", PLACING, argument]
+    done = subprocess.run(command, capture_output=True, timeout=WAIT_S, check=True, text=True)
+    assert done.stdout == "A613 atoll run --level inline\n"
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the stubs are x86_64's")

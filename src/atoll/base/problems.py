@@ -462,7 +462,8 @@ _APPLICATIONS: Final[dict[str, Explanation]] = {
     "A613": Explanation(
         _S.FAILURE,
         "no process can be made for handlers",
-        "The process level needs Linux on x86_64 or aarch64, and memory and descriptors for one more process.",
+        "The process level needs Linux on x86_64 or aarch64 whose kernel lets a process give up its rights (seccomp), "
+        "and memory and descriptors for one more process.",
         "`atoll run --level inline` runs handlers in the process that all environments share.",
     ),
     "A614": Explanation(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 from atoll.base.errors import LinkError, UserError
-from atoll.domain.guest.launch import Zygote
+from atoll.domain.guest.launch import UnconfinedError, Zygote
 from atoll.domain.guest.machine import GuestPlace
 from atoll.domain.limits import GUEST_START_S_MAX, GUEST_TURN_S
 from atoll.domain.loading import decode_bundle
@@ -50,8 +50,10 @@ class Guests:
             fix = f"let {code.entry}.py do less while it is imported"
             raise UserError("A603", f"{app} cannot be loaded", where=where, fix=fix) from error
         except LinkError as error:
-            if place is not None and place.guest is not None:  # There can be guests here; this code ends them.
+            is_made = place is not None and place.guest is not None
+            if place is not None:
                 place.close()
+            if is_made and not isinstance(error, UnconfinedError):  # There can be guests here; this code ends them.
                 fix = f"mend {code.entry}.py; to see why: python -X faulthandler {code.entry}.py"
                 raise UserError(
                     "A603", f"{app} ends its process when it is loaded", where=str(error), fix=fix

@@ -22,11 +22,12 @@ from atoll.base.units import SECOND_NS
 from atoll.domain.guard import INTERPRETER_VARIABLES
 from atoll.domain.guest.confine import is_possible
 from atoll.domain.guest.nearness import Here, Nearness
+from atoll.domain.guest.process import EXIT_UNCONFINED
 from atoll.domain.guest.ring import MEMORY_BYTES, SERVER_END, Exchange, Memory, RingError
 from atoll.domain.guest.zygote import MESSAGE_BYTES_MAX, Bury, Done, Fork, Order, decode_done, encode_order
 from atoll.domain.limits import GUEST_LOOK_S, GUEST_START_S_MAX
 
-__all__ = ["GuestGoneError", "GuestProcess", "Zygote"]
+__all__ = ["GuestGoneError", "GuestProcess", "UnconfinedError", "Zygote"]
 
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _LOOK_NS: Final = round(GUEST_LOOK_S * SECOND_NS)
@@ -34,6 +35,10 @@ _LOOK_NS: Final = round(GUEST_LOOK_S * SECOND_NS)
 
 class GuestGoneError(LinkError):
     """A guest has ended, or was ended because it broke a rule."""
+
+
+class UnconfinedError(GuestGoneError):
+    """A guest has ended before any code came near it: the kernel refuses what no guest may run without."""
 
 
 class _ZygoteGoneError(LinkError):
@@ -151,7 +156,11 @@ class GuestProcess:
         """Return the answer of a guest that has ended, if it gave one before."""
         if self._sender.is_sent and (answer := self._receiver.pull(self._bytes_max)) is not None:
             return answer
-        raise GuestGoneError(_fate(self.close()))
+        status = self.close()
+        # Code could end with that status as well, but has been read by then.
+        if self.is_untouched and os.WIFEXITED(status) and os.WEXITSTATUS(status) == EXIT_UNCONFINED:
+            raise UnconfinedError("the kernel refuses what no guest may run without")
+        raise GuestGoneError(_fate(status))
 
     def close(self) -> int:
         """Kill it and let go of everything; return how it ended, as of ``os.waitpid``. Twice is harmless."""

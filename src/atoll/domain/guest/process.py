@@ -41,10 +41,11 @@ from atoll.env.environment import Environment
 from atoll.env.records import TEXT_CHARS_MAX, Arrived, Record
 from atoll.env.texts import plain, words_of
 
-__all__ = ["Guest", "Nowhere", "Refusing", "run_guest"]
+__all__ = ["EXIT_UNCONFINED", "Guest", "Nowhere", "Refusing", "run_guest"]
 
 _BELL: Final = 0  # The one descriptor that stays open; ``seccomp`` names it, too.
 _EXIT_LOST: Final = 4
+EXIT_UNCONFINED: Final = 5  # Status of one whose kernel refuses what no guest may run without.
 _DONE: Final = Done.__struct_config__.tag  # A tuple of the same items is encoded as the struct, and made sooner.
 
 
@@ -56,13 +57,21 @@ def run_guest(memory_file: int, bell_file: int, confinement: Confinement, clock:
         exchange = Exchange(memory, GUEST_END)
         sys.stdout = sys.stderr = Nowhere()
         sys.meta_path.append(Refusing())
-        confinement.narrow()
+        _narrow(confinement)
         guest = Guest(clock)
         answer = guest.obey(exchange.receiver.receive(MESSAGE_BYTES_MAX), confinement)
         while True:
             answer = guest.obey(exchange.ask(answer, MESSAGE_BYTES_MAX))
     except BaseException:  # noqa: BLE001 - nobody could be told; the server sees that the process is gone.
         os._exit(_EXIT_LOST)
+
+
+def _narrow(confinement: Confinement) -> None:
+    """Give up the first part of what it can do, or end: no code has come near it yet, so none is to blame."""
+    try:
+        confinement.narrow()
+    except BaseException:  # noqa: BLE001 - as above.
+        os._exit(EXIT_UNCONFINED)
 
 
 @final
