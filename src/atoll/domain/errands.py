@@ -93,7 +93,8 @@ async def answer_of(work: Awaitable[bytes]) -> bytes:
         raise explain(error) from error
     if len(ok) > COMMAND_BYTES_MAX:
         where = f"it has {len(ok)} bytes, and at most {COMMAND_BYTES_MAX} are told"
-        raise UserError("A499", "what came of it is too long to tell", where=where)
+        fix = "ask for less of it: atoll replay NAME, where its journal is"
+        raise UserError("A499", "what came of it is too long to tell", where=where, fix=fix)
     return ok
 
 
