@@ -152,6 +152,29 @@ def test_a_node_has_only_so_much_done_at_a_time_and_so_many_answers_are_kept(mon
     run(body)
 
 
+def test_so_many_bytes_of_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errands_module, "KEPT_ANSWERS_BYTES_MAX", 2_500)
+
+    async def body(node: Node) -> None:
+        node.may.set()
+        for number in range(4):  # Of which two fit.
+            node.errands.asked(TWO, Asked(number, "show", bytes(1_000)))
+            await node.rest()
+        for number in (3, 2):
+            node.errands.asked(TWO, Asked(number, "show", b""))
+        await node.rest()
+        assert (len(node.done), len(node.said)) == (4, 6), "they are given again"
+        node.errands.asked(TWO, Asked(9, "show", bytes(3_000)))
+        await node.rest()
+        node.errands.asked(TWO, Asked(9, "show", bytes(3_000)))
+        assert (len(node.done), len(node.said)) == (5, 8), "the newest is kept however long it is"
+        node.errands.asked(TWO, Asked(3, "show", b"{}"))
+        await node.rest()
+        assert len(node.done) == 6, "all others went for it"
+
+    run(body)
+
+
 def test_an_answer_counts_of_who_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(node: Node) -> None:
         asking = asyncio.ensure_future(node.errands.ask(TWO, "stop", b"{}"))

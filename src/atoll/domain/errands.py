@@ -14,7 +14,14 @@ from typing import Final, Protocol, final
 
 from atoll.base.errors import ProjectError, UserError
 from atoll.base.ids import NodeId
-from atoll.domain.limits import ANSWERS_MAX, ASK_AGAIN_S, COMMAND_BYTES_MAX, COMMAND_S_MAX, ERRANDS_MAX
+from atoll.domain.limits import (
+    ANSWERS_MAX,
+    ASK_AGAIN_S,
+    COMMAND_BYTES_MAX,
+    COMMAND_S_MAX,
+    ERRANDS_MAX,
+    KEPT_ANSWERS_BYTES_MAX,
+)
 from atoll.domain.recorder.messages import Code, RefusedError
 from atoll.env.messages import Answered, Asked, encode_message
 
@@ -111,7 +118,8 @@ class Errands:
         self._asked: Final[dict[int, tuple[NodeId, asyncio.Future[Answered]]]] = {}
         self._last = secrets.randbits(_ASKED_BITS)  # No number of the process before this one.
         self._doing: Final[dict[NodeId, dict[int, None]]] = {}
-        self._answers: Final[OrderedDict[tuple[NodeId, int], Answered]] = OrderedDict()
+        self._answers: Final[OrderedDict[tuple[NodeId, int], bytes]] = OrderedDict()  # Encoded, the oldest first.
+        self._answers_bytes = 0
 
     # For others.
 
@@ -119,7 +127,7 @@ class Errands:
         """Do what another node asks, or say again what came of it; if it has too much done here it asks again."""
         known = self._answers.get((node, asked.number))
         if known is not None:
-            self._server.tell_node(node, encode_message(known))
+            self._server.tell_node(node, known)
             return
         doing = self._doing.setdefault(node, {})
         if asked.number not in doing and len(doing) < ERRANDS_MAX:
@@ -135,11 +143,19 @@ class Errands:
             del self._doing[node][asked.number]
             if not self._doing[node]:
                 del self._doing[node]
-        while len(self._answers) >= ANSWERS_MAX:
-            self._answers.popitem(last=False)
-        self._answers[node, asked.number] = answered
-        self._server.tell_node(node, encode_message(answered))
+        answer = encode_message(answered)
+        self._keep((node, asked.number), answer)
+        self._server.tell_node(node, answer)
         self._server.stir()
+
+    def _keep(self, asked: tuple[NodeId, int], answer: bytes) -> None:
+        """Keep an answer, and let go of the oldest ones for which there is no room any more."""
+        self._answers[asked] = answer
+        self._answers_bytes += len(answer)
+        while len(self._answers) > ANSWERS_MAX or (
+            len(self._answers) > 1 and self._answers_bytes > KEPT_ANSWERS_BYTES_MAX
+        ):
+            self._answers_bytes -= len(self._answers.popitem(last=False)[1])
 
     async def _checked(self, node: NodeId, asked: Asked) -> bytes:
         commands = self._server.commands

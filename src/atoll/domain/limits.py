@@ -164,6 +164,10 @@ ERRANDS_MAX: Final = 64
 ANSWERS_MAX: Final = 256
 """Answers to commands of other nodes that are kept, to be given again: the answer may be lost, and it is done once."""
 
+KEPT_ANSWERS_BYTES_MAX: Final = 8 * MIB
+"""Of those together, but the newest is kept however long it is: what is asked for again was answered seconds ago. A
+state that is shown has up to 1 MiB, so without it 256 of them would stay in memory for ever."""
+
 ASK_AGAIN_S: Final = 2.0
 """How often a command is said again to another node that does not answer."""
 
