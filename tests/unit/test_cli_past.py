@@ -206,6 +206,20 @@ def test_code_of_a_journal_from_elsewhere_is_run_only_when_it_is_trusted(
     assert command("replay", str(ended.rename(ended.with_name(f"{ended.name}-1"))))[0] == 0
 
 
+def test_a_journal_that_its_node_keeps_on_another_disk_is_its_own(
+    command: Command, world: DiskWorld, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    world.directory.rename(disk / "big")
+    world.directory.symlink_to(disk / "big")
+    for place in ("auction", str(world.directory), str(world.segment)):
+        assert command("replay", place, "--event", "3")[0] == 0
+    assert command("replay", str(disk / "big"))[0] == 6, "nothing says there whose it is"
+    outside = world.directory.parent / ".." / ".." / "disk" / "big"
+    assert command("replay", str(outside))[0] == 6
+
+
 def test_a_journal_from_elsewhere_without_blocks_is_none(command: Command, tmp_path: Path) -> None:
     given = tmp_path / "given" / bytes(16).hex()
     given.parent.mkdir()

@@ -337,11 +337,15 @@ def _shelf(directory: Path, name: str, *, is_trusted: bool) -> "DiskShelf":
 
 
 def _is_own(directory: Path, journal: Path) -> bool:
-    """Tell whether a journal is one that the node of a state directory keeps or kept."""
+    """Tell whether a journal is one that the node of a state directory keeps or kept.
+
+    It is where it really lies, and where it is called from there: operators put a large one on another disk by a link.
+    """
     from atoll.domain.shelves import ENDED_NAME, ENVS_NAME  # noqa: PLC0415
 
-    place = journal.resolve()
-    return any(place.is_relative_to((directory / name).resolve()) for name in (ENVS_NAME, ENDED_NAME))
+    called = journal.absolute().parent if journal.is_file() else journal.absolute()
+    homes = [(directory / name).resolve() for name in (ENVS_NAME, ENDED_NAME)]
+    return called.parent.resolve() in homes or any(journal.resolve().is_relative_to(home) for home in homes)
 
 
 def _elsewhere(name: str, keepers: str) -> UserError:
