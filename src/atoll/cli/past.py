@@ -49,7 +49,7 @@ _AGO: Final = re.compile(r"-(\d+(?:\.\d+)?) ?(s|sec|min|m|h|d)")
 _UNITS_S: Final = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400}
 
 
-trusting = click.option(
+trust_option = click.option(
     "--trust-code", is_flag=True, help="Of a journal from elsewhere: run its code here; it can do whatever you can."
 )
 
@@ -64,7 +64,7 @@ trusting = click.option(
 @click.option("--changed", metavar="EXPR", help="Show the last event that changed the value of EXPR.")
 @click.option("--with", "new", metavar="FILE[:App]", help="Run history through this code; name the first difference.")
 @click.option("--pdb", is_flag=True, help="Stop inside the handler of the event that is shown.")
-@trusting
+@trust_option
 @json_option
 @node_options
 def replay(
@@ -88,7 +88,7 @@ def replay(
 @click.command(short_help="Show where two histories begin to differ.")
 @click.argument("runs", metavar="RUN [RUN]", nargs=-1, required=True)
 @click.option("--at", metavar="TIME|N", multiple=True, help="Compare the state at these two moments of one RUN.")
-@trusting
+@trust_option
 @json_option
 @node_options
 def diff(
@@ -191,7 +191,7 @@ def verify(
 @click.option("--until", metavar="N|TIME", help="Look at what was up to then.")
 @click.option("--without", metavar="FIELD", multiple=True, help="Do not follow this field, such as a counter.")
 @click.option("--all", "unfiltered", is_flag=True, help="Do not leave out keys of dictionaries that are not named.")
-@trusting
+@trust_option
 @json_option
 @node_options
 def trace(  # noqa: PLR0913 -- one parameter an option, as click hands them over.

@@ -76,6 +76,11 @@ class Codes:
             self._server.spawn(self._give(node, waiting))
 
     async def _give(self, node: NodeId, waiting: dict[bytes, None]) -> None:
+        """Give a node what it waits for, in order and at the rate.
+
+        What is not here, or is too long, is passed over at once, and the node is not told: it asks others as well, and
+        again. So the rate bounds what is sent, and GIVING_MAX how much is looked for in a row.
+        """
         try:
             while waiting:
                 code = next(iter(waiting))
