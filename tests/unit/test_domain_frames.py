@@ -112,9 +112,19 @@ def test_a_stream_is_cut_into_frames_wherever_it_was_cut_before(step: int) -> No
 
 def test_a_stream_with_a_frame_that_is_too_long_is_over() -> None:
     frames = Frames(3)
-    assert frames.feed(frame(b"one")) == [b"one"]
+    assert [*frames.feed(frame(b"one"))] == [b"one"]
+    came = frames.feed(frame(b"two") + LENGTH.pack(4))
+    assert next(came) == b"two"
     with pytest.raises(WireError):
-        frames.feed(LENGTH.pack(4))
+        next(came)
+
+
+def test_what_was_not_taken_of_a_stream_comes_with_what_is_next() -> None:
+    frames = Frames(3)
+    came = frames.feed(frame(b"one") + frame(b"two"))
+    assert next(came) == b"one"
+    came.close()
+    assert [*frames.feed(frame(b"six"))] == [b"two", b"six"]
 
 
 def test_what_is_sent_leaves_together_and_in_order() -> None:

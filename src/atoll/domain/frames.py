@@ -2,7 +2,7 @@
 """Frames on a local stream: a length, 4 bytes, and as many bytes. Those of one turn of the loop leave together."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from struct import Struct
 from typing import Final, cast, final
 
@@ -27,25 +27,30 @@ class Frames:
         self._bytes_max: Final = bytes_max
         self._came = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take what came next; return the frames that are whole now, in order.
+    def feed(self, data: bytes) -> Generator[bytes]:
+        """Take what came next; yield the frames that are whole now, in order.
+
+        Each is cut out when it is asked for, and nothing is taken before the first is. Whoever stops before the last
+        one gets the rest with what comes next.
 
         Raises:
-            WireError: A frame is too long. What came before it in ``data`` is lost as well; the stream is to be ended.
+            WireError: A frame is too long, after those before it; the stream is to be ended.
         """
-        came, at, frames = self._came, 0, list[bytes]()
+        came, at = self._came, 0
         came += data
-        while len(came) - at >= _LENGTH.size:
-            size = _LENGTH.unpack_from(came, at)[0]
-            if size > self._bytes_max:
-                raise WireError("frame length")
-            if len(came) - at < _LENGTH.size + size:
-                break
-            at += _LENGTH.size
-            frames.append(bytes(came[at : at + size]))
-            at += size
-        del came[:at]
-        return frames
+        end = len(came)
+        try:
+            while end - at >= _LENGTH.size:
+                size = _LENGTH.unpack_from(came, at)[0]
+                if size > self._bytes_max:
+                    raise WireError("frame length")
+                begin = at + _LENGTH.size
+                if end - begin < size:
+                    break
+                at = begin + size
+                yield bytes(came[begin:at])
+        finally:
+            del came[:at]
 
 
 @final
@@ -73,7 +78,7 @@ class FrameConnection(asyncio.Protocol):
         self._is_patient: Final = is_patient
         self._take, self._made, self._lost, self._taken = take, made, lost, taken
         self._transport: asyncio.Transport | None = None
-        self._came = bytearray()
+        self._frames: Final = Frames(SERVER_FRAME_BYTES_MAX)
         self._queue: list[bytes] = []
         self._queue_bytes = 0
         self._turn: Final = Turn(self._flush)
@@ -94,23 +99,11 @@ class FrameConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes (called by the loop)."""
-        came = self._came
-        came += data
-        at, end = 0, len(came)
         try:
-            while end - at >= _LENGTH.size:
-                size = _LENGTH.unpack_from(came, at)[0]
-                if size > SERVER_FRAME_BYTES_MAX:
-                    raise WireError("frame length")
-                if end - at < _LENGTH.size + size:
-                    break
-                at += _LENGTH.size
-                frame = bytes(came[at : at + size])
-                at += size
+            for frame in self._frames.feed(data):
                 self._take(self, frame)
         except WireError:
             self.close()
-        del came[:at]
         if self._taken is not None:
             self._taken()
 

@@ -240,7 +240,7 @@ class Environments:
         frames = Frames(MESSAGE_BYTES_MAX)  # As long as a message may be: with who said it, it fits what is handed on.
         while data := await stream.read(_READ_BYTES):
             try:
-                came = frames.feed(data)
+                came = [*frames.feed(data)]
             except WireError:
                 log.warning("the stream of %s is ended: it announced a message that is too long", stream.node.hex())
                 raise
