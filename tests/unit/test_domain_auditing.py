@@ -17,6 +17,7 @@ from atoll.domain.recorder.snapshots import Standing, encode_standing
 from atoll.domain.shelves import find_journal, journals_of
 from atoll.env.chain import (
     GENESIS,
+    Block,
     Frame,
     Position,
     Sealed,
@@ -24,13 +25,16 @@ from atoll.env.chain import (
     certificate_payload,
     encode_frame,
     link_of,
+    pack_body,
     read,
     segment_start,
 )
+from atoll.env.history import DIGEST_BYTES, Entry, encode_body
+from atoll.env.records import Fired, Upgraded
 from atoll.group.identity import founding_roster
 from atoll.group.roster import Roster
 from tests.unit.group_world import identity, record
-from tests.unit.past_world import ANN, BOB, DiskWorld, arrived, bid
+from tests.unit.past_world import ANN, BOB, START_NS, DiskWorld, arrived, bid
 from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, key_in, stored
 
 WITNESS = b"other-node"
@@ -78,6 +82,23 @@ def test_a_journal_that_was_not_changed_is_sound(world: DiskWorld) -> None:
     }
     assert [(sealer.node, said) for sealer, said in found.sealers.items()] == [(NODE, "certificate")]
     assert [witness.number for witness in found.witnesses] == [3]
+
+
+def test_code_is_named_and_not_run(world: DiskWorld) -> None:
+    (world.state / "code" / f"{world.code.hex()}.atc").unlink()
+    assert [*audited(world).codes] == [world.code]
+    forge_snapshot(world, Hand(), code=b"s" * 32)
+    assert [*audited(world).codes] == [world.code, b"s" * 32]
+    other = Entry(START_NS, 0, Upgraded(b"u" * 32))
+    body = encode_body(bytes(DIGEST_BYTES), [Entry(START_NS, 0, Fired()), other])
+    world.journal.append(Block(6, 1, 17, 2, pack_body(body)))
+    world.journal.append(Block(7, 1, 19, 1, b"odd"))
+    world.journal.append(Block(8, 1, 20, 1, b"odd"))
+    world.journal.commit()
+    found = audited(world)
+    assert [*found.codes] == [world.code, b"u" * 32, b"s" * 32]
+    assert found.remarks == ["block 7: what code it names is not known: a body of 3 bytes that is not one"]
+    assert found.is_sound
 
 
 def test_one_changed_byte_names_the_block_and_what_follows(world: DiskWorld) -> None:
@@ -228,7 +249,7 @@ def test_what_is_missing_behind_what_does_not_check_is_a_fault(world: DiskWorld)
     forge(world, Hand(), 2)
     found = audited(world, shown)
     assert [fault.block for fault in found.faults if fault.is_missing] == [6]
-    assert found.remarks == []
+    assert not any(remark.startswith("behind") for remark in found.remarks)
 
 
 def test_a_torn_tail_is_no_fault(world: DiskWorld) -> None:

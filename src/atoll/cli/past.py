@@ -484,6 +484,7 @@ def _plain_audit(found: Any) -> dict[str, Any]:
         "events": (found.first_event, found.last_event),
         "sound_to": (found.sound, found.sound_events),
         "counts": dict(found.counts),
+        "codes": [*found.codes],
         "sealers": {sealer.node.hex(): said for sealer, said in found.sealers.items()},
         "faults": [{"block": fault.block, "sentence": fault.sentence} for fault in found.faults],
         "remarks": found.remarks,
