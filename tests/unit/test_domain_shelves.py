@@ -237,6 +237,23 @@ def test_a_directory_that_cannot_be_listed_is_said(world: DiskWorld, monkeypatch
         journals_of(world.state)
 
 
+def test_a_directory_that_cannot_be_listed_again_is_taken_as_it_was(
+    world: DiskWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, looks = Path.iterdir, list[Path]()
+
+    def refused(path: Path) -> Iterator[Path]:
+        """Refuse the second look, as when somebody changes the rights in between."""
+        if path == world.directory:
+            looks.append(path)
+            if len(looks) > 1:
+                raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert [one.segments for one in journals_of(world.state)] == [(world.segment,)]
+
+
 def test_a_segment_that_is_damaged_at_its_begin_is_named(world: DiskWorld) -> None:
     found = find_journal(world.state, "auction")
     world.segment.write_bytes(b"x" * 100)
