@@ -29,7 +29,6 @@ from tests.unit.steward_world import (
     Elsewhere,
     Place,
     items,
-    node_id,
     notice,
     receipts,
     started,
@@ -203,11 +202,12 @@ def test_a_change_of_holders_goes_with_the_block_that_says_so() -> None:
     assert [type(entry.record) for entry in decode_body(ahead.made.body).entries] == [Arrived, Held]
 
 
-def test_what_is_kept_here_has_its_name_whoever_else_took_it() -> None:
-    place = Place()
-    identity = place.run("mine")
-    other = bytes(16)
+def test_what_was_kept_here_has_its_name_whoever_else_was_heard_to_have_it() -> None:
+    before = Place()
+    identity = before.run("mine")
+    place, other = Place(), bytes(16)
     place.members(two=Peer("two"))
-    place.hear(node_id("two"), Notices((notice(other, name="mine", owner=node_id("two")),)))
-    assert place.steward.directory.find(other) is not None
+    place.hear(TWO, Notices((notice(other, name="mine"),)))
+    assert place.steward.named("mine") == other
+    place.again(before)
     assert place.steward.named("mine") == identity

@@ -138,6 +138,7 @@ class Steward:
         self._changed: dict[bytes, None] = {}  # Had an input, and are not scheduled yet.
         self._dues: dict[bytes, int] = {}  # By environment, as after its last input; by the wall clock below.
         self._wall_dues: dict[bytes, int] = {}
+        self._before: Final[set[bytes]] = set()  # Taken up with a journal that was here.
         self._stranded: list[Routed] = []
         self._met_at_ns: int | None = None  # When it was first told who else is in the group.
 
@@ -172,9 +173,10 @@ class Steward:
         """Return the id of an environment that runs, or that is kept here and that nobody runs yet; empty: none."""
         notice = self.directory.named(name)
         kept = [one.facts.id for one in self.hosted.values() if one.facts.name == name and not one.is_blank]
-        if notice is not None and (not kept or notice.id in kept):
+        if self._before.isdisjoint(kept) and notice is not None:
             return notice.id
-        return min(kept, default=b"")  # What is kept here is meant here, whoever else has taken its name.
+        # What was kept here before this process began is meant here, whoever was heard to have its name meanwhile.
+        return min(self._before.intersection(kept) or kept, default=b"")
 
     def failed(self) -> tuple[Notice, ...]:
         """Return what should run here and cannot, as far as nobody else runs it: others have not heard of it."""
@@ -201,6 +203,8 @@ class Steward:
         """
         hosted = Hosted(facts, (self._own, self._name), Holding.create(options, now.ns), first, copies)
         self.hosted[facts.id] = hosted
+        if hosted.holding.last:
+            self._before.add(facts.id)
         hosted.open(now)
         self._after(hosted, now)
         return hosted
