@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
-from atoll.env import asking
+from atoll.env import asking, channel
 from atoll.env import inbox as inbox_module
 from atoll.env.correspondent import Correspondent, Lost, Responded
 from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
@@ -111,7 +111,7 @@ def actions(random: Random) -> Iterator[tuple[str, int, int]]:
 def test_every_call_has_its_effect_once_or_it_is_said_that_it_is_not_known(seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "PARTIES_MAX", ROOM)
-        patch.setattr(asking, "PARTY_KEPT_NS", KEPT_NS)
+        patch.setattr(channel, "PARTY_KEPT_NS", KEPT_NS)
         patch.setattr(inbox_module, "DOUBT_NS", KEPT_NS // 2)
         world = World(seed)
         calls: list[tuple[int, int]] = []

@@ -10,6 +10,7 @@ from atoll.base.units import SECOND_NS
 from atoll.domain.recorder.messages import Recorded
 from atoll.domain.reviving import Archive
 from atoll.env import asking
+from atoll.env import channel as channel_module
 from atoll.env import environment as environment_module
 from atoll.env import inbox as inbox_module
 from atoll.env.changes import Failure
@@ -48,7 +49,7 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let environments have room for one party only, after three seconds instead of a minute."""
     monkeypatch.setattr(asking, "PARTIES_MAX", 1)
     monkeypatch.setattr(environment_module, "LIVED_STEP_NS", 3 * SECOND_NS)
-    monkeypatch.setattr(asking, "PARTY_KEPT_NS", 3 * SECOND_NS)
+    monkeypatch.setattr(channel_module, "PARTY_KEPT_NS", 3 * SECOND_NS)
     monkeypatch.setattr(inbox_module, "DOUBT_NS", 3 * SECOND_NS // 2)
 
 

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorder's key and journals for tests, with keys that are the same in every run."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from atoll.domain.recorder.journal import BlockJournal, create_journal
 from atoll.domain.recorder.key import KEY_NAME, RecorderKey
+from atoll.domain.recorder.messages import Code, RefusedError
 from atoll.env.chain import (
     FORMAT,
     GENESIS,
@@ -129,3 +132,10 @@ def journal_in(state: Path, **options: int) -> BlockJournal:
     if not directory.exists():
         create_journal(directory, key, "shop", GENESIS)
     return BlockJournal(directory, key, **options)
+
+
+def code_of(act: Callable[[], object]) -> Code:
+    """Return with which code the recorder refuses something."""
+    with pytest.raises(RefusedError) as caught:
+        act()
+    return caught.value.code

@@ -2,7 +2,7 @@
 """What was acknowledged is there after any end; what was refused is not; nothing that does not follow is taken."""
 
 import resource
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -26,18 +26,12 @@ from atoll.env.chain import (
     encode_frame,
     read,
 )
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, journal_in, key_in, stored, writing
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, code_of, journal_in, key_in, stored, writing
 
 OTHER = Hand(8, b"other-node", signer=2)
 SMALL = BATCH_BYTES_MAX + 600  # Segments that are full after a block or two.
 STATE = stored(b"state")
 WRITING = writing(b"state")  # Records of a block after which that can be stored.
-
-
-def code_of(act: Callable[[], object]) -> Code:
-    with pytest.raises(RefusedError) as caught:
-        act()
-    return caught.value.code
 
 
 def append(journal: BlockJournal, *blocks: bytes, epoch: int = 1) -> None:

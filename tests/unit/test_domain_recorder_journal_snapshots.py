@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A state is kept and given back only if it is the one that its block says, and this recorder has signed it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,11 @@ from atoll.domain.recorder.snapshots import encode_snapshot
 from atoll.env.chain import GENESIS, Position
 from atoll.env.history import Entry, encode_body
 from atoll.env.records import Checkpointed
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, journal_in, key_in, stored, writing
+from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, code_of, journal_in, key_in, stored, writing
 
 OTHER = Hand(8, b"other-node", signer=2)
 STATE = stored(b"state")
 WRITING = writing(b"state")  # Records of a block after which that can be stored.
-
-
-def code_of(act: Callable[[], object]) -> Code:
-    with pytest.raises(RefusedError) as caught:
-        act()
-    return caught.value.code
 
 
 def append(journal: BlockJournal, *blocks: bytes) -> None:

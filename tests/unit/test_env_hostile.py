@@ -192,19 +192,27 @@ def test_who_ends_a_call_is_who_was_called() -> None:
     assert heard(world) == [], "the call is over"
 
 
-def test_whom_a_coroutine_was_to_answer_hears_at_once_that_it_failed() -> None:
-    class Inner(App):
-        @on(Bid)
-        async def work(self, _: Bid, ctx: Context) -> None:
-            await ctx.call(Ref(BOB), Word())
-            raise ValueError("boom")
+class Inner(App):
+    @on(Bid)
+    async def work(self, _: Bid, ctx: Context) -> None:
+        await ctx.call(Ref(BOB), Word())
+        raise ValueError("boom")
+
+
+def failed_inside(then: Callable[..., None]) -> Recorded:
+    """Return a world in which a nested coroutine has failed whose caller waits for it."""
 
     def ask(_: Actor, ctx: Context) -> None:
-        ctx.call(ctx.spawn(Inner, "in"), Bid(), then=Actor.then)
+        ctx.call(ctx.spawn(Inner, "in"), Bid(), then=then)
 
     world = Recorded(Actor, (Inner,))
     world.send(go(ask))
     world.take(arrived(1, item(Word(), re=2), party=BOB))
+    return world
+
+
+def test_whom_a_coroutine_was_to_answer_hears_at_once_that_it_failed() -> None:
+    world = failed_inside(Actor.then)
     assert world.environment.deadline_ns == world.now_ns, "in a record of its own: what hears it may fail, too"
     world.fire()
     assert ["boom" in word for word in heard(world)] == [True]
@@ -212,18 +220,7 @@ def test_whom_a_coroutine_was_to_answer_hears_at_once_that_it_failed() -> None:
 
 
 def test_a_failure_that_fails_whoever_hears_it_is_no_end() -> None:
-    class Inner(App):
-        @on(Bid)
-        async def work(self, _: Bid, ctx: Context) -> None:
-            await ctx.call(Ref(BOB), Word())
-            raise ValueError("boom")
-
-    def ask(_: Actor, ctx: Context) -> None:
-        ctx.call(ctx.spawn(Inner, "in"), Bid(), then=Actor.then_raise)
-
-    world = Recorded(Actor, (Inner,))
-    world.send(go(ask))
-    world.take(arrived(1, item(Word(), re=2), party=BOB))
+    world = failed_inside(Actor.then_raise)
     world.fire()
     assert world.runner.failures == 2
     lives_and_replays(world)

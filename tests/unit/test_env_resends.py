@@ -85,6 +85,13 @@ def test_one_that_is_gone_for_good_does_not_come_first_again_and_again() -> None
     assert turns <= 5
 
 
+def test_nothing_is_kept_of_who_has_confirmed_all() -> None:
+    resends = Resends()
+    for number in range(9):
+        resends.chosen(owed(number.to_bytes(16, "big"), 1) + owed(ANN, 1), {}, nothing)
+    assert len(resends._turned) == 2  # pyright: ignore[reportPrivateUsage]
+
+
 @pytest.mark.parametrize(
     ("first", "age_ns", "upto"), [(0, 0, 0), (1, 0, 1), (9, 0, 3), (0, 20, 2), (3, 20, 3), (0, 99, 0)]
 )

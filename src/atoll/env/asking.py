@@ -24,8 +24,6 @@ from atoll.env.limits import (
     OPERATIONS_MAX,
     PARTIES_KNOWN_MAX,
     PARTIES_MAX,
-    PARTY_KEPT_NS,
-    PARTY_SILENT_NS,
     TUPLE_BYTES_MAX,
 )
 from atoll.env.parties import PATH_CHARS_MAX, Ref
@@ -410,13 +408,11 @@ class Asked:
     def _idle(self) -> list[tuple[bool, int, bytes]]:
         """Return who can be forgotten: nothing is asked of it nor owed to it, or it was silent for an hour."""
         needed = {call.party for call in self._calls.values()} | self._pending.keys()
-        idle_ns, silent_ns = self.lived_ns - PARTY_KEPT_NS, self.lived_ns - PARTY_SILENT_NS
-        idle: list[tuple[bool, int, bytes]] = []
-        for party, channel in self._channels.items():
-            is_owed = bool(channel.outbox)
-            if channel.heard_ns <= (silent_ns if is_owed else idle_ns) and party not in needed:
-                idle.append((is_owed, channel.heard_ns, party))
-        return idle
+        return [
+            (bool(channel.outbox), channel.heard_ns, party)
+            for party, channel in self._channels.items()
+            if party not in needed and channel.may_go(self.lived_ns)
+        ]
 
     def _abandon(self, number: int, failure: Failure) -> None:
         """End a call whose outcome could not be handled; whom its coroutine was to answer hears so."""

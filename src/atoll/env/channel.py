@@ -13,7 +13,7 @@ from typing import final
 import msgspec
 
 from atoll.base.errors import LimitError
-from atoll.env.limits import UNCONFIRMED_MAX
+from atoll.env.limits import PARTY_KEPT_NS, PARTY_SILENT_NS, UNCONFIRMED_MAX
 
 __all__ = ["Channel", "Parcel"]
 
@@ -85,6 +85,14 @@ class Channel(msgspec.Struct, array_like=True):
             kept += 1
         if kept:
             del self.outbox[:kept]
+
+    def may_go(self, lived_ns: int) -> bool:
+        """Return whether the party was silent for so long that it may be forgotten, with what is owed to it if need be.
+
+        Args:
+            lived_ns: How long the environment has lived.
+        """
+        return self.heard_ns <= lived_ns - (PARTY_SILENT_NS if self.outbox else PARTY_KEPT_NS)
 
     def give_up(self, upto: int) -> int:
         """Forget parcels that begin up to a number: the party has forgotten us, and may have taken them before.

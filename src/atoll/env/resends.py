@@ -85,6 +85,7 @@ class Resends:
         if party:
             return some[:RESEND_PARCELS_MAX]
         turned = self._turned
+        turned.intersection_update(to for to, _ in some)  # Who has confirmed all needs no turn.
         first = [one for one in some if one[0] not in turned]
         if not first:
             turned.clear()

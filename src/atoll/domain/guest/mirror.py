@@ -14,7 +14,7 @@ from atoll.base.errors import CorruptError, WireError
 from atoll.domain.limits import GUEST_ANSWER_BYTES_MAX, GUEST_OWED_BYTES_MAX, GUEST_OWED_PARCELS_MAX
 from atoll.env.asking import NOTE_CHARS_MAX
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import INBOX_ITEMS_MAX, PARTIES_KNOWN_MAX, PARTY_KEPT_NS, PARTY_SILENT_NS, UNCONFIRMED_MAX
+from atoll.env.limits import INBOX_ITEMS_MAX, PARTIES_KNOWN_MAX, UNCONFIRMED_MAX
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.records import Effect, Item, Note, Post
 from atoll.env.state import State
@@ -103,9 +103,8 @@ class Mirror:
 
     def room(self, lived_ns: int) -> int:
         """Return how many parties that are not known can be known now, but for those of which something is asked."""
-        idle_ns, silent_ns = lived_ns - PARTY_KEPT_NS, lived_ns - PARTY_SILENT_NS
-        idle = [one.heard_ns <= (silent_ns if one.outbox else idle_ns) for one in self._channels.values()]
-        return PARTIES_KNOWN_MAX - len(idle) + sum(idle)
+        idle = sum(channel.may_go(lived_ns) for channel in self._channels.values())
+        return PARTIES_KNOWN_MAX - len(self._channels) + idle
 
     def taken(self) -> dict[bytes, int]:
         """Return the number of the last item that was taken, of every party."""
@@ -201,7 +200,7 @@ class Mirror:
             channel = self._channels.get(party)
             if channel is None:
                 continue
-            if channel.outbox and channel.heard_ns > lived_ns - PARTY_SILENT_NS:
+            if channel.outbox and not channel.may_go(lived_ns):
                 raise WireError("a party is forgotten to which something is owed")
             del self._channels[party]
             owed, channel.outbox = channel.outbox, []
