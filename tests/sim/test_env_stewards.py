@@ -101,13 +101,13 @@ def test_it_notices_effects_that_leave_before_they_are_committed(monkeypatch: py
 
 
 def test_it_notices_receipts_that_leave_before_their_block_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest: Callable[[Hosted, Runner, Moment], None] = Hosted._apply
+    honest: Callable[[Hosted, Moment], None] = Hosted._block
 
-    def early(self: Hosted, runner: Runner, now: Moment) -> None:
-        honest(self, runner, now)
-        self._routed += [Receipt(self.facts.id, party, upto) for party, upto in self._receipts.items()]
+    def early(self: Hosted, now: Moment) -> None:
+        self._routed += [Receipt(self.facts.id, party, upto) for party, upto in self.filling._receipts.items()]
+        honest(self, now)
 
-    monkeypatch.setattr(Hosted, "_apply", early)
+    monkeypatch.setattr(Hosted, "_block", early)
     assert found(range(1, 4)).invariant == "what is confirmed is committed"
 
 
@@ -115,7 +115,7 @@ def _forget_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
     honest: Callable[[Hosted, Carried, Moment], None] = Hosted.carried
 
     def again(self: Hosted, message: Carried, now: Moment) -> None:
-        self._inbox._expected[message.source] = message.first
+        self.filling.inbox._expected[message.source] = message.first
         honest(self, message, now)
 
     def news(_: Channel, __: int, ___: int) -> int:

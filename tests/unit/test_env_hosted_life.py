@@ -63,10 +63,10 @@ def test_a_handler_that_fails_is_undone_and_the_next_item_is_taken() -> None:
 
 def test_what_a_process_did_not_survive_counts_as_failed_when_it_is_known_which_item_it_was() -> None:
     place, identity = started()
-    place.hosted(identity).suspect = Suspect(ANN, 2, 1)
+    place.hosted(identity).filling.suspect = Suspect(ANN, 2, 1)
     place.send(identity, 1, Add(1), Add(10), Add(1), ask=1)
     assert [one.get("code", one.get("n")) for one in place.responses(1)] == [1, "killed", 2]
-    assert place.hosted(identity).suspect is None
+    assert place.hosted(identity).filling.suspect is None
     assert any(isinstance(one, Failed) and one.number == 2 for one in place.records(identity))
 
 
@@ -76,23 +76,23 @@ def test_where_it_is_not_known_which_items_are_taken_one_by_one_and_each_is_note
     identity = place.run()
     place.attach()
     place.send(identity, 1, Add(1))
-    place.hosted(identity).suspect = Suspect(ANN, 1, 3)
+    place.hosted(identity).filling.suspect = Suspect(ANN, 1, 3)
     walls.notes.clear()
     place.send(identity, 1, Add(1), Add(1))
     assert walls.notes == [(ANN, 2, 1)]
-    assert place.hosted(identity).suspect == Suspect(ANN, 1, 3), "one of them is still to come"
+    assert place.hosted(identity).filling.suspect == Suspect(ANN, 1, 3), "one of them is still to come"
     place.send(identity, 3, Add(1), Add(1))
     assert walls.notes == [(ANN, 2, 1), (ANN, 3, 1), (ANN, 4, 1)]
-    assert place.hosted(identity).suspect is None
+    assert place.hosted(identity).filling.suspect is None
     assert place.counter(identity)["n"] == 4
 
 
 def test_items_of_others_are_not_suspected() -> None:
     place, identity = started()
-    place.hosted(identity).suspect = Suspect(BOB, 1, 1)
+    place.hosted(identity).filling.suspect = Suspect(BOB, 1, 1)
     place.send(identity, 1, Add(1))
     assert place.counter(identity)["n"] == 1
-    assert place.hosted(identity).suspect == Suspect(BOB, 1, 1)
+    assert place.hosted(identity).filling.suspect == Suspect(BOB, 1, 1)
 
 
 def test_a_timer_that_a_process_did_not_survive_counts_as_failed() -> None:
@@ -100,7 +100,7 @@ def test_a_timer_that_a_process_did_not_survive_counts_as_failed() -> None:
     place.send(identity, 1, Later(1), Later(2))
     runner = place.hosted(identity).runner
     assert runner is not None
-    place.hosted(identity).suspect = Suspect(b"", runner.environment.first_timer, 1)
+    place.hosted(identity).filling.suspect = Suspect(b"", runner.environment.first_timer, 1)
     place.tick(SECOND_NS)
     assert place.counter(identity)["n"] == 0
     place.tick(SECOND_NS)
@@ -113,7 +113,7 @@ def test_an_environment_whose_process_did_not_survive_its_opening_is_not_told_ag
         place = Place()
         place.is_restoring = False
         place.again(before)
-        place.hosted(identity).suspect = suspect
+        place.hosted(identity).filling.suspect = suspect
         (order,) = place.restoring
         place.restore(order)
         opened = [one for one in place.records(identity) if isinstance(one, Opened)][-1]
@@ -483,7 +483,7 @@ def test_a_change_of_holders_is_not_forgotten_when_what_runs_fails() -> None:
     hosted = one.hosted(identity)
     assert hosted.runner is not None
     assert hosted.runner.is_busy
-    group.until(lambda: bool(hosted._change))  # pyright: ignore[reportPrivateUsage]
+    group.until(lambda: bool(hosted.filling.holders))
     far.is_slow = False
 
     def gone(*_: object) -> Any:
@@ -556,9 +556,9 @@ def test_a_change_of_the_holders_is_told_in_the_block_that_it_is_proposed_with()
     place.send(identity, 1, Add(1))
     place.send(identity, 2, Add(1))
     hosted._hold = "full"  # pyright: ignore[reportPrivateUsage]
-    hosted._change, hosted._is_change_due = (place.own,), True  # pyright: ignore[reportPrivateUsage]
+    hosted.filling.change((place.own,))
     hosted.upgrade(PROGRAM, OTHER_CODE, place.now)  # Seals what there was by itself.
-    assert hosted._change == (place.own,)  # pyright: ignore[reportPrivateUsage]
+    assert hosted.filling.holders == (place.own,)
 
 
 def test_what_was_on_its_way_when_it_failed_counts_only_when_the_new_opening_is_durable(

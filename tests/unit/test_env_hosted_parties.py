@@ -183,7 +183,7 @@ def test_new_parties_are_taken_however_many_came_while_handlers_were_slow(monkey
         place.settle()
         assert receipts(place, number) == [(1, False)]
     assert place.counter(identity)["n"] == 15
-    assert not place.hosted(identity)._inbox._expected  # pyright: ignore[reportPrivateUsage]
+    assert not place.hosted(identity).filling.inbox._expected  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_change_of_holders_goes_with_the_block_that_says_so() -> None:
@@ -193,7 +193,7 @@ def test_a_change_of_holders_goes_with_the_block_that_says_so() -> None:
     far.is_slow = True
     place.hear(1, Carried(ANN, identity, 1, items(*(Add(1) for _ in range(ITEMS_MAX)))))  # As many as fill a block.
     hosted = place.hosted(identity)
-    hosted._change, hosted._is_change_due = (place.own, TWO), True  # pyright: ignore[reportPrivateUsage]
+    hosted.filling.change((place.own, TWO))
     far.is_slow = False
     place.steward.resume(identity, place.now)
     place.settle()

@@ -180,7 +180,7 @@ class Server:
                 options, facts = await self.archive.options(recorded, self.sealer.node, self._seed)
                 hosted = self.steward.adopt(facts, options, now())
                 if before is not None and before[0] == facts.id:
-                    hosted.suspect = Suspect(*before[1:])
+                    hosted.filling.suspect = Suspect(*before[1:])
             except LinkError:
                 raise
             except (ProjectError, ValueError) as error:

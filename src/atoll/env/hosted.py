@@ -10,20 +10,17 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
-import msgspec
-
 from atoll.base.errors import CorruptError, UsageError
 from atoll.base.ids import NodeId
 from atoll.core.machine import Tick
 from atoll.env.app import Program
 from atoll.env.channel import Parcel
-from atoll.env.confirms import Confirms
-from atoll.env.facts import OPENING, UNKNOWN, Ahead, Facts, Suspect, Waiting
+from atoll.env.facts import OPENING, Ahead, Facts
+from atoll.env.filling import Filling
 from atoll.env.holding import Holding
 from atoll.env.holding import events as on
 from atoll.env.holding.messages import SnapshotPart, Store
 from atoll.env.holding.messages import encode as encode_letter
-from atoll.env.inbox import Inbox
 from atoll.env.keepers import Kept, Peer, fit_of, wanted_holders
 from atoll.env.limits import (
     BLOCKS_AHEAD_MAX,
@@ -31,7 +28,6 @@ from atoll.env.limits import (
     FLEE_NS,
     RESTORE_RETRY_NS,
     STAY_NS,
-    TOLD_MAX,
 )
 from atoll.env.messages import (
     Carried,
@@ -39,9 +35,7 @@ from atoll.env.messages import (
     Receipt,
     Refusal,
     Routed,
-    join_items,
     parcels_of,
-    split_items,
 )
 from atoll.env.orders import (
     AskRecorder,
@@ -58,11 +52,8 @@ from atoll.env.orders import (
 )
 from atoll.env.places import Place
 from atoll.env.records import (
-    Arrived,
     Began,
     Ended,
-    Failed,
-    Fired,
     Forgotten,
     Found,
     Held,
@@ -80,7 +71,6 @@ from atoll.env.slew import SlewedClock
 __all__ = ["Hosted"]
 
 NOBODY: Final = -1  # Instead of a command: nobody waits for the answer.
-_DEADLY: Final = "the process that ran it did not survive it"
 
 
 @final
@@ -103,7 +93,7 @@ class Hosted:
         is_ended: It has ended itself, or was stopped, and that is committed; or another holder says so.
         ran: It ran here, and nobody was told yet who runs it now.
         since_ns: When it was opened, monotonic.
-        suspect: What its process did not survive; None: nothing, as far as is known.
+        filling: What waits for it.
     """
 
     def __init__(
@@ -122,17 +112,13 @@ class Hosted:
         self.epoch = 0
         self.failed = ""
         self.is_ended = self.ran = False
-        self.suspect: Suspect | None = None
         self.since_ns = 0
         self._orders: list[Order] = []
         self._routed: list[Routed] = []
         self._searches: list[Resolve] = []
         self._hold = ""
         self._clock = SlewedClock()
-        self._inbox = Inbox(facts.id, own[1])
-        self._told: deque[Record] = deque()
-        self._confirms = Confirms()
-        self._receipts: dict[bytes, int] = {}  # Of the block that is being filled.
+        self.filling: Final = Filling(facts, own[1], self._clock)
         self._ahead: deque[Ahead] = deque()  # Proposed and not committed.
         self._events: deque[on.HoldingInput] = deque()  # Came while another one was being obeyed.
         self._is_feeding = self._is_pumping = self._is_pump_due = False
@@ -141,10 +127,7 @@ class Hosted:
         self._is_open = False
         self._opening = 0  # The block with which it opens; what it inherited counts when that is committed.
         self._restore_at_ns: int | None = None
-        self._change: tuple[bytes, ...] = ()
-        self._is_change_due = False  # Whether it is to be told, in the block that it is proposed with.
         self._resends = Resends()
-        self._giving_up = 0  # The last block in which something is given up.
         self._mover = self._flee_at_ns = 0
         self._target: NodeId | None = None
         self._is_changing = self._is_preparing = False
@@ -177,7 +160,7 @@ class Hosted:
     def deadline_ns(self) -> int | None:
         """When ``tick`` is owed, monotonic; the time of the environment's own timers is ``wall_deadline_ns``."""
         first_ns = self.holding.deadline_ns
-        confirm_at_ns = self._confirms.deadline_ns if self._can_apply else None
+        confirm_at_ns = self.filling.confirms.deadline_ns if self._can_apply else None
         for at_ns in (confirm_at_ns, self._resends.deadline_ns, self._restore_at_ns):
             if at_ns is not None and (first_ns is None or at_ns < first_ns):
                 first_ns = at_ns
@@ -272,7 +255,7 @@ class Hosted:
                 case on.Refused():
                     self._refused = min(self._refused + 1, len(self._ahead))
                 case on.Change(_, holders):
-                    self._change, self._is_change_due = holders, True
+                    self.filling.change(holders)
                 case on.Moved():
                     self._answer(None)
                 case on.MoveFailed(reason):
@@ -290,7 +273,7 @@ class Hosted:
         self._first = None
         if not runner.has_news:
             runner.take(began, self._clock.read(now))
-        self._told.append(Held((self._own,), self._copies))
+        self.filling.tell(Held((self._own,), self._copies))
         runner.epoch = self.epoch
         self._start(runner, now)
 
@@ -314,9 +297,9 @@ class Hosted:
         before = self._before[0] if epoch == self._before[1] + 1 else ""
         if before:  # It was sent here, perhaps by somebody who knows that this node is slow.
             self._flee_at_ns = now.ns + STAY_NS
-        is_silent = runner.is_over or self.suspect == OPENING
-        if self.suspect == OPENING:
-            self.suspect = None
+        is_silent = runner.is_over or self.filling.suspect == OPENING
+        if self.filling.suspect == OPENING:
+            self.filling.suspect = None
         self.failed, self._restore_at_ns, self._inherited = "", None, runner.environment.taken()
         self._clock.set(runner.environment.now_ns, now)
         self.facts.code, self.facts.app, self.facts.origin = runner.code, runner.place.name, runner.origin
@@ -335,11 +318,12 @@ class Hosted:
 
     def _fail(self, failed: str, now: Moment) -> None:
         """Throw away what runs, because it cannot go on, and restore it in a while unless another node has taken it."""
-        epoch, change = self.epoch, self._change
+        epoch, holders = self.epoch, self.filling.holders
         for ahead in list(self._ahead)[len(self._ahead) - self._refused :]:
-            change = ahead.holders or change
+            holders = ahead.holders or holders
         self._drop()
-        self._change, self._is_change_due = change, bool(change)  # The holding waits for it.
+        if holders:  # The holding waits for it.
+            self.filling.change(holders)
         self.epoch, self.failed, self._restore_at_ns = epoch, failed, now.ns + RESTORE_RETRY_NS
         self._orders.append(Say(self.facts.id, f"it cannot go on: {failed}"))
 
@@ -361,7 +345,7 @@ class Hosted:
         if self.runner is None or (not self._is_open and self._opening <= 1):
             self.is_ended = True
         else:
-            self._told.append(Stopped())
+            self.filling.tell(Stopped())
             self.pump(now)
 
     def end(self) -> None:
@@ -420,8 +404,8 @@ class Hosted:
         """
         if self.runner is None:
             return  # The sender sends again, and by then it is known who runs it.
-        is_disk_full = self._hold == "disk"
-        if (answer := self._inbox.put(message, self.runner.environment, now.ns, is_disk_full=is_disk_full)) is None:
+        environment, is_disk_full = self.runner.environment, self._hold == "disk"
+        if (answer := self.filling.inbox.put(message, environment, now.ns, is_disk_full=is_disk_full)) is None:
             self.pump(now)
         else:
             self._routed.append(answer)
@@ -433,7 +417,7 @@ class Hosted:
             return
         confirmed = runner.environment.confirmed(party)
         upto = min(message.upto, confirmed + runner.environment.owes(party))  # What was never sent confirms nothing.
-        self._confirms.heard(party, upto, confirmed, now.ns)
+        self.filling.confirms.heard(party, upto, confirmed, now.ns)
         if message.again and self._resends.may_ask(party, now.ns):
             self._resend(party, now)
 
@@ -443,7 +427,7 @@ class Hosted:
 
     def forgotten(self, message: Refusal, now: Moment) -> None:
         """Note that a party has forgotten the environment; what it may have taken before is not sent again."""
-        if self.runner is None or any(isinstance(one, Forgotten) and one.party == message.source for one in self._told):
+        if self.runner is None or self.filling.gives_up(message.source):
             return
         upto = doubtful_upto(self.runner.environment.owed(), message, lambda at_ns: self._clock.age(at_ns, now))
         if upto:
@@ -451,14 +435,14 @@ class Hosted:
 
     def tell(self, record: Record, now: Moment) -> None:
         """Let the environment hear of a change."""
-        if self.runner is not None and len(self._told) < TOLD_MAX:
-            self._told.append(record)
+        if self.runner is not None and self.filling.has_room:
+            self.filling.tell(record)
             self.pump(now)
 
     def found(self, record: Found, now: Moment) -> None:
         """Answer a search. It is no news that could be dropped: the environment bounds its searches itself."""
         if self.runner is not None:
-            self._told.append(record)
+            self.filling.tell(record)
             self.pump(now)
 
     def checkpoint(self, now: Moment) -> None:
@@ -529,7 +513,7 @@ class Hosted:
     def _pump(self, now: Moment) -> None:
         runner = self.runner
         while runner is not None and self.runner is runner and not self._hold and len(self._ahead) < BLOCKS_AHEAD_MAX:
-            self._apply(runner, now)
+            self.filling.fill(runner, now)
             if runner.is_busy:
                 break
             if runner.wants_checkpoint:
@@ -540,78 +524,19 @@ class Hosted:
                 else:
                     self._block(now)  # A snapshot is of the state after its block, so nothing more comes into that.
                     continue
-            if not self._change and (not runner.has_news or (self._ahead and not runner.is_block_full)):
+            if not self.filling.holders and (not runner.has_news or (self._ahead and not runner.is_block_full)):
                 break  # While a block is on its way to the disk, what comes shares the next one.
             self._block(now)
         if runner is not None and runner.is_busy and self.runner is runner and not self._is_awaited:
             self._is_awaited = True
             self._orders.append(Await(self.facts.id))
 
-    def _apply(self, runner: Runner, now: Moment) -> None:
-        if not runner.is_busy:
-            self._inbox.applied()
-            if self._is_change_due:
-                self._is_change_due = False
-                runner.walls.about(self.facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
-                runner.take(Held(self._change, runner.copies), self._clock.read(now))
-        self._told += self._confirms.due(now.ns)
-        while self._told and not runner.is_busy and not runner.is_block_full:
-            record = self._told.popleft()
-            if runner.is_over and not isinstance(record, Held):
-                continue
-            if isinstance(record, Forgotten):
-                self._giving_up = runner.number + 1
-            runner.walls.about(self.facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
-            runner.take(record, self._clock.read(now))
-        while not runner.is_busy and not runner.is_over and not runner.is_block_full:
-            if self._inbox:
-                frame = self._inbox.pop()
-                self._frame(runner, frame, now)
-                self._receipts[frame.party] = frame.first + frame.count - 1
-                if not runner.is_busy:  # What is being handled is not taken yet.
-                    self._inbox.applied()
-                continue
-            due_ns = runner.environment.deadline_ns
-            if due_ns is None or due_ns > self._clock.read(now):
-                return
-            number = runner.environment.first_timer
-            runner.walls.about(self.facts.id, b"", number, 1)
-            if self.suspect == Suspect(b"", number, 1):
-                runner.take(Failed(b"", number, "killed", _DEADLY), self._clock.read(now))
-                self.suspect = None
-            else:
-                runner.take(Fired(), self._clock.read(now))
-
-    def _frame(self, runner: Runner, frame: Waiting, now: Moment) -> None:
-        """Apply items; one by one where the process before this one did not survive one of them."""
-        suspect = self.suspect
-        if suspect is None or suspect.party != frame.party:
-            runner.walls.about(self.facts.id, frame.party, frame.first, frame.count)
-            runner.take(Arrived(frame.party, frame.first, msgspec.Raw(frame.items)), self._clock.read(now))
-            return
-        for number, item in enumerate(split_items(frame.items), frame.first):
-            if number <= runner.environment.received(frame.party):
-                continue
-            runner.walls.about(self.facts.id, frame.party, number, 1)
-            if suspect.count == 1 and number == suspect.first:
-                runner.take(Failed(frame.party, number, "killed", _DEADLY, bytes(item)), self._clock.read(now))
-            else:
-                runner.take(Arrived(frame.party, number, join_items((item,))), self._clock.read(now))
-        if frame.first + frame.count >= suspect.first + suspect.count:
-            self.suspect = None
-
     def _block(self, now: Moment) -> None:
         assert self.runner is not None
-        made = self.runner.block()
-        if made is None:
-            return
-        change: tuple[bytes, ...] = ()
-        if not self._is_change_due:  # Else the block does not tell of it yet.
-            change, self._change = self._change, ()
-        ahead = Ahead(made, self._receipts, change)
-        self._ahead.append(ahead)
-        self._receipts = {}
-        self._propose(ahead, now)
+        ahead = self.filling.block(self.runner)
+        if ahead is not None:
+            self._ahead.append(ahead)
+            self._propose(ahead, now)
 
     def _propose(self, ahead: Ahead, now: Moment) -> None:
         made = ahead.made
@@ -629,14 +554,14 @@ class Hosted:
             return
         if not self._is_open and number >= self._opening:
             self._is_open = True
-            self._inbox.committed(self._inherited, runner.environment)
+            self.filling.inbox.committed(self._inherited, runner.environment)
             for party, upto in self._inherited.items():  # What was on its way to the owner before is wanted now.
                 self._routed.append(Receipt(self.facts.id, party, upto, again=True))
             self._resend(b"", now)  # What the owner before did not send any more, somebody waits for.
         while self._ahead and self._ahead[0].made.number <= number:
             ahead = self._ahead.popleft()
             made = ahead.made
-            self._inbox.committed(ahead.receipts, runner.environment)
+            self.filling.inbox.committed(ahead.receipts, runner.environment)
             for party, upto in ahead.receipts.items():
                 self._routed.append(Receipt(self.facts.id, party, upto))
             if made.snapshot is not None:
@@ -660,13 +585,13 @@ class Hosted:
         if self.runner is None or not self._is_open:
             return
         owed, held = self.runner.environment.owed(), self.runner.first_held()
-        for to, parcel in self._resends.chosen(owed, held, self._confirms.upto, party):
+        for to, parcel in self._resends.chosen(owed, held, self.filling.confirms.upto, party):
             self._send(to, parcel, self._clock.age(parcel.made_ns, now))
 
     def _send(self, party: bytes, parcel: Parcel, age_ns: int) -> None:
         assert self.runner is not None
         # What is given up is not settled before that is durable: it would be sent again if it were undone.
-        settled = self.runner.environment.confirmed(party) if self.holding.committed >= self._giving_up else 0
+        settled = self.runner.environment.confirmed(party) if self.holding.committed >= self.filling.giving_up else 0
         for first, _, items in parcels_of(parcel.first, parcel.count, parcel.payload):
             self._routed.append(Carried(self.facts.id, party, first, items, 0, settled, age_ns))
 
@@ -680,17 +605,14 @@ class Hosted:
         if self.runner is not None:
             self.runner.close()
         self.runner, self.epoch, self._hold = None, 0, ""
-        self._routed += self._inbox.clear()  # To whoever runs it next.
+        self._routed += self.filling.clear()
         self._ahead.clear()
-        self._told.clear()
         self._searches.clear()
-        self._refused = self._giving_up = 0
-        self._receipts = {}
-        self._confirms.clear()
+        self._refused = 0
         self._resends.clear()
         self._restore_at_ns = None
-        self._change, self._is_open, self.failed = (), False, ""
-        self._is_change_due = self._is_awaited = False
+        self.failed = ""
+        self._is_open = self._is_awaited = False
         self._prepared = None
         if self._target is not None:  # The holding was not asked yet, and will not answer.
             self._answer("it does not run here any more")
