@@ -19,8 +19,14 @@ from atoll.env.holding.events import (
     Tell,
 )
 from atoll.env.holding.messages import HandOver, SnapshotPart
-from atoll.env.holding.state import Incoming, Plan
-from atoll.env.limits import DISK_RETRY_NS, ELECTION_NS_MAX, ELECTION_NS_MIN, HAND_OVER_NS
+from atoll.env.holding.state import Awaited, Incoming, Plan
+from atoll.env.limits import (
+    DISK_RETRY_NS,
+    ELECTION_NS_MAX,
+    ELECTION_NS_MIN,
+    HAND_OVER_NS,
+    HEARTBEAT_NS,
+)
 from tests.unit.holding_bench import A, B, Bench, C
 
 
@@ -163,12 +169,11 @@ def test_the_outcome_of_a_hand_over_is_awaited() -> None:
     bench.stored(B, 1)
     bench.do(MoveAsked(B))
     bench.prepared(B)
-    assert bench.told(B) == [HandOver(1, (), 1)]
-    one = desk(bench)
-    one.yield_role()
-    assert one.effects == [Stop(1)]
-    assert bench.state.awaited is not None
-    assert bench.state.awaited.until_ns == bench.now_ns + HAND_OVER_NS
+    message = HandOver(1, (), 1, promised=True)
+    assert bench.told(B)[-1] == message
+    assert bench.got(Stop) == [Stop(1)]
+    due_ns, until_ns = bench.now_ns + HEARTBEAT_NS, bench.now_ns + HAND_OVER_NS
+    assert bench.state.awaited == Awaited(B, message, until_ns, due_ns, asked=True)
 
 
 def test_time_does_not_go_back() -> None:

@@ -138,7 +138,9 @@ def test_a_deadline_is_the_nearest_of_all() -> None:
     bench = Bench()
     nearest_ns = bench.machine.deadline_ns
     assert nearest_ns is not None
-    bench.state.awaited = Awaited(B, nearest_ns - 2)
+    bench.state.awaited = awaited = Awaited(B, HandOver(0, ()), nearest_ns - 1, asked=True)
+    assert bench.machine.deadline_ns == nearest_ns - 1
+    awaited.tell_ns = nearest_ns - 2
     assert bench.machine.deadline_ns == nearest_ns - 2
     bench.state.promise.retry_ns = nearest_ns - 3
     assert bench.machine.deadline_ns == nearest_ns - 3
@@ -185,7 +187,7 @@ def test_a_life_from_the_first_vote_to_the_last_block() -> None:
     bench.do(PromiseKept(2, b""))
     bench.store(block(1, 2), epoch=2)
     bench.do(KeepFailed(1, 2, "full"))
-    bench.state.awaited = Awaited(C, bench.now_ns)
+    bench.state.awaited = Awaited(C, HandOver(2, ()), bench.now_ns, asked=True)
     assert bench.do(Tick()) == [MoveFailed("no owner is known")]
     bench.hear(B, SnapshotPart(2, 5, 1, (A, B), 0, 3, b"abc", 4))
     bench.do(SnapshotKept(5, 1))

@@ -4,6 +4,7 @@
 import pytest
 
 from atoll.base.units import MILLISECOND_NS
+from atoll.core.machine import Tick
 from atoll.env.holding.events import (
     Change,
     Cleared,
@@ -14,18 +15,30 @@ from atoll.env.holding.events import (
     HoldersChanged,
     HoldersFailed,
     HoldingEffect,
+    KeepPromise,
     MoveAsked,
     Moved,
     MoveFailed,
+    PromiseFailed,
+    PromiseKept,
     Ready,
     Resume,
     Run,
     Seal,
     Sealed,
+    Stop,
     Suspected,
     Tell,
 )
-from atoll.env.holding.messages import HandOver, Prepare, Prepared, SnapshotPart, Store, Stored
+from atoll.env.holding.messages import (
+    HandOver,
+    Prepare,
+    Prepared,
+    Promised,
+    SnapshotPart,
+    Store,
+    Stored,
+)
 from atoll.env.holding.state import Awaited, Plan
 from atoll.env.limits import (
     HAND_OVER_NS,
@@ -222,20 +235,76 @@ def test_a_snapshot_on_its_way_is_progress() -> None:
 # Moves.
 
 
+def gone(upto: int, *wanted: bytes) -> HandOver:
+    """What the owner of epoch 1 says, which is none any more."""
+    return HandOver(1, wanted, upto, promised=True)
+
+
 def test_a_move_to_a_holder_that_has_everything() -> None:
     bench = owner(B, C)
     bench.propose()
     bench.do(MoveAsked(C))
     assert bench.told(C) == [Prepare(1)]
     bench.prepared(C)
-    assert bench.told(C) == [HandOver(1, (), 2)], "it was told block 2, and stands when that is on its disk"
-    bench.stored(B, 2)
-    assert bench.told(C) == []
+    assert bench.told(C)[-1] == gone(2), "it was told block 2, and stands when that is on its disk"
+    assert isinstance(bench.told(B)[-1], Store), "nobody shall miss the owner meanwhile"
+    assert bench.got(KeepPromise) == [KeepPromise(2, C)]
+    assert (bench.role(), bench.got(Stop)) == ("holder", [Stop(1)])
+    assert bench.machine.deadline_ns == bench.now_ns + HEARTBEAT_NS
     bench.tick()
-    bench.tick()
-    assert bench.told(C)[-1] == HandOver(1, (), 2)
+    assert bench.told(C) == [gone(2)], "it may have been lost"
     bench.hear(C, Store(2, 2, 1, (), 2, 0, counted=True))
     assert bench.got(Moved) == [Moved(C, 2)]
+    assert bench.state.awaited is None
+
+
+def test_nobody_is_told_of_a_hand_over_before_the_promise_is_kept() -> None:
+    bench = owner(B, C)
+    bench.do(MoveAsked(C))
+    bench.answers = False
+    bench.prepared(C)
+    assert not any(isinstance(message, HandOver) for message in bench.told(C))
+    bench.do(PromiseFailed(2, C, "full"))
+    assert bench.told(C) == []
+    bench.do(PromiseKept(2, C))
+    assert bench.told(C) == [gone(1)]
+
+
+def test_who_handed_over_and_votes_for_another_later_tells_nobody_to_stand() -> None:
+    bench = owner(B, C)
+    bench.do(MoveAsked(C))
+    bench.prepared(C)
+    bench.canvass(B, 3, (1, 1))
+    assert bench.got(KeepPromise) == [KeepPromise(3, B)]
+    assert bench.told(B) == [Promised(3, 3, trial=False, granted=True)]
+    bench.tick()
+    assert bench.told(C) == []
+    bench.canvass(C, 4, (1, 1))
+    assert bench.told(C) == [Promised(4, 4, trial=False, granted=True)], "that is a vote as any other"
+
+
+def test_who_is_handed_over_to_needs_no_other_vote_of_three() -> None:
+    heir = Bench(blocks=((1, 1, ()),), promise=(1, b""))
+    heir.hear(B, Store(1, 1, 1, (), 1, 0, counted=True))
+    heir.hear(B, gone(1))
+    assert heir.role() == "owner"
+    assert heir.got(Run) == [Run(2, 1)]
+    five = Bench((A, B, C, D, E), blocks=((1, 1, ()),), promise=(1, b""))
+    five.hear(B, Store(1, 1, 1, (), 1, 0, counted=True))
+    five.hear(B, gone(1))
+    assert five.role() == "candidate"
+    assert {node for node in (B, C, D, E) if five.told(node)} == {C, D, E}
+    five.hear(C, Promised(2, 2, trial=False, granted=True))
+    assert five.role() == "owner"
+
+
+def test_the_vote_of_who_handed_over_counts_only_for_the_journal_that_it_has() -> None:
+    heir = Bench(blocks=((1, 1, ()), (2, 1, ()), (3, 1, ())), promise=(2, b""))
+    heir.hear(B, Store(2, 3, 2, (), 1, 0, counted=True))
+    heir.hear(B, HandOver(2, (), 3, promised=True))
+    assert heir.role() == "holder", "its own block 3 is not the owner's"
+    heir.hear(B, Store(2, 1, 1, (block(2, 2), block(3, 2)), 1, 1, counted=True))
+    assert heir.role() == "owner"
 
 
 def test_a_move_to_where_it_is_and_to_no_node() -> None:
@@ -256,7 +325,7 @@ def test_a_move_to_another_node_replaces_the_holder_that_is_worth_least() -> Non
     bench.propose((A, B, D))
     follow(bench)
     bench.prepared(D)
-    assert bench.told(D)[-1] == HandOver(1, (), 3)
+    assert bench.told(D)[-1] == gone(3)
 
 
 def test_an_owner_alone_moves_and_is_removed_by_the_next() -> None:
@@ -266,7 +335,7 @@ def test_an_owner_alone_moves_and_is_removed_by_the_next() -> None:
     bench.propose((A, B))
     bench.stored(B, 2)
     bench.prepared(B)
-    assert bench.told(B)[-1] == HandOver(1, (B,), 2)
+    assert bench.told(B)[-1] == gone(2, B)
     heir = Bench((A, B), own=B, blocks=((1, 1, ()), (2, 1, (A, B))), promise=(1, b""))
     heir.hear(A, Store(1, 2, 1, (), 2, 0, counted=True))
     heir.hear(A, HandOver(1, (B,)))
@@ -286,8 +355,9 @@ def test_nothing_is_handed_over_before_the_own_disk_has_it_and_the_target_was_to
     bench.do(MoveAsked(C))
     bench.prepared(C)
     assert bench.told(C) == [], "block 2 is not sealed"
+    bench.answers = True
     bench.do(Sealed(2, 1, b"sealed"))
-    assert bench.told(C)[-1] == HandOver(1, (), 2)
+    assert bench.told(C)[-1] == gone(2)
     behind = owner(B, C)
     for _ in range(NEAR_BLOCKS + 1):
         behind.propose()
@@ -295,8 +365,9 @@ def test_nothing_is_handed_over_before_the_own_disk_has_it_and_the_target_was_to
     behind.do(MoveAsked(C))
     behind.prepared(C)
     assert behind.told(C) == [], "it lacks too many"
+    assert behind.got(Hold) == [Hold(1, "move")]
     behind.stored(C, 2)
-    assert behind.told(C) == [HandOver(1, (), behind.machine.last)]
+    assert behind.told(C)[-1] == gone(behind.machine.last)
 
 
 def test_proposals_go_on_until_the_target_is_ready() -> None:
@@ -313,7 +384,7 @@ def test_proposals_go_on_until_the_target_is_ready() -> None:
     assert bench.got(Hold) == []
     assert bench.machine.counts["prepared for nothing"] == 2
     bench.prepared(C)
-    assert bench.got(Hold) == [Hold(1, "move")]
+    assert bench.got(Stop) == [Stop(1)]
 
 
 def test_a_target_that_cannot_run_it_or_never_gets_ready_costs_no_pause() -> None:
@@ -358,19 +429,40 @@ def test_a_wish_that_makes_no_sense_is_forgotten() -> None:
 
 def test_who_takes_over_again_tells_that_the_move_failed() -> None:
     bench = Bench()
-    bench.state.awaited = Awaited(B, 1 << 60)
-    bench.elect(B)
-    assert bench.got(MoveFailed) == [MoveFailed("this node took over again")]
-    assert bench.got(Run) == [Run(1, 0)]
+    for asked in (True, False):
+        bench = Bench()
+        bench.state.awaited = Awaited(B, HandOver(1, ()), 1 << 60, asked=asked)
+        bench.elect(B)
+        assert bench.got(MoveFailed) == [MoveFailed("this node took over again")] * asked
+        assert bench.got(Run) == [Run(1, 0)]
+        assert bench.state.awaited is None
+
+
+def test_who_lacks_too_much_for_too_long_is_not_handed_over_to() -> None:
+    bench = owner(B, C)
+    for _ in range(NEAR_BLOCKS + 1):
+        bench.propose()
+        bench.stored(B, bench.machine.last)
+    bench.do(MoveAsked(C))
+    bench.prepared(C)
+    assert bench.got(Hold) == [Hold(1, "move")]
+    wait(bench, HAND_OVER_NS, C)
+    assert bench.got(MoveFailed) == [MoveFailed("the other holder did not take over")]
+    assert bench.got(Resume) == [Resume(1)]
+    assert bench.machine.holders == (A, B, C)
 
 
 def test_a_hand_over_that_nobody_takes_is_given_up() -> None:
     bench = owner(B, C)
     bench.do(MoveAsked(C))
     bench.prepared(C)
-    wait(bench, HAND_OVER_NS)
-    assert bench.got(MoveFailed) == [MoveFailed("the other holder did not take over")]
-    assert bench.got(Resume) == [Resume(1)]
+    while bench.state.awaited is not None:
+        assert bench.machine.deadline_ns is not None
+        bench.now_ns = min(bench.machine.deadline_ns, bench.state.awaited.until_ns)
+        bench.do(Tick())
+        assert bench.role() != "owner"
+    assert bench.got(MoveFailed) == [MoveFailed("no owner is known")]
+    bench.elect(B)
     assert bench.machine.holders == (A, B, C)
 
 
@@ -381,13 +473,12 @@ def test_an_owner_alone_removes_again_who_did_not_take_over() -> None:
     bench.propose((A, B))
     bench.stored(B, 2)
     bench.prepared(B)
-    wait(bench, HAND_OVER_NS)
-    assert bench.got(MoveFailed) == [MoveFailed("the other holder did not take over")]
-    bench.tick()
-    bench.effects = []
+    bench.elect(B)
+    assert bench.got(MoveFailed) == [MoveFailed("this node took over again")]
+    bench.propose()
+    bench.stored(B, 3)
+    assert bench.got(Change) == [Change(3, (A,))]
     assert bench.state.reign is not None
-    assert bench.state.reign.plan is not None
-    assert bench.state.reign.plan.change == (A,)
     bench.propose((A,))
     assert bench.machine.holders == (A,)
     assert bench.state.reign.plan is None
@@ -402,7 +493,7 @@ def test_an_owner_that_shall_be_no_holder_hands_over_to_the_one_that_has_most() 
     reign.plan = Plan((B, C), count=3)
     bench.do(Cleared(B))
     bench.prepared(C)
-    assert bench.told(C)[-1] == HandOver(1, (B, C), 2)
+    assert bench.told(C)[-1] == gone(2, B, C)
     assert not any(isinstance(message, HandOver) for message in bench.told(B))
 
 

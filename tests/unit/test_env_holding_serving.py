@@ -212,11 +212,27 @@ def test_blocks_that_cannot_be_read_are_asked_for_again() -> None:
 
 
 def test_no_more_is_told_than_the_window_holds() -> None:
-    bench = owner(blocks=rows(*[1] * (WINDOW_BLOCKS_MAX + 1)))
+    bench = owner()
+    for _ in range(WINDOW_BLOCKS_MAX + 1):
+        bench.propose()
+        bench.stored(C, bench.machine.last)
     bench.propose()
     assert of(bench, B) == ()
-    bench.stored(B, WINDOW_BLOCKS_MAX)
-    assert bench.got(ReadBlocks) == [ReadBlocks(B, WINDOW_BLOCKS_MAX + 2, STORE_BYTES)]
+    bench.stored(B, 2)
+    assert bench.got(ReadBlocks) == [ReadBlocks(B, WINDOW_BLOCKS_MAX + 1, STORE_BYTES)]
+
+
+def test_a_new_owner_tells_its_first_block_at_once_however_long_the_journal_is() -> None:
+    bench = owner(blocks=rows(*[1] * (WINDOW_BLOCKS_MAX + 1)))
+    bench.propose()
+    last = WINDOW_BLOCKS_MAX + 1
+    assert of(bench, B) == ((last, 1, (last + 1,)),)
+    bench.stored(B, 0, accepted=False)
+    assert bench.got(ReadBlocks) == [ReadBlocks(B, 1, STORE_BYTES)]
+    assert bench.state.reign is not None
+    assert bench.state.reign.peers[B].assumed == 0, "it has said what it has, and the window counts from there"
+    bench.stored(B, 1)
+    assert bench.got(ReadBlocks) == [ReadBlocks(B, 2, STORE_BYTES)]
 
 
 def test_answers_of_strangers_and_impossible_ones_are_dropped() -> None:
@@ -451,6 +467,8 @@ def test_a_new_holder_is_known_as_soon_as_it_is_proposed_and_a_move_holds_the_ru
     assert bench.state.reign.peers[D].leave_ns is None
     bench.do(Tick())  # Before its time.
     bench.stored(D, 2)
+    bench.answers = False
+    bench.propose()
     bench.prepared(D)
     assert bench.got(Hold) == [Hold(1, "move")]
     assert bench.propose() == [Refused(1, 1, "move")]

@@ -15,7 +15,7 @@ from atoll.env.holding.events import (
 )
 from atoll.env.holding.messages import HoldingMessage
 from atoll.env.holding.state import HOLDER, OWNER, Awaited, HoldingState, Plan, Promise
-from atoll.env.limits import DISK_RETRY_NS, ELECTION_NS_MAX, ELECTION_NS_MIN, HAND_OVER_NS
+from atoll.env.limits import DISK_RETRY_NS, ELECTION_NS_MAX, ELECTION_NS_MIN, HEARTBEAT_NS
 
 __all__ = ["Desk"]
 
@@ -88,17 +88,28 @@ class Desk:
             state.ledger.cut(reign.drafts[0].number)
         self.effects.append(Stop(state.promise.epoch))
         state.reign, state.owner, state.matched = None, b"", state.committed
-        if reign.plan is not None:
-            self._answer_lost(reign.plan)
-
-    def _answer_lost(self, plan: Plan) -> None:
-        told = plan.handing is not None and plan.handing.tell_ns is not None
-        if plan.asked == "move" and told:
-            self.state.awaited = Awaited(plan.move_to, self.state.now_ns + HAND_OVER_NS)
-        elif plan.asked == "move":
+        if reign.plan is not None and reign.plan.asked == "move":
             self.effects.append(MoveFailed("the ownership was lost"))
-        elif plan.asked == "holders":
+        elif reign.plan is not None and reign.plan.asked == "holders":
             self.effects.append(HoldersFailed("the ownership was lost"))
+
+    def entrust(self, plan: Plan, awaited: Awaited) -> None:
+        """Own it no more, and vote for the one that shall; it is told when that is on the disk."""
+        reign = self.state.reign
+        assert reign is not None, "what is handed over is owned"
+        reign.plan = None
+        if plan.asked == "holders":
+            self.effects.append(HoldersFailed("the ownership was lost"))
+        self.adopt(self.state.promise.epoch + 1, awaited.target)
+        self.state.awaited = awaited
+
+    def summon(self, awaited: Awaited) -> None:
+        """Tell the one to which it was handed over, while our vote is for it; again after a while: it may be lost."""
+        if awaited.is_of(self.state.promise):
+            awaited.tell_ns = self.state.now_ns + HEARTBEAT_NS
+            self.tell(awaited.target, awaited.message)
+        else:
+            awaited.tell_ns = None
 
     def commit(self, number: int) -> None:
         """Note that a majority keeps the blocks up to this number."""

@@ -150,13 +150,15 @@ class Keeping:
         desk, state = self._desk, self._desk.state
         if state.awaited is not None:
             moved = Moved(owner, state.promise.epoch)
-            desk.effects.append(moved if owner == state.awaited.target else MoveFailed("another holder took over"))
+            if state.awaited.asked:
+                desk.effects.append(moved if owner == state.awaited.target else MoveFailed("another holder took over"))
             state.awaited = None
 
     def find_nobody(self) -> None:
         """Answer who asked for a move: it is not known who owns the environment."""
-        self._desk.state.awaited = None
-        self._desk.effects.append(MoveFailed("no owner is known"))
+        awaited, self._desk.state.awaited = self._desk.state.awaited, None
+        if awaited is not None and awaited.asked:
+            self._desk.effects.append(MoveFailed("no owner is known"))
 
     def _confirm(self) -> None:
         """Tell the owner how much is here and its own; and note what of that is committed."""

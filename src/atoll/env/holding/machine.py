@@ -5,7 +5,8 @@ Source: D. Ongaro, Consensus: Bridging Theory and Practice, 2014; elections on t
 (3.10), changes of one server at a time (4.1, with the correction of 2015), who is new catches up in rounds (4.2.1),
 leaders that step down when alone (6.2).
 What is not as there: the log is the journal, which another process writes, so everything waits for its answer; blocks
-are told when they are on the owner's own disk; and ownership can pass to a node that holds nothing yet.
+are told when they are on the owner's own disk; ownership can pass to a node that holds nothing yet; and who hands it
+over is no owner from then on, and votes for the other before it is asked.
 """
 
 from collections.abc import Sequence
@@ -109,7 +110,9 @@ class Holding:
     def deadline_ns(self) -> int | None:
         """When a ``Tick`` is owed; None: never, for a node that is no holder and hears nothing."""
         state = self._state
-        dues = [state.promise.retry_ns, None if state.awaited is None else state.awaited.until_ns]
+        dues = [state.promise.retry_ns]
+        if state.awaited is not None:
+            dues += [state.awaited.until_ns, state.awaited.tell_ns]
         dues += [self._serving.deadline_ns] if state.role == OWNER else [state.election_ns, state.canvass_ns]
         return min((due for due in dues if due is not None), default=None)
 
@@ -232,6 +235,7 @@ class Holding:
                 self._for_owner(event)
         if state.reign is not None:
             self._planning.advance()
+        if state.reign is not None:  # The step may have been the last.
             self._serving.tell_hold()
         return self._taken()
 
@@ -277,8 +281,11 @@ class Holding:
         state = self._state
         if state.promise.retry_ns is not None and state.now_ns >= state.promise.retry_ns:
             self._desk.promise_again()
-        if state.awaited is not None and state.now_ns >= state.awaited.until_ns:
+        awaited = state.awaited
+        if awaited is not None and state.now_ns >= awaited.until_ns:
             self._keeping.find_nobody()
+        elif awaited is not None and awaited.tell_ns is not None and state.now_ns >= awaited.tell_ns:
+            self._desk.summon(awaited)
         if state.role == OWNER:
             self._serving.tick()
         else:

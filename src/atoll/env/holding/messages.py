@@ -154,11 +154,14 @@ class HandOver(Tuple, frozen=True, tag=100):
         epoch: The owner's; in another one the message is void.
         wanted: Who shall be the holders when that is done; empty: as they are.
         upto: Number of the owner's last block.
+        promised: The sender owns nothing any more: it has promised itself to the receiver in the next epoch, and that
+            is on its disk. So it need not be asked.
     """
 
     epoch: Number
     wanted: Holders
     upto: Count = 0
+    promised: bool = False
 
 
 class SnapshotPart(Tuple, frozen=True, tag=101):

@@ -15,7 +15,7 @@ from atoll.env.holding.desk import Desk
 from atoll.env.holding.events import HoldersChanged, HoldersFailed, Moved, MoveFailed
 from atoll.env.holding.messages import HandOver, Prepare, Prepared
 from atoll.env.holding.serving import Serving
-from atoll.env.holding.state import Handing, Learning, Plan, Preparing, Reign
+from atoll.env.holding.state import Awaited, Handing, Learning, Plan, Preparing, Reign
 from atoll.env.limits import (
     HAND_OVER_NS,
     HEARTBEAT_NS,
@@ -52,8 +52,10 @@ class Planning:
         state = self._desk.state
         wish, state.wish = state.wish, ()
         if state.awaited is not None:
+            wish = state.awaited.back
+            if state.awaited.asked:
+                self._desk.effects.append(MoveFailed("this node took over again"))
             state.awaited = None
-            self._desk.effects.append(MoveFailed("this node took over again"))
         if _is_list_of_holders(wish) and state.own in wish and wish != state.ledger.holders:
             self._reign.plan = Plan(wish, count=len(state.ledger.holders))
 
@@ -161,14 +163,17 @@ class Planning:
         if peer is None or state.now_ns >= handing.until_ns:
             self._fail(plan, "the other holder did not take over")
             return
-        is_told = handing.tell_ns is not None and state.now_ns < handing.tell_ns
         last = state.ledger.last
-        is_near = peer.next > last and peer.match >= last - NEAR_BLOCKS and peer.shipping is None
-        if not is_told and state.ledger.durable == last and is_near and peer.probe is None:
+        is_near = peer.next > last and peer.match >= last - NEAR_BLOCKS  # What was told is on our disk.
+        if is_near and peer.shipping is None and peer.probe is None:
             # Not when all of it is committed: that would be two ways later. What is not is committed by the next owner.
-            handing.tell_ns = state.now_ns + HEARTBEAT_NS
             wish = plan.wanted if plan.wanted != state.ledger.holders else ()
-            desk.tell(handing.target, HandOver(state.promise.epoch, wish, last))
+            message = HandOver(state.promise.epoch, wish, last, promised=True)
+            until_ns = state.now_ns + HAND_OVER_NS
+            self._serving.beat()  # So that nobody else stands because the owner is silent from now on.
+            desk.entrust(
+                plan, Awaited(handing.target, message, until_ns, asked=plan.asked == "move", back=self._back(plan))
+            )
 
     def _is_prepared(self, plan: Plan, target: bytes) -> bool:
         """Return whether the target is ready to run it; ask it to be, and give up when it is not in time."""
@@ -202,16 +207,24 @@ class Planning:
 
     def _fail(self, plan: Plan, reason: str) -> None:
         """Give up; who was added only for this is removed again, because an owner alone with it would depend on it."""
-        desk, state, reign = self._desk, self._desk.state, self._reign
+        desk, reign = self._desk, self._reign
         if plan.asked == "move":
             desk.effects.append(MoveFailed(reason))
         elif plan.asked == "holders":
             desk.effects.append(HoldersFailed(reason))
-        holders = state.ledger.holders
+        back = self._back(plan)
         reign.plan = None
         self._serving.meet()  # A learner that is not wanted any more leaves.
+        if back:
+            reign.plan = Plan(back, count=plan.count)
+
+    def _back(self, plan: Plan) -> tuple[bytes, ...]:
+        """Return who shall be the holders if it fails; empty: as they are."""
+        state = self._desk.state
+        holders = state.ledger.holders
         if len(holders) > plan.count and plan.added in holders and plan.added != state.own:
-            reign.plan = Plan(tuple(node for node in holders if node != plan.added), count=plan.count)
+            return tuple(node for node in holders if node != plan.added)
+        return ()
 
 
 def _is_list_of_holders(holders: tuple[bytes, ...]) -> bool:

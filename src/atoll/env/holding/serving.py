@@ -103,7 +103,7 @@ class Serving:
         if node not in peers or peers[node].leave_ns is not None:  # One that was leaving may have dropped what it had.
             # Not what was sent in this very moment either, while it was leaving: its answer could still count.
             since_ns = state.now_ns + (node in peers)
-            peers[node] = Peer(state.ledger.durable + 1, state.now_ns, since_ns)
+            peers[node] = Peer(state.ledger.durable + 1, state.now_ns, since_ns, assumed=state.ledger.durable)
         return peers[node]
 
     # Proposals.
@@ -295,6 +295,7 @@ class Serving:
             # Go back, and tell no more until something is taken: then a refusal can only be of what was told since, and
             # each step goes further back. The node skips all of an epoch that differs; what it confirmed is sure.
             peer.next, peer.reading, peer.probe = max(message.number, peer.match) + 1, 0, Probe(state.now_ns)
+            peer.assumed = 0
             self._feed(node, peer)
 
     def _accepted(self, peer: Peer, message: Stored) -> None:
@@ -405,4 +406,4 @@ def _has_room(peer: Peer) -> bool:
     """Return whether more may be on its way to a node."""
     if peer.probe is not None:
         return peer.probe.sent_ns is None
-    return peer.next - 1 - peer.match < WINDOW_BLOCKS_MAX
+    return peer.next - 1 - max(peer.match, peer.assumed) < WINDOW_BLOCKS_MAX

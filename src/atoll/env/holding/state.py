@@ -140,6 +140,7 @@ class Peer(msgspec.Struct):
         heard_ns: When the newest Store was sent that it answered.
         since_ns: It is counted on since then: answers to what was sent before say nothing of what it still has.
         match: Last block that is kept there and is ours.
+        assumed: It is taken to have so many, until it says what it has.
         probe: It refused what came before ``next``; None: it did not.
         reading: First block that the recorder is reading for it; 0: none.
         shipping: It lacks more than our journal goes back.
@@ -150,6 +151,7 @@ class Peer(msgspec.Struct):
     heard_ns: int
     since_ns: int
     match: int = 0
+    assumed: int = 0
     probe: Probe | None = None
     reading: int = 0
     shipping: Shipping | None = None
@@ -167,17 +169,15 @@ class Draft(msgspec.Struct):
 
 
 class Handing(msgspec.Struct):
-    """A hand-over under way.
+    """A hand-over to somebody who lacks something yet.
 
     Attributes:
         target: To whom.
         until_ns: When to give up.
-        tell_ns: When to tell it next; None: it was not told yet, because it lacks something.
     """
 
     target: bytes
     until_ns: int
-    tell_ns: int | None = None
 
 
 class Preparing(msgspec.Struct):
@@ -288,10 +288,27 @@ class Reign(msgspec.Struct):
 
 
 class Awaited(msgspec.Struct):
-    """A move whose target was told to take over: who owns the environment now?"""
+    """It was handed over: who owns the environment now?
+
+    Attributes:
+        target: Who was told to take over.
+        message: What it is told, when the promise is on our disk.
+        until_ns: When to give up.
+        tell_ns: When to tell it again; None: it was not told yet.
+        asked: Whether somebody waits for the outcome.
+        back: Who shall be the holders if we own it again; empty: as they are.
+    """
 
     target: bytes
+    message: HandOver
     until_ns: int
+    tell_ns: int | None = None
+    asked: bool = False
+    back: tuple[bytes, ...] = ()
+
+    def is_of(self, promise: Promise) -> bool:
+        """Return whether this is the promise that was made for it."""
+        return (promise.epoch, promise.node) == (self.message.epoch + 1, self.target)
 
 
 class HoldingState(msgspec.Struct):
@@ -321,7 +338,7 @@ class HoldingState(msgspec.Struct):
         suspected: Nodes that the overlay takes for lost.
         incoming: A snapshot that is coming.
         reign: None: we are not the owner.
-        awaited: A move whose outcome is not known.
+        awaited: A hand-over whose outcome is not known.
         counts: What was dropped or refused, by reason.
     """
 

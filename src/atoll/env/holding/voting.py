@@ -60,9 +60,12 @@ class Voting:
         state, summons = self._desk.state, self._desk.state.summons
         if summons is None or summons.epoch != state.promise.epoch or state.role not in {HOLDER, TRIAL}:
             state.summons = None
-        elif state.ledger.durable >= summons.upto and self._may_stand():
-            state.summons = None
+        elif min(state.ledger.durable, state.matched) >= summons.upto and self._may_stand():
+            # What is here and not the owner's would not count for a vote, and the owner gave its own in advance.
+            state.summons, owner = None, state.owner
             self._stand(transfer=True, wish=summons.wanted)
+            if summons.promised:
+                state.votes[owner] = True
             self._desk.effects.append(GetReady(state.promise.epoch))
 
     def prepare(self, node: bytes, message: Prepare) -> None:
@@ -182,6 +185,8 @@ class Voting:
             state.votes[state.own] = True
             self._canvass()
             self._elect()
+        elif state.awaited is not None and state.awaited.is_of(promise):
+            self._desk.summon(state.awaited)
         elif promise.node and promise.node != state.own:
             self._desk.tell(promise.node, Promised(promise.epoch, promise.epoch, trial=False, granted=True))
 
