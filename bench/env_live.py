@@ -32,13 +32,13 @@ from atoll.domain.server import Server, now
 from atoll.domain.shelves import DiskShelf, find_journal
 from atoll.domain.walls import InlineWalls
 from atoll.env.app import Program
+from atoll.env.beginning import Wanted
 from atoll.env.chain import Frame, read
 from atoll.env.environment import Environment
 from atoll.env.hosted import Hosted
 from atoll.env.messages import Carried, Receipt
 from atoll.env.past import Past
 from atoll.env.records import Arrived, Began
-from atoll.env.steward import Wanted
 from atoll.group.identity import Identity
 from atoll.host.heap import freeze_heap
 

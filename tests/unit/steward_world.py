@@ -10,6 +10,7 @@ from atoll.base.ids import NodeId
 from atoll.base.units import SECOND_NS
 from atoll.core.machine import Tick
 from atoll.env.app import App, Program, on, program_of
+from atoll.env.beginning import Wanted
 from atoll.env.context import Context
 from atoll.env.environment import Environment
 from atoll.env.facts import Facts
@@ -53,7 +54,7 @@ from atoll.env.parties import PARTY_BYTES
 from atoll.env.places import HandlerFailedError, Inline, UnansweredError
 from atoll.env.records import Held, Item, Record
 from atoll.env.runner import OPEN, Runner, Walls
-from atoll.env.steward import Steward, Wanted
+from atoll.env.steward import Steward
 from atoll.env.tuples import Tuple
 
 CODE, OTHER_CODE = b"c" * 32, b"d" * 32

@@ -29,3 +29,8 @@ def test_it_says_what_it_cannot_show_and_why_it_cannot_run(capsys: pytest.Captur
     assert shown(cut, capsys)[1:] == ['  n  "too long"', "  not all of it is shown: it is too long"]
     failed = msgspec.structs.replace(VIEW, failed="its state does not fit its code")
     assert shown(failed, capsys)[1:] == ["  cannot run: its state does not fit its code"]
+
+
+def test_it_says_what_it_waits_for_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = msgspec.structs.replace(VIEW, waits_for=("two", "three"), fix="bring two back")
+    assert shown(waiting, capsys)[1:] == ["  waits for two, three, which cannot be reached", "  fix: bring two back"]

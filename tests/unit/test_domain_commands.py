@@ -24,13 +24,15 @@ from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
 from atoll.domain.reviving import Archive
+from atoll.env.beginning import Wanted
 from atoll.env.facts import Facts
 from atoll.env.holding import HoldingOptions
+from atoll.env.keepers import Peer
 from atoll.env.messages import Notice, Notices
 from atoll.env.orders import Told
-from atoll.env.steward import Steward, Wanted
+from atoll.env.steward import Steward
 from tests.unit.recorder_world import key_in
-from tests.unit.steward_world import ANN, Add, Elsewhere, Hang, Place, node_id
+from tests.unit.steward_world import ANN, Add, Elsewhere, Group, Hang, Place, node_id
 
 WAIT_S = 20.0
 TWO = node_id("two")
@@ -440,6 +442,50 @@ def test_what_cannot_run_here_is_listed_with_the_reason_and_is_stopped(tmp_path:
         assert (await around.refused("checkpoint", name="shop")).where == "A605: packages"
         assert (await around.refused("run", name="shop", bundle=code())).code == "A606"
         assert (await around.do("stop", name=identity.hex()))["name"] == "shop"
+        assert not around.steward.hosted
+        assert not (await around.do("list"))["environments"]
+
+    run(tmp_path, body)
+
+
+def test_what_waits_for_a_node_that_is_lost_says_what_to_do(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        around.place.members(two=Peer("two"))
+        around.elsewhere("store")
+        around.place.members(two=Peer("two", lost=True))
+        taken = await around.refused("run", name="store", bundle=code())
+        assert (taken.code, taken.where) == ("A606", "it cannot run without two, which cannot be reached")
+        assert taken.fix.endswith("atoll remove two")
+        (listed,) = (await around.do("list"))["environments"]
+        assert (listed["waits_for"], listed["node"]) == (["two"], "two")
+        assert (await around.do("show", name="store")) == listed
+        assert listed["fix"].endswith("atoll remove two")
+        for verb, params in (
+            ("stop", {"name": "store"}),
+            ("stop", {"name": "store", "anyway": True}),
+            ("logs", {"name": "store"}),
+            ("move", {"name": "store", "node": "two"}),
+        ):
+            error = await around.refused(verb, **params)
+            assert (error.code, error.where, error.fix) == ("A611", taken.where, listed["fix"])
+        assert not around.asked, "it would take a minute to find out what is known"
+        around.place.members()
+        await around.run("store")
+
+    run(tmp_path, body)
+
+
+def test_what_too_few_are_left_of_is_stopped_only_if_it_is_said_twice(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        begun = Group("one", "two", "three")
+        identity = begun["two"].run("shop", copies=3)
+        begun.until(lambda: len(begun["two"].hosted(identity).holding.holders) == 3)
+        begun.until(lambda: len(begun["one"].hosted(identity).holding.holders) == 3)
+        around.place = begun["one"]
+        around.place.members(two=Peer("two", lost=True), three=Peer("three", lost=True))
+        error = await around.refused("stop", name="shop")
+        assert (error.code, error.fix.endswith("--anyway, on one")) == ("A611", True)
+        assert (await around.do("stop", name="shop", anyway=True))["waits_for"] == ["two", "three"]
         assert not around.steward.hosted
         assert not (await around.do("list"))["environments"]
 

@@ -16,11 +16,11 @@ from atoll.domain.recorder.messages import Answer, Code, Create, RefusedError
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
 from atoll.domain.server import Server, now
+from atoll.env.beginning import Wanted
 from atoll.env.chain import Sealer
 from atoll.env.limits import MESSAGE_BYTES_MAX
 from atoll.env.messages import Letter
 from atoll.env.orders import Say, TellNode
-from atoll.env.steward import Wanted
 from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import CODE, PROGRAM, encode
 

@@ -11,6 +11,7 @@ from atoll.base.units import SECOND_NS
 from atoll.env import inbox as inbox_module
 from atoll.env import runner as runner_module
 from atoll.env.app import App, on, program_of
+from atoll.env.beginning import Wanted
 from atoll.env.context import Context
 from atoll.env.facts import Facts
 from atoll.env.holding import Holding, HoldingOptions
@@ -34,7 +35,6 @@ from atoll.env.messages import Carried, Receipt, count_items
 from atoll.env.orders import AskRecorder, Moment, Say, StoreSnapshot
 from atoll.env.records import Arrived, Confirmed, Found
 from atoll.env.records import Told as ToldRecord
-from atoll.env.steward import Wanted
 from atoll.env.tuples import Tuple
 from tests.unit.steward_world import (
     ANN,

@@ -10,6 +10,7 @@ from atoll.base.errors import CorruptError, UsageError
 from atoll.base.units import SECOND_NS
 from atoll.env import runner as runner_module
 from atoll.env.app import App, on, program_of
+from atoll.env.beginning import Wanted
 from atoll.env.context import Context
 from atoll.env.facts import Facts, Suspect
 from atoll.env.holding import Block, HoldingOptions
@@ -25,7 +26,6 @@ from atoll.env.orders import AskRecorder, Await, Forget, Prepare, Restore, Say, 
 from atoll.env.places import HandlerFailedError
 from atoll.env.records import Began, Failed, Found, Held, Opened
 from atoll.env.runner import Runner
-from atoll.env.steward import Wanted
 from tests.unit.steward_world import (
     ANN,
     BOB,

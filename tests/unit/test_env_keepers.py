@@ -4,10 +4,12 @@
 import pytest
 
 from atoll.base.ids import NodeId
-from atoll.env.keepers import Kept, Peer, wanted_holders
+from atoll.env.keepers import Kept, Peer, parted, wanted_holders
+from atoll.env.messages import Notice
 
 OWN, B, C, D, E = (NodeId(bytes([letter]) * 10) for letter in b"ABCDE")
 ID = b"i" * 16
+NONE: list[NodeId] = []
 
 
 def wanted(
@@ -77,3 +79,26 @@ def test_the_owner_comes_first_and_nobody_twice(copies: int) -> None:
     found = wanted((B, OWN, C), peers(B, C, D, E), copies=copies)
     assert found[0] == OWN
     assert len(set(found)) == len(found) == copies
+
+
+@pytest.mark.parametrize(
+    ("owner", "holders", "members", "found"),
+    [
+        (B, (B,), peers(B, C), None),
+        (B, (B,), peers(B, C, lost=(B,)), ([B], NONE)),
+        (B, (), peers(B, lost=(B,)), ([B], NONE)),
+        (B, (B, C, OWN), peers(B, C, lost=(B,)), None),
+        (B, (B, C, OWN), peers(B, C, lost=(B, C)), ([B, C], [OWN])),
+        (B, (B, C, D), peers(B, C, D, lost=(B, C)), ([B, C], [D])),
+        (D, (B, C, D), peers(B, C, D, lost=(B, C)), None),
+        (OWN, (OWN, B), peers(B, lost=(B,)), None),
+        (b"", (OWN, B), peers(B, lost=(B,)), ([B], [OWN])),
+        (B, (B, C, OWN), peers(C, lost=(C,)), ([C], [OWN])),
+        (B, (B, C, OWN), peers(), (NONE, [OWN])),
+        (B, (B, C), peers(), None),
+    ],
+)
+def test_an_environment_waits_for_keepers_only_where_those_that_are_there_are_too_few(
+    owner: bytes, holders: tuple[bytes, ...], members: dict[NodeId, Peer], found: tuple[list[NodeId], ...] | None
+) -> None:
+    assert parted(Notice(ID, 1, owner, "shop", "Shop", b"c" * 32, holders), OWN, members) == found

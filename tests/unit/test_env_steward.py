@@ -14,6 +14,7 @@ from atoll.env import graves as graves_module
 from atoll.env import routes as routes_module
 from atoll.env import steward as steward_module
 from atoll.env.app import App, on, program_of
+from atoll.env.beginning import Wanted
 from atoll.env.changes import Failure
 from atoll.env.context import Context
 from atoll.env.directory import Directory
@@ -39,7 +40,6 @@ from atoll.env.orders import Create, FetchCode, Forget, Say, StoreSnapshot, Tell
 from atoll.env.records import Opened
 from atoll.env.records import Told as ToldRecord
 from atoll.env.runner import Runner
-from atoll.env.steward import Wanted
 from atoll.env.tuples import Tuple
 from tests.unit.steward_world import (
     ANN,

@@ -419,7 +419,8 @@ _APPLICATIONS: Final[dict[str, Explanation]] = {
         _S.CONFLICT,
         "an environment has this name already",
         "Names are unique in a group, because programs find each other by them.",
-        "Choose another with `--name`, or end the other one with `atoll env stop`.",
+        "Choose another with `--name`, or end the other one with `atoll env stop`. If only a machine that is lost for "
+        "good keeps it, `atoll remove` of that one frees the name; the error says so.",
     ),
     "A607": Explanation(
         _S.FAILURE,

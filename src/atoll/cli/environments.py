@@ -3,7 +3,7 @@
 
 import base64
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from atoll.base.errors import UserError
 from atoll.base.problems import ExitStatus
 from atoll.cli.api import Api, view
 from atoll.cli.options import as_json, node_options, state_of
+
+if TYPE_CHECKING:
+    from atoll.domain.views import EnvironmentView
 
 __all__ = ["env", "run"]
 
@@ -83,7 +86,7 @@ def list_(*, as_json: bool, state: str | None, config: Path | None) -> None:
         click.echo(raw.decode())
         return
     for one in view(raw, EnvironmentsView).environments:
-        cannot = f"\tcannot run: {one.failed}" if one.failed else ""
+        cannot = "".join(f"\t{line}" for line in _troubles(one))
         click.echo(f"{one.name}\t{one.app}\t{one.node}\tkept by {', '.join(one.holders)}{cannot}")
 
 
@@ -157,11 +160,16 @@ def send(*, name: str, kind: str, fields: tuple[str, ...], state: str | None, co
 
 @env.command()
 @click.argument("name")
+@click.option("--anyway", is_flag=True, help="Even if too few of the nodes that keep it can be reached.")
 @as_json
 @node_options
-def stop(*, name: str, as_json: bool, state: str | None, config: Path | None) -> None:
-    """End it for good. Its journal is put aside, not deleted."""
-    _print(_call(state_of(state, config), "stop", {"name": name}), as_json=as_json)
+def stop(*, name: str, anyway: bool, as_json: bool, state: str | None, config: Path | None) -> None:
+    """End it for good. Its journal is put aside, not deleted.
+
+    With --anyway, on a node that keeps it, also one that nobody can run: nodes that come back hear that it has ended.
+    """
+    params: dict[str, Any] = {"name": name, "anyway": True} if anyway else {"name": name}
+    _print(_call(state_of(state, config), "stop", params), as_json=as_json)
 
 
 @env.command()
@@ -229,14 +237,21 @@ def _print(raw: bytes, *, as_json: bool) -> None:
 
     seen = view(raw, EnvironmentView)
     click.echo(f"{seen.name}  {seen.app}  on {seen.node}  epoch {seen.epoch}  kept by {', '.join(seen.holders)}")
-    if seen.failed:
-        click.echo(f"  cannot run: {seen.failed}")
+    for line in _troubles(seen):
+        click.echo(f"  {line}")
     if seen.events is not None:
         click.echo(f"  events  {seen.events}, handlers that failed {seen.failures or 0}")
     for field, value in (seen.state or {}).items():
         click.echo(f"  {field}  {msgspec.json.encode(value).decode()}")
     if seen.is_cut:
         click.echo("  not all of it is shown: it is too long")
+
+
+def _troubles(seen: "EnvironmentView") -> list[str]:
+    """Return why an environment does not run as it should, and what to do."""
+    waiting = f"waits for {', '.join(seen.waits_for)}, which cannot be reached" if seen.waits_for else ""
+    said = (f"cannot run: {seen.failed}" if seen.failed else "", waiting, f"fix: {seen.fix}" if seen.fix else "")
+    return [line for line in said if line]
 
 
 def _say(directory: Path, name: str, event: dict[str, Any], timeout_s: float) -> dict[str, Any]:

@@ -33,13 +33,14 @@ from atoll.domain.recorder.messages import RefusedError
 from atoll.domain.reviving import Archive
 from atoll.domain.showing import shown
 from atoll.domain.views import EnvironmentsView, EnvironmentView, LogView, RunView
+from atoll.env.beginning import Stuck, Wanted
 from atoll.env.hosted import Hosted
 from atoll.env.limits import COPIES, HOLDERS_MAX, NAME_CHARS_MAX
 from atoll.env.messages import Notice
 from atoll.env.orders import Moment, Told
 from atoll.env.places import Inline, Place, Running
 from atoll.env.records import INLINE, PROCESS, Level
-from atoll.env.steward import Steward, Wanted
+from atoll.env.steward import Steward
 
 __all__ = ["VERBS", "Commands"]
 
@@ -62,6 +63,11 @@ class _Run(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Named(msgspec.Struct, forbid_unknown_fields=True):
     name: str
+
+
+class _Stop(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    anyway: bool = False
 
 
 class _Copy(msgspec.Struct, forbid_unknown_fields=True):
@@ -208,6 +214,11 @@ class Commands:
         hosted = self._server.steward.hosted.get(notice.id)
         if hosted is not None and hosted.runner is not None:
             return None
+        stuck = self._server.steward.stuck(notice)
+        if stuck is not None and verb not in {"show", "stop"}:
+            raise _cannot(stuck)
+        if stuck is not None:
+            return None  # Whom to ask is not there.
         return NodeId(notice.owner) if NodeId(notice.owner) in self._server.members else None
 
     def told(self, order: Told) -> None:
@@ -229,8 +240,7 @@ class Commands:
         asked = _decoded(params, _Run)
         _check_name(asked.name)
         steward, bundle = self._server.steward, _code(asked.bundle)
-        if steward.named(asked.name):
-            raise UserError("A606", f"there is an environment called {asked.name!r}", fix="choose another: --name NAME")
+        steward.check_free(asked.name)
         target = self._member(asked.node) if asked.node not in {"", self._server.name} else None
         level: Level = asked.level or (PROCESS if level_of(bundle) == PROCESS else INLINE)
         arguments = _arguments(asked.arguments)
@@ -266,8 +276,7 @@ class Commands:
         asked = _decoded(params, _Copy)
         _check_name(asked.copy)
         notice, hosted = self._running(asked.name)
-        if self._server.steward.named(asked.copy):
-            raise UserError("A606", f"there is an environment called {asked.copy!r}", fix="choose another name")
+        self._server.steward.check_free(asked.copy)
         runner = hosted.runner
         assert runner is not None, "it runs here"
         try:
@@ -350,13 +359,18 @@ class Commands:
         return LogView(tuple(reversed(lines)))
 
     async def _stop(self, params: bytes) -> EnvironmentView:
-        name = _decoded(params, _Named).name
-        notice = self._named(name)
-        steward = self._server.steward
-        if not self._is_failed(notice):
+        asked = _decoded(params, _Stop)
+        name, notice, steward = asked.name, self._named(asked.name), self._server.steward
+        stuck, hosted = steward.stuck(notice), steward.hosted.get(notice.id)
+        if stuck is not None and (not asked.anyway or hosted is None or hosted.is_blank):
+            raise _cannot(stuck)
+        if stuck is None and not self._is_failed(notice):
             self._running(name)
         view = self._view(notice)
-        steward.stop(notice.id, self._now())
+        if stuck is None:
+            steward.stop(notice.id, self._now())
+        else:
+            steward.give_up(notice.id, self._now())
         self._server.stir()
         give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
         while notice.id in steward.hosted:
@@ -475,6 +489,7 @@ class Commands:
 
     def _view(self, notice: Notice) -> EnvironmentView:
         hosted = self._server.steward.hosted.get(notice.id)
+        stuck = self._server.steward.stuck(notice)
         return EnvironmentView(
             name=notice.name,
             id=notice.id.hex(),
@@ -484,7 +499,13 @@ class Commands:
             code=notice.code.hex(),
             holders=tuple(self._server.name_of(NodeId(node)) for node in notice.holders),
             failed="" if hosted is None else hosted.failed,
+            waits_for=() if stuck is None else stuck.awaited,
+            fix="" if stuck is None else stuck.way_out,
         )
+
+
+def _cannot(stuck: Stuck) -> UserError:
+    return UserError("A611", f"{stuck.name} does not run now", where=stuck.reason, fix=stuck.way_out)
 
 
 def _decoded(params: bytes, kind: type[T]) -> T:

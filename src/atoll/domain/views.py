@@ -27,6 +27,8 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         is_cut: Fields of the state are left out, because they are too long; instead of each there is a text.
         failed: Why it cannot run on the node that should run it; it is tried again every few seconds.
+        waits_for: Members that cannot be reached and without which nobody can run it.
+        fix: What to do about that.
     """
 
     name: str
@@ -42,6 +44,8 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
     level: str | None = None
     is_cut: bool = False
     failed: str = ""
+    waits_for: tuple[str, ...] = ()
+    fix: str = ""
 
 
 class EnvironmentsView(msgspec.Struct, frozen=True):

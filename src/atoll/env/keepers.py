@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from atoll.base.ids import NodeId
+from atoll.env.messages import Notice
 
-__all__ = ["Kept", "Peer", "fit_of", "wanted_holders"]
+__all__ = ["Kept", "Peer", "fit_of", "parted", "wanted_holders"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,24 @@ def fit_of(holders: Iterable[bytes], peers: Mapping[NodeId, Peer]) -> list[NodeI
         if peer is not None and not peer.lost and not peer.slow:
             fit.append(node)
     return fit
+
+
+def parted(notice: Notice, own: NodeId, peers: Mapping[NodeId, Peer]) -> tuple[list[NodeId], list[NodeId]] | None:
+    """Return who keeps an environment and cannot be reached, and who else does; None: somebody runs it, or could.
+
+    Args:
+        notice: What is believed of it.
+        own: This node.
+        peers: The other members. Who is neither is gone for good, and counts as not reached.
+
+    Returns:
+        Lost members and those that are there, in the order of the holders; one of the two may be empty.
+    """
+    kept = [NodeId(node) for node in notice.holders or (notice.owner,)]
+    there = [node for node in kept if node == own or (node in peers and not peers[node].lost)]
+    lost = [node for node in kept if node in peers and peers[node].lost]
+    is_run = notice.owner == own or notice.owner in there
+    return None if is_run or 2 * len(there) > len(kept) or not (lost or there) else (lost, there)
 
 
 def wanted_holders(kept: Kept, peers: Mapping[NodeId, Peer], gone: set[NodeId]) -> tuple[bytes, ...]:

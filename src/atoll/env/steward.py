@@ -6,15 +6,16 @@ and ticks; ``orders`` gives what is to be done, in order. The same steward runs 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, final
 
 import msgspec
 
-from atoll.base.errors import UsageError, UserError, WireError
+from atoll.base.errors import UsageError, WireError
 from atoll.base.ids import NodeId
 from atoll.core.entropy import Draws
 from atoll.env.app import Program
+from atoll.env.beginning import Begun, Stuck, Wanted, taken
 from atoll.env.changes import PeerSlow
 from atoll.env.directory import Directory, keepers_of
 from atoll.env.facts import Facts
@@ -24,7 +25,7 @@ from atoll.env.holding.events import Cleared, Heard, HoldersAsked, HoldingInput,
 from atoll.env.holding.messages import Canvass, HandOver, HoldingMessage, Store
 from atoll.env.holding.messages import decode as decode_letter
 from atoll.env.hosted import Hosted
-from atoll.env.keepers import Peer
+from atoll.env.keepers import Peer, parted
 from atoll.env.limits import (
     COPIES,
     HOPS_MAX,
@@ -54,55 +55,17 @@ from atoll.env.messages import (
 )
 from atoll.env.orders import Create, FetchCode, Forget, Moment, Order, TellNode, TellSession
 from atoll.env.places import Inline, Place
-from atoll.env.records import FOUND_MAX, INLINE, Began, Found, Level, Record
+from atoll.env.records import FOUND_MAX, Began, Found, Record
 from atoll.env.records import Told as TellAll
 from atoll.env.routes import Routes
 from atoll.env.runner import OPEN, Runner, Walls
 
-__all__ = ["Begun", "Origin", "Steward", "Wanted"]
+__all__ = ["Origin", "Steward"]
 
 Origin = int | NodeId
 """Where a message came from: the session of a client, or a node."""
 
 _SEED_BYTES: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An environment that somebody wants to begin.
-
-    Attributes:
-        name: How people will call it.
-        code: SHA-256 of its code.
-        arguments: Encoded map of the fields that are given.
-        copies: How many nodes shall keep its journal.
-        level: Where its handlers run, as of ``Began``.
-        state: Of another environment that it is a copy of, as of ``Began``.
-        source: Name of that one.
-    """
-
-    name: str
-    code: bytes
-    arguments: bytes
-    copies: int = COPIES
-    level: Level = INLINE
-    state: bytes = b""
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An environment that has begun, and that nobody knows of yet.
-
-    Attributes:
-        wanted: What it was made of.
-        runner: What runs it; while it is busy, its first handler runs.
-        began: Its first record.
-    """
-
-    wanted: Wanted
-    runner: Runner
-    began: Began
 
 
 @final
@@ -179,11 +142,12 @@ class Steward:
         return min(self._before.intersection(kept) or kept, default=b"")
 
     def failed(self) -> tuple[Notice, ...]:
-        """Return what should run here and cannot, as far as nobody else runs it: others have not heard of it."""
-        return tuple(
-            self._notice(hosted)
-            for hosted in self.hosted.values()
-            if hosted.failed and self.directory.find(hosted.facts.id) is None
+        """Return what is here and cannot run, or is stuck, as far as nobody else runs it: others do not tell of it."""
+        unheard = [hosted for identity, hosted in self.hosted.items() if self.directory.find(identity) is None]
+        stuck = [self._kept(hosted) for hosted in unheard if not hosted.failed and not hosted.is_blank]
+        return (
+            *(self._notice(hosted) for hosted in unheard if hosted.failed),
+            *(notice for notice in stuck if self.stuck(notice)),
         )
 
     # What is here.
@@ -224,7 +188,7 @@ class Steward:
             UserError: A602, its first handler fails, if that is known by now; A606, the name is taken.
             CorruptError: It cannot be made here.
         """
-        self._check_free(wanted.name)
+        self.check_free(wanted.name)
         identity, seed = self._draws.token(16), self._draws.token(_SEED_BYTES)
         began = Began(
             identity,
@@ -248,17 +212,38 @@ class Steward:
             UserError: A606, the name is taken.
         """
         name, identity, runner = begun.wanted.name, begun.began.id, begun.runner
-        self._check_free(name)
+        self.check_free(name)
         facts = Facts(identity, name, runner.place.name, begun.wanted.code, self._own)
         self._orders.append(Create(identity, name))
         options = HoldingOptions(self._own, self._draws.token(_SEED_BYTES), holders=(self._own,))
         self.adopt(facts, options, now, (runner, begun.began), begun.wanted.copies)
         return identity
 
-    def _check_free(self, name: str) -> None:
-        """Return if no environment has this name, one that has begun here and is not known to anybody yet included."""
-        if self.named(name):
-            raise UserError("A606", f"there is an environment called {name!r}", fix="choose another: --name NAME")
+    def check_free(self, name: str) -> None:
+        """Return if no environment has this name, one that has begun here and is not known to anybody yet included.
+
+        Raises:
+            UserError: A606, with what frees the name where nobody can run the one that has it.
+        """
+        if identity := self.named(name):
+            notice = self._believed(identity)
+            raise taken(name, None if notice is None else self.stuck(notice))
+
+    def _believed(self, identity: bytes) -> Notice | None:
+        """Return who runs an environment, as this node has heard, or else as its journal here has it."""
+        hosted = self.hosted.get(identity)
+        return self.directory.find(identity) or (None if hosted is None else self._kept(hosted))
+
+    def stuck(self, notice: Notice) -> Stuck | None:
+        """Return why nobody can run an environment, and what to do; None: somebody can, or does, as far as is known."""
+        found = parted(notice, self._own, self._members)
+        if found is None or self._met_at_ns is None:
+            return None
+        lost, there = (tuple(self._name_of(node) for node in nodes) for nodes in found)
+        return Stuck(notice.name, lost, there)
+
+    def _name_of(self, node: NodeId) -> str:
+        return self._name if node == self._own else self._members[node].name
 
     def resume(self, identity: bytes, now: Moment) -> None:
         """Take the answer to ``Await``: there may be one of the handler's, or its time is over."""
@@ -356,6 +341,18 @@ class Steward:
         if hosted is None or (hosted.runner is None and not hosted.failed and not hosted.is_new):
             raise UsageError("it does not run here")
         hosted.stop(now)
+        self._after(hosted, now)
+
+    def give_up(self, identity: bytes, now: Moment) -> None:
+        """End an environment that is kept here and that nobody can run: put it aside, and tell who keeps it as well.
+
+        Raises:
+            UsageError: It is not kept here, or somebody can run it.
+        """
+        hosted, notice = self.hosted.get(identity), self._believed(identity)
+        if hosted is None or hosted.is_blank or notice is None or self.stuck(notice) is None:
+            raise UsageError("it is not kept here, or somebody can run it")
+        hosted.is_ended = True
         self._after(hosted, now)
 
     def tell(self, record: Record, now: Moment) -> None:
@@ -665,13 +662,16 @@ class Steward:
 
     def _vouch(self, hosted: Hosted, now: Moment) -> None:
         """Say who runs what ran here: others believe a keeper, and perhaps not a node that they do not know."""
-        facts, holding = hosted.facts, hosted.holding
-        notice = Notice(
-            facts.id, holding.epoch, holding.owner, facts.name, facts.app, facts.code, tuple(holding.holders)
-        )
+        notice = self._kept(hosted)
         self.directory.note(notice, now.ns)
         self._announce((notice,))
-        self._free(facts.id, now)
+        self._free(notice.id, now)
+
+    @staticmethod
+    def _kept(hosted: Hosted) -> Notice:
+        """Return what the journal here says of who runs an environment."""
+        facts, holding = hosted.facts, hosted.holding
+        return Notice(facts.id, holding.epoch, holding.owner, facts.name, facts.app, facts.code, tuple(holding.holders))
 
     def _parties(self, name: str) -> tuple[bytes, ...]:
         """Return who is meant by a name, as far as is known here."""

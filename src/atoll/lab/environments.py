@@ -13,12 +13,13 @@ from typing import Any, Final, final
 
 from atoll.base.errors import UserError
 from atoll.base.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
+from atoll.env.beginning import Wanted
 from atoll.env.changes import Put, Take
 from atoll.env.keepers import Peer
 from atoll.env.orders import Moment
 from atoll.env.parties import Ref
 from atoll.env.query import where
-from atoll.env.steward import Steward, Wanted
+from atoll.env.steward import Steward
 from atoll.env.tuples import Tuple
 from atoll.lab.stewards import apps
 from atoll.lab.stewards.blueprint import GENERATIONS, PLANTED, Planted, bundle, loaded

@@ -17,6 +17,7 @@ from atoll.domain.recorder.messages import RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
 from atoll.domain.warming import Warming
 from atoll.env.app import Program
+from atoll.env.beginning import Wanted
 from atoll.env.chain import Sealer
 from atoll.env.holding import Holding
 from atoll.env.holding.events import HoldingInput
@@ -49,7 +50,7 @@ from atoll.env.orders import (
     TellSession,
     Told,
 )
-from atoll.env.steward import Steward, Wanted
+from atoll.env.steward import Steward
 from atoll.lab.stewards.recorder import Later, RecorderEnd, Signatures, SimRecorder
 
 __all__ = ["GIVEN_UP", "Computer", "Process", "Session", "Surroundings"]
