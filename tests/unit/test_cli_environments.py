@@ -34,3 +34,8 @@ def test_it_says_what_it_cannot_show_and_why_it_cannot_run(capsys: pytest.Captur
 def test_it_says_what_it_waits_for_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     waiting = msgspec.structs.replace(VIEW, waits_for=("two", "three"), fix="bring two back")
     assert shown(waiting, capsys)[1:] == ["  waits for two, three, which cannot be reached", "  fix: bring two back"]
+    barred = msgspec.structs.replace(VIEW, barred="block 3: its chain does not check", fix="see what is wrong")
+    assert shown(barred, capsys)[1:] == [
+        "  its journal on this node cannot be used: block 3: its chain does not check",
+        "  fix: see what is wrong",
+    ]

@@ -26,10 +26,11 @@ from atoll.domain.recorder.store import Store
 from atoll.domain.reviving import Archive
 from atoll.env.beginning import Wanted
 from atoll.env.facts import Facts
+from atoll.env.graves import Barred
 from atoll.env.holding import HoldingOptions
 from atoll.env.keepers import Peer
 from atoll.env.messages import Notice, Notices
-from atoll.env.orders import Told
+from atoll.env.orders import Forget, Told
 from atoll.env.steward import Steward
 from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import ANN, Add, Elsewhere, Group, Hang, Place, node_id
@@ -488,6 +489,42 @@ def test_what_too_few_are_left_of_is_stopped_only_if_it_is_said_twice(tmp_path: 
         assert (await around.do("stop", name="shop", anyway=True))["waits_for"] == ["two", "three"]
         assert not around.steward.hosted
         assert not (await around.do("list"))["environments"]
+
+    run(tmp_path, body)
+
+
+def test_a_journal_that_cannot_be_used_is_shown_with_what_to_do_and_is_put_aside(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        why = "block 3: its chain does not check"
+        around.steward.graves.bar(Barred(b"e" * 16, "store", why))
+        (listed,) = (await around.do("list"))["environments"]
+        assert (listed["name"], listed["id"], listed["node"], listed["barred"]) == ("store", "65" * 16, "", why)
+        assert listed["fix"].startswith("see what is wrong: atoll audit verify store; ")
+        assert listed["fix"].endswith("atoll env stop store")
+        assert await around.do("show", name="store") == listed
+        error = await around.refused("checkpoint", name="65" * 16)
+        assert (error.code, error.fix) == ("A611", listed["fix"])
+        assert error.where == f"its journal on this node cannot be used: {why}"
+        assert (await around.refused("run", name="store", bundle=code())).code == "A606"
+        around.place.members(two=Peer("two"))
+        assert (await around.refused("stop", name="store")).fix == "try again in some seconds"
+        around.place.members()
+        assert (await around.do("stop", name="store"))["name"] == "store"
+        assert around.place.got(Forget) == [Forget(b"e" * 16)]
+        assert not (await around.do("list"))["environments"]
+        await around.run("store")
+
+    run(tmp_path, body)
+
+
+def test_a_journal_that_cannot_be_used_is_shown_where_others_go_on_with_it(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        around.steward.graves.bar(Barred(b"e" * 16, "store", "it is damaged"))
+        around.elsewhere("store")
+        (listed,) = (await around.do("list"))["environments"]
+        assert (listed["node"], listed["barred"]) == ("two", "it is damaged")
+        assert "the others go on without it" in listed["fix"]
+        assert await around.do("stop", name="store") == {"there": 1}
 
     run(tmp_path, body)
 

@@ -269,11 +269,15 @@ def test_segments_that_do_not_belong_together_are_said(tmp_path: Path) -> None:
     assert again.position == whole
     first.write_bytes(b"noise")
     assert str(first) in journal_in(tmp_path).damage
+    assert journal_in(tmp_path).recorded().name == "shop", "the newest segment says so"
+    files(tmp_path)[-1].write_bytes(b"noise")
+    assert journal_in(tmp_path).recorded().name == "shop", "or one before it"
     second.unlink()
     assert "a segment is missing" in journal_in(tmp_path).damage
     for path in files(tmp_path):
         path.unlink()
     assert "a segment is missing" in journal_in(tmp_path).damage
+    assert journal_in(tmp_path).recorded().name == "", "nothing says so"
 
 
 def test_a_full_disk_refuses_all_that_shared_the_write_and_nothing_else(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from atoll.base.ids import NodeId
@@ -143,3 +144,39 @@ def test_what_a_former_member_has_sealed_stays_true_and_nothing_else_that_it_say
         await around.stop()
 
     asyncio.run(body())
+
+
+def test_a_journal_that_is_damaged_or_makes_no_sense_is_said_whenever_somebody_looks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def begin(state: Path) -> bytes:
+        around = Around(state, 0)
+        hosted = around.server.steward.hosted[around.begin()]
+        await around.until(lambda: hosted.is_open)
+        await around.stop()
+        return hosted.facts.id
+
+    async def body(path: Path, why: str) -> None:
+        around = Around(path, 0)
+        starting = asyncio.ensure_future(around.server.start())
+        await around.until(starting.done)
+        await starting
+        (listed,) = msgspec.json.decode(await around.server.commands.obey("list", b""))["environments"]
+        assert (listed["name"], listed["node"]) == ("shop", "")
+        assert why in listed["barred"]
+        assert f"the environment shop is not run: {listed['barred']}" in caplog.text
+        assert not around.server.steward.hosted
+        await around.stop()
+
+    for name, why in (("damaged", "offset"), ("odd", "a snapshot without a header")):
+        state = tmp_path / name
+        state.mkdir()
+        identity = asyncio.run(begin(state))
+        directory = state / "envs" / identity.hex()
+        if name == "damaged":
+            (segment,) = directory.glob("*.atb")
+            segment.write_bytes(bytes([segment.read_bytes()[0]]) + segment.read_bytes()[1:-3] + b"odd")
+        else:
+            (directory / "snapshots").mkdir(exist_ok=True)
+            (directory / "snapshots" / "1.ats").write_bytes(b"odd")
+        asyncio.run(body(state, why))

@@ -3,7 +3,8 @@
 
 import pytest
 
-from atoll.env.beginning import Begun, Stuck, Wanted, taken
+from atoll.env.beginning import Begun, Stuck, Wanted, taken, unusable
+from atoll.env.graves import Barred
 from tests.unit.steward_world import PROGRAM, Place, encode
 
 
@@ -48,3 +49,10 @@ def test_what_has_begun_says_what_it_was_made_of() -> None:
     begun = place.steward.begin(wanted, PROGRAM, place.now)
     assert begun == Begun(wanted, begun.runner, begun.began)
     assert begun.began.name == "shop"
+
+
+def test_a_name_whose_journal_here_cannot_be_used_is_not_to_be_had() -> None:
+    error = unusable(Barred(b"a" * 16, "shop", "block 3: its chain does not check"))
+    assert error.code == "A606"
+    assert error.where == "its journal on this node cannot be used: block 3: its chain does not check"
+    assert error.fix.endswith("atoll audit verify shop; or end it: atoll env stop shop")

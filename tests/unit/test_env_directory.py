@@ -254,3 +254,13 @@ def test_a_stranger_is_believed_when_the_owner_was_silent_for_long() -> None:
     assert not directory.hear(msgspec.structs.replace(claim, ended=True), THREE, 7 + SILENT_NS), "not that it has ended"
     assert directory.hear(claim, THREE, 7 + SILENT_NS)
     assert owner_of(directory) == THREE
+
+
+def test_parties_are_meant_by_a_name_or_by_what_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Directory()
+    directory.note(notice(B, name="one"), 0)
+    directory.note(notice(A, name="two"), 0)
+    assert (directory.parties("one"), directory.parties("none")) == ((B,), ())
+    assert (directory.parties("app:Shop"), directory.parties("app:Other")) == ((A, B), ())
+    monkeypatch.setattr(directory_module, "FOUND_MAX", 1)
+    assert directory.parties("app:Shop") == (A,)

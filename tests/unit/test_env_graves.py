@@ -4,7 +4,7 @@
 import pytest
 
 from atoll.env import graves as graves_module
-from atoll.env.graves import Graves
+from atoll.env.graves import Barred, Graves
 from tests.unit.steward_world import ONE, OTHER, notice
 
 A, B = b"a" * 16, b"b" * 16
@@ -26,9 +26,13 @@ def test_what_ended_here_is_told_as_it_was_and_what_ended_before_as_far_as_it_is
 
 def test_what_cannot_be_used_is_barred() -> None:
     graves = Graves(ONE)
-    graves.bar(A)
-    assert graves.is_barred(A)
-    assert not graves.is_barred(B)
+    barred = Barred(A, "shop", "it is damaged")
+    graves.bar(barred)
+    assert (graves.barred(A), graves.barred(B)) == (barred, None)
+    assert graves.all_barred() == (barred,)
+    graves.release(A)
+    graves.release(B)
+    assert graves.all_barred() == ()
 
 
 def test_the_oldest_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

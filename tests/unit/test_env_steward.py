@@ -18,6 +18,7 @@ from atoll.env.beginning import Wanted
 from atoll.env.changes import Failure
 from atoll.env.context import Context
 from atoll.env.directory import Directory
+from atoll.env.graves import Barred
 from atoll.env.holding import events as on_holding
 from atoll.env.holding.messages import Canvass
 from atoll.env.holding.messages import Store as StoreMessage
@@ -620,8 +621,8 @@ def test_what_has_ended_before_is_said_to_whoever_still_speaks_of_it(monkeypatch
     monkeypatch.setattr(graves_module, "DIRECTORY_MAX", 1)
     place = Place()
     place.members(two=Peer("two"))
-    place.steward.bury(b"x" * 16)
-    place.steward.bury(OTHER)
+    place.steward.graves.bury(b"x" * 16)
+    place.steward.graves.bury(OTHER)
     place.hear(TWO, Notices((notice(), notice(b"x" * 16, name="odd"))))
     place.hear(TWO, letter(StoreMessage(1, 0, 0, (), 0, 1, counted=True)))
     place.hear(TWO, letter(StoreMessage(1, 0, 0, (), 0, 1, counted=True), b"x" * 16))
@@ -636,7 +637,7 @@ def test_an_end_that_was_told_here_is_told_again_as_it_was() -> None:
     identity = place.run("shop")
     place.steward.stop(identity, place.now)
     place.settle()
-    place.steward.bury(identity)
+    place.steward.graves.bury(identity)
     place.orders.clear()
     place.hear(TWO, letter(StoreMessage(1, 0, 0, (), 0, 1, counted=True), identity))
     (told,) = [message for _, message in told_nodes(place) if isinstance(message, Notices)]
@@ -646,7 +647,7 @@ def test_an_end_that_was_told_here_is_told_again_as_it_was() -> None:
 def test_a_journal_that_cannot_be_used_is_never_taken_up() -> None:
     place = Place()
     place.members(two=Peer("two"))
-    place.steward.bar(OTHER)
+    place.steward.graves.bar(Barred(OTHER, "other", "it is damaged"))
     place.hear(TWO, Notices((notice(),)))
     place.hear(TWO, letter(StoreMessage(1, 0, 0, (), 0, 1, counted=True)))
     assert not place.steward.hosted

@@ -250,8 +250,9 @@ def _print(raw: bytes, *, as_json: bool) -> None:
 def _troubles(seen: "EnvironmentView") -> list[str]:
     """Return why an environment does not run as it should, and what to do."""
     waiting = f"waits for {', '.join(seen.waits_for)}, which cannot be reached" if seen.waits_for else ""
-    said = (f"cannot run: {seen.failed}" if seen.failed else "", waiting, f"fix: {seen.fix}" if seen.fix else "")
-    return [line for line in said if line]
+    barred = f"its journal on this node cannot be used: {seen.barred}" if seen.barred else ""
+    failed, fix = f"cannot run: {seen.failed}" if seen.failed else "", f"fix: {seen.fix}" if seen.fix else ""
+    return [line for line in (failed, waiting, barred, fix) if line]
 
 
 def _say(directory: Path, name: str, event: dict[str, Any], timeout_s: float) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from atoll.domain.reviving import Archive
 from atoll.domain.showing import shown
 from atoll.domain.views import EnvironmentsView, EnvironmentView, LogView, RunView
 from atoll.env.beginning import Stuck, Wanted
+from atoll.env.graves import Barred
 from atoll.env.hosted import Hosted
 from atoll.env.limits import COPIES, HOLDERS_MAX, NAME_CHARS_MAX
 from atoll.env.messages import Notice
@@ -361,6 +362,8 @@ class Commands:
     async def _stop(self, params: bytes) -> EnvironmentView:
         asked = _decoded(params, _Stop)
         name, notice, steward = asked.name, self._named(asked.name), self._server.steward
+        if not notice.owner and steward.graves.barred(notice.id) is not None:
+            return await self._put_aside(notice)
         stuck, hosted = steward.stuck(notice), steward.hosted.get(notice.id)
         if stuck is not None and (not asked.anyway or hosted is None or hosted.is_blank):
             raise _cannot(stuck)
@@ -379,6 +382,19 @@ class Commands:
                 where = "too few of the nodes that keep it answer, or it changes hands"
                 raise UserError("A611", f"{name} has not ended yet", where=where, fix="see: atoll env list; try again")
         await self._server.recorder.listed()  # Which does one thing after the other: the files are put aside now.
+        return view
+
+    async def _put_aside(self, notice: Notice) -> EnvironmentView:
+        view = self._view(notice)
+        try:
+            self._server.steward.put_aside(notice.id, self._now())
+        except UsageError as error:
+            where = "this node has not heard yet who runs it"
+            raise UserError(
+                "A611", f"{notice.name} has not ended", where=where, fix="try again in some seconds"
+            ) from error
+        self._server.stir()
+        await self._server.recorder.listed()
         return view
 
     async def _checkpoint(self, params: bytes) -> EnvironmentView:
@@ -448,9 +464,15 @@ class Commands:
         return found
 
     def _known(self) -> list[Notice]:
-        """Return all environments, by name: those of which nodes tell, and those that should run here and cannot."""
+        """Return all environments, by name: of which nodes tell, and what cannot run here, or be used."""
         steward = self._server.steward
-        return sorted((*steward.directory.all(), *steward.failed()), key=lambda notice: (notice.name, notice.id))
+        barred = [
+            Notice(one.id, 0, b"", one.name, "", b"", ())
+            for one in steward.graves.all_barred()
+            if steward.directory.find(one.id) is None
+        ]
+        found = (*steward.directory.all(), *steward.failed(), *barred)
+        return sorted(found, key=lambda notice: (notice.name, notice.id))
 
     def _named(self, name: str) -> Notice:
         """Return the environment of a name, or of an id in hexadecimal digits: two may have got one name.
@@ -473,7 +495,11 @@ class Commands:
 
     def _running(self, name: str) -> tuple[Notice, Hosted]:
         notice = self._named(name)
-        hosted = self._server.steward.hosted.get(notice.id)
+        hosted, barred = self._server.steward.hosted.get(notice.id), self._server.steward.graves.barred(notice.id)
+        if barred is not None and not notice.owner:
+            raise UserError(
+                "A611", f"{name} does not run now", where=_unusable(barred), fix=_barred_fix(barred, notice)
+            )
         if hosted is None or hosted.runner is None:
             where = self._server.name_of(NodeId(notice.owner))
             if hosted is not None and (hosted.failed or where == self._server.name):
@@ -488,8 +514,10 @@ class Commands:
         return hosted is not None and hosted.runner is None and bool(hosted.failed)
 
     def _view(self, notice: Notice) -> EnvironmentView:
-        hosted = self._server.steward.hosted.get(notice.id)
-        stuck = self._server.steward.stuck(notice)
+        steward = self._server.steward
+        hosted, barred = steward.hosted.get(notice.id), steward.graves.barred(notice.id)
+        stuck = steward.stuck(notice) if notice.owner else None
+        fixes = ("" if stuck is None else stuck.way_out, "" if barred is None else _barred_fix(barred, notice))
         return EnvironmentView(
             name=notice.name,
             id=notice.id.hex(),
@@ -500,8 +528,21 @@ class Commands:
             holders=tuple(self._server.name_of(NodeId(node)) for node in notice.holders),
             failed="" if hosted is None else hosted.failed,
             waits_for=() if stuck is None else stuck.awaited,
-            fix="" if stuck is None else stuck.way_out,
+            barred="" if barred is None else barred.why,
+            fix="; ".join(filter(None, fixes)),
         )
+
+
+def _unusable(barred: Barred) -> str:
+    return f"its journal on this node cannot be used: {barred.why}"
+
+
+def _barred_fix(barred: Barred, notice: Notice) -> str:
+    """Return what to do about a journal that cannot be used; whoever runs its environment goes on without it."""
+    look = f"see what is wrong: atoll audit verify {barred.name}"
+    if notice.owner:
+        return f"{look}; the others go on without it, and how this node keeps one again is in docs/operate/running.md"
+    return f"{look}; mend it as in docs/operate/running.md, or end it: atoll env stop {barred.name}"
 
 
 def _cannot(stuck: Stuck) -> UserError:

@@ -47,13 +47,14 @@ from atoll.domain.messages import (
     server_codec,
 )
 from atoll.domain.recorder.client import RecorderClient
-from atoll.domain.recorder.messages import Code, Done, RefusedError
+from atoll.domain.recorder.messages import Code, Done, Recorded, RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
 from atoll.domain.shipping import Shipper
 from atoll.domain.turns import Turn
 from atoll.domain.warming import Warming
 from atoll.env.chain import Sealer
 from atoll.env.facts import Suspect
+from atoll.env.graves import Barred
 from atoll.env.holding import Holding
 from atoll.env.holding.events import Checkpointed, HoldingInput
 from atoll.env.keepers import Peer
@@ -165,16 +166,14 @@ class Server:
         """
         listed = await self.recorder.listed()
         for identity in listed.ended:
-            self.steward.bury(identity)
+            self.steward.graves.bury(identity)
         for recorded in listed.environments:
             if recorded.is_blank and recorded.promised_to in {b"", bytes(NODE_ID_BYTES), self.sealer.node}:
                 # It was begun, and nobody was told that it runs; or it was to be learnt, and is learnt anew.
                 self._have(partial(self.recorder.forget, recorded.environment, ended=False), "files are not deleted")
                 continue
             if recorded.damage:
-                name = recorded.name or recorded.environment.hex()
-                log.error("the environment %s is not run: %s", name, recorded.damage)
-                self.steward.bar(recorded.environment)
+                self._bar(recorded, recorded.damage)
                 continue
             try:
                 options, facts = await self.archive.options(recorded, self.sealer.node, self._seed)
@@ -184,10 +183,15 @@ class Server:
             except LinkError:
                 raise
             except (ProjectError, ValueError) as error:
-                log.error("the environment %s is not run: %s", recorded.name, error)  # noqa: TRY400 - its sentence.
-                self.steward.bar(recorded.environment)
+                self._bar(recorded, str(error))
         self.spawn(self._heads.run())
         self.stir()
+
+    def _bar(self, recorded: Recorded, why: str) -> None:
+        """Run nothing of a journal that cannot be used, and say so whenever somebody looks."""
+        name = recorded.name or recorded.environment.hex()
+        log.error("the environment %s is not run: %s", name, why)
+        self.steward.graves.bar(Barred(recorded.environment, name, why))
 
     async def beat(self) -> None:
         """Say every second that the loop turns."""

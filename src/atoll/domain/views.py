@@ -28,7 +28,8 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
         is_cut: Fields of the state are left out, because they are too long; instead of each there is a text.
         failed: Why it cannot run on the node that should run it; it is tried again every few seconds.
         waits_for: Members that cannot be reached and without which nobody can run it.
-        fix: What to do about that.
+        barred: Why this node cannot use the journal of it that is here. Others may run it.
+        fix: What to do about ``waits_for`` or ``barred``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
     is_cut: bool = False
     failed: str = ""
     waits_for: tuple[str, ...] = ()
+    barred: str = ""
     fix: str = ""
 
 

@@ -4,11 +4,12 @@
 from dataclasses import dataclass
 
 from atoll.base.errors import UserError
+from atoll.env.graves import Barred
 from atoll.env.limits import COPIES
 from atoll.env.records import INLINE, Began, Level
 from atoll.env.runner import Runner
 
-__all__ = ["Begun", "Stuck", "Wanted", "taken"]
+__all__ = ["Begun", "Stuck", "Wanted", "taken", "unusable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,14 @@ class Begun:
     wanted: Wanted
     runner: Runner
     began: Began
+
+
+def unusable(barred: Barred) -> UserError:
+    """Return what to say to who wants the name of an environment whose journal here cannot be used."""
+    name = barred.name
+    where, fix = f"its journal on this node cannot be used: {barred.why}", "choose another: --name NAME"
+    fix += f"; see what is wrong: atoll audit verify {name}; or end it: atoll env stop {name}"
+    return UserError("A606", f"there is an environment called {name!r}", where=where, fix=fix)
 
 
 def taken(name: str, stuck: Stuck | None) -> UserError:

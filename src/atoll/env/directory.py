@@ -19,6 +19,7 @@ from typing import Final, final
 
 from atoll.env.limits import DIRECTORY_MAX, DIRECTORY_TOLD_MAX, NAMED_AT_ONCE_NS, OWNERLESS_NS, SILENT_NS
 from atoll.env.messages import Notice
+from atoll.env.records import FOUND_MAX
 
 __all__ = ["Directory", "keepers_of"]
 
@@ -207,6 +208,14 @@ class Directory:
         """Return the environment of a name; of several, the one that was heard of first."""
         found = self._names.get(name)
         return None if found is None else self._known[found[0]].notice
+
+    def parties(self, name: str) -> tuple[bytes, ...]:
+        """Return the ids that are meant by a name, or by ``app:`` and that of an application; at most FOUND_MAX."""
+        if name.startswith("app:"):
+            app = name.removeprefix("app:")
+            return tuple(sorted(notice.id for notice in self.all() if notice.app == app)[:FOUND_MAX])
+        notice = self.named(name)
+        return () if notice is None else (notice.id,)
 
     def all(self) -> Iterable[Notice]:
         """Return all environments that are not over, by name."""

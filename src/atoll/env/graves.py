@@ -1,13 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a node never takes up again: environments that have ended, and those whose journal here cannot be used."""
 
+from dataclasses import dataclass
 from typing import Final, final
 
 from atoll.env.limits import DIRECTORY_MAX, OVER_MAX
 from atoll.env.messages import Notice
 from atoll.env.records import CODE_BYTES
 
-__all__ = ["Graves"]
+__all__ = ["Barred", "Graves"]
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """An environment whose journal is here and cannot be used.
+
+    Attributes:
+        id: Its id.
+        name: How people call it; its id in hexadecimal digits where the journal does not say.
+        why: What is wrong with the journal.
+    """
+
+    id: bytes
+    name: str
+    why: str
 
 
 @final
@@ -22,15 +38,26 @@ class Graves:
         self._own: Final = own
         self._over: Final[dict[bytes, Notice]] = {}
         self._buried: Final[dict[bytes, None]] = {}
-        self._barred: Final[dict[bytes, None]] = {}
+        self._barred: Final[dict[bytes, Barred]] = {}  # No more than the recorder keeps.
 
-    def bar(self, identity: bytes) -> None:
-        """Never take an environment up, because the recorder has a journal of it that cannot be used."""
-        self._barred[identity] = None
+    def bar(self, barred: Barred) -> None:
+        """Never take an environment up, because the recorder has a journal of it that cannot be used.
 
-    def is_barred(self, identity: bytes) -> bool:
-        """Return whether the recorder has a journal of it that cannot be used."""
-        return identity in self._barred
+        It would else begin anew here, and vote against what it has acknowledged.
+        """
+        self._barred[barred.id] = barred
+
+    def barred(self, identity: bytes) -> Barred | None:
+        """Return what is known of an environment whose journal here cannot be used; None: it is not such a one."""
+        return self._barred.get(identity)
+
+    def all_barred(self) -> tuple[Barred, ...]:
+        """Return all of them, in the order in which they were found."""
+        return tuple(self._barred.values())
+
+    def release(self, identity: bytes) -> None:
+        """Note that such a journal is put aside, because its environment has ended."""
+        self._barred.pop(identity, None)
 
     def bury(self, identity: bytes) -> None:
         """Remember an environment that has ended, as the recorder knows it: who still speaks of it is told so.

@@ -15,9 +15,10 @@ from atoll.base.errors import UsageError, WireError
 from atoll.base.ids import NodeId
 from atoll.core.entropy import Draws
 from atoll.env.app import Program
-from atoll.env.beginning import Begun, Stuck, Wanted, taken
+from atoll.env.beginning import Begun, Stuck, Wanted, taken, unusable
 from atoll.env.changes import PeerSlow
 from atoll.env.directory import Directory, keepers_of
+from atoll.env.dues import Dues
 from atoll.env.facts import Facts
 from atoll.env.graves import Graves
 from atoll.env.holding import Holding, HoldingOptions
@@ -55,7 +56,7 @@ from atoll.env.messages import (
 )
 from atoll.env.orders import Create, FetchCode, Forget, Moment, Order, TellNode, TellSession
 from atoll.env.places import Inline, Place
-from atoll.env.records import FOUND_MAX, Began, Found, Record
+from atoll.env.records import CODE_BYTES, Began, Found, Record
 from atoll.env.records import Told as TellAll
 from atoll.env.routes import Routes
 from atoll.env.runner import OPEN, Runner, Walls
@@ -81,6 +82,7 @@ class Steward:
     Attributes:
         directory: Who runs what, as far as is known here.
         hosted: What is here, by id.
+        graves: What is never taken up again here.
         strange: Messages that were dropped because they made no sense.
     """
 
@@ -93,14 +95,12 @@ class Steward:
         self._members: dict[NodeId, Peer] = {}
         self._slow = ""
         self._routes: Final = Routes()
-        self._graves: Final = Graves(own)
+        self.graves: Final = Graves(own)
         self._orders: list[Order] = []
         self._notice_at_ns: int | None = None
         self._maintain_at_ns = 0
         self._told: dict[bytes, Notice] = {}  # What was said last of each that runs here.
-        self._changed: dict[bytes, None] = {}  # Had an input, and are not scheduled yet.
-        self._dues: dict[bytes, int] = {}  # By environment, as after its last input; by the wall clock below.
-        self._wall_dues: dict[bytes, int] = {}
+        self._dues: Final = Dues(self.hosted)
         self._before: Final[set[bytes]] = set()  # Taken up with a journal that was here.
         self._stranded: list[Routed] = []
         self._met_at_ns: int | None = None  # When it was first told who else is in the group.
@@ -113,8 +113,8 @@ class Steward:
     @property
     def deadline_ns(self) -> int | None:
         """When ``tick`` is owed, monotonic."""
-        self._schedule()
-        times = [min(self._dues.values())] if self._dues else []
+        first_ns = self._dues.first_ns
+        times = [] if first_ns is None else [first_ns]
         if self._notice_at_ns is not None:
             times.append(self._notice_at_ns)
         if self.hosted:
@@ -124,8 +124,7 @@ class Steward:
     @property
     def wall_deadline_ns(self) -> int | None:
         """When ``tick`` is owed by the wall clock, for timers of environments."""
-        self._schedule()
-        return min(self._wall_dues.values()) if self._wall_dues else None
+        return self._dues.first_wall_ns
 
     @property
     def running(self) -> int:
@@ -228,6 +227,9 @@ class Steward:
         if identity := self.named(name):
             notice = self._believed(identity)
             raise taken(name, None if notice is None else self.stuck(notice))
+        barred = next((one for one in self.graves.all_barred() if one.name == name), None)
+        if barred is not None:
+            raise unusable(barred)
 
     def _believed(self, identity: bytes) -> Notice | None:
         """Return who runs an environment, as this node has heard, or else as its journal here has it."""
@@ -236,7 +238,8 @@ class Steward:
 
     def stuck(self, notice: Notice) -> Stuck | None:
         """Return why nobody can run an environment, and what to do; None: somebody can, or does, as far as is known."""
-        found = parted(notice, self._own, self._members)
+        is_barred = self.graves.barred(notice.id) is not None  # Then this node is of no help.
+        found = parted(notice, NodeId(b"") if is_barred else self._own, self._members)
         if found is None or self._met_at_ns is None:
             return None
         lost, there = (tuple(self._name_of(node) for node in nodes) for nodes in found)
@@ -279,18 +282,10 @@ class Steward:
             hosted.feed(event, now)
             self._after(hosted, now)
 
-    def bar(self, identity: bytes) -> None:
-        """Never take an environment up, because the recorder has a journal of it that cannot be used."""
-        self._graves.bar(identity)
-
-    def bury(self, identity: bytes) -> None:
-        """Remember an environment that has ended, as the recorder knows it: who still speaks of it is told so."""
-        self._graves.bury(identity)
-
     def forget(self, identity: bytes) -> None:
         """Let go of an environment whose files were put aside."""
         hosted = self.hosted.pop(identity, None)
-        self._changed[identity] = None
+        self._dues.changed(identity)
         if hosted is not None and hosted.runner is not None:
             hosted.runner.close()
 
@@ -354,6 +349,27 @@ class Steward:
             raise UsageError("it is not kept here, or somebody can run it")
         hosted.is_ended = True
         self._after(hosted, now)
+
+    def put_aside(self, identity: bytes, now: Moment) -> None:
+        """End an environment whose journal here cannot be used, and tell who else keeps it.
+
+        Raises:
+            UsageError: It is none, somebody else runs it, or may, as far as is known by now.
+        """
+        barred = self.graves.barred(identity)
+        is_early = self._met_at_ns is None or not self._knows_all(now)
+        if barred is None or self.directory.find(identity) is not None or is_early:
+            raise UsageError("it runs elsewhere, or may")
+        self._bury(Notice(identity, 0, self._own, barred.name, "", bytes(CODE_BYTES), (), ended=True), now)
+
+    def _bury(self, notice: Notice, now: Moment) -> None:
+        """Put the journal of an environment that is over aside, and say so."""
+        self.graves.release(notice.id)
+        self._orders.append(Forget(notice.id))
+        self.graves.end(notice)
+        self.directory.note(notice, now.ns)
+        self._announce((notice,))
+        self._free(notice.id, now)
 
     def tell(self, record: Record, now: Moment) -> None:
         """Let every environment here hear of a change."""
@@ -463,10 +479,10 @@ class Steward:
         hosted = self.hosted.get(identity)
         if hosted is None or hosted.is_blank:
             notice = self.directory.find(identity)
-            if self._graves.is_buried(identity):
-                self._orders.append(TellNode(node, Notices((self._graves.tombstone(identity),))))
+            if self.graves.is_buried(identity):
+                self._orders.append(TellNode(node, Notices((self.graves.tombstone(identity),))))
                 return
-            if self._graves.is_barred(identity):
+            if self.graves.barred(identity) is not None:
                 return  # A journal is here that cannot be read: as if there were none, it would vote against it.
             if isinstance(message, Store) and not message.counted:
                 return  # It says only that this node is no holder, and it keeps nothing.
@@ -505,6 +521,8 @@ class Steward:
         if hosted is not None and notice.ended:
             hosted.is_ended = True
             self._after(hosted, now)
+        elif notice.ended and self.graves.barred(notice.id) is not None:
+            self._bury(notice, now)
 
     def _believes(self, hosted: Hosted | None, notice: Notice, node: NodeId, now: Moment) -> bool:
         """Note what a node says, if it can know; return whether it is news."""
@@ -545,7 +563,7 @@ class Steward:
             elif len(self._stranded) < STRANDED_MAX:
                 self._stranded.append(message)  # Ours, and not running now: it goes on when somebody runs it.
             return
-        is_over = self._graves.is_buried(target) or self.directory.ended(target)
+        is_over = self.graves.is_buried(target) or self.directory.ended(target)
         if isinstance(message, Carried) and hosted is None and (is_over or self._knows_all(now)):
             text = "it has ended" if is_over else "no such environment"
             self._route(Refusal(target, message.source, "unknown", text, message.first), now)
@@ -589,7 +607,7 @@ class Steward:
             self._notice_at_ns = now.ns + NOTICE_NS
             self.directory.prune({self._own, *self._members}, now.ns)
             self._announce(self._notices())
-            self._announce(self._graves.over())
+            self._announce(self.graves.over())
         if now.ns >= self._maintain_at_ns:
             self._maintain_at_ns = now.ns + MAINTAIN_NS
             gone = {
@@ -607,7 +625,7 @@ class Steward:
         """Take what an environment wants done; deliver what it sends; tell others when it changed hands."""
         self._deliver(hosted, now)
         for search in hosted.searches():
-            hosted.found(Found(search.number, self._parties(search.name)), now)
+            hosted.found(Found(search.number, self.directory.parties(search.name)), now)
             self._after(hosted, now)
         if hosted.is_ended and self.hosted.get(hosted.facts.id) is hosted:
             self._end(hosted, now)
@@ -615,19 +633,7 @@ class Steward:
             hosted.ran = False
             self._vouch(hosted, now)
         self._tell_of(hosted, now)
-        self._changed[hosted.facts.id] = None
-
-    def _schedule(self) -> None:
-        """Note when what had inputs is to be looked at: the node has many, and what waits for orders not for this."""
-        for identity in self._changed:
-            hosted = self.hosted.get(identity)
-            at_ns, wall_ns = (None, None) if hosted is None else (hosted.deadline_ns, hosted.wall_deadline_ns)
-            for dues, due_ns in ((self._dues, at_ns), (self._wall_dues, wall_ns)):
-                if due_ns is not None:
-                    dues[identity] = due_ns
-                else:
-                    dues.pop(identity, None)
-        self._changed.clear()
+        self._dues.changed(hosted.facts.id)
 
     def _tell_of(self, hosted: Hosted, now: Moment) -> None:
         """Tell others who runs an environment, if it runs here and that is news."""
@@ -652,11 +658,7 @@ class Steward:
         """Let go of an environment that is over; its files are put aside, here and where other holders hear of it."""
         notice = self._notice(hosted)
         del self.hosted[notice.id]
-        self._orders.append(Forget(notice.id))
-        self._graves.end(notice)
-        self.directory.note(notice, now.ns)
-        self._announce((notice,))
-        self._free(notice.id, now)
+        self._bury(notice, now)
         hosted.end()
         self._deliver(hosted, now)
 
@@ -672,14 +674,6 @@ class Steward:
         """Return what the journal here says of who runs an environment."""
         facts, holding = hosted.facts, hosted.holding
         return Notice(facts.id, holding.epoch, holding.owner, facts.name, facts.app, facts.code, tuple(holding.holders))
-
-    def _parties(self, name: str) -> tuple[bytes, ...]:
-        """Return who is meant by a name, as far as is known here."""
-        if name.startswith("app:"):
-            app = name.removeprefix("app:")
-            return tuple(sorted(notice.id for notice in self.directory.all() if notice.app == app)[:FOUND_MAX])
-        notice = self.directory.named(name)
-        return () if notice is None else (notice.id,)
 
     def _notices(self) -> tuple[Notice, ...]:
         return tuple(self._notice(hosted) for hosted in self.hosted.values() if hosted.runner is not None)[:NOTICES_MAX]

@@ -168,7 +168,7 @@ class BlockJournal:
     def recorded(self) -> Recorded:
         """Return what ``List`` tells of it."""
         if self.damage:
-            return Recorded(self.environment, "", 1, GENESIS, damage=self.damage)
+            return Recorded(self.environment, self._name(), 1, GENESIS, damage=self.damage)
         standing = self._standing
         return Recorded(
             self.environment,
@@ -180,6 +180,14 @@ class BlockJournal:
             self.snapshots,
             floor=(standing.floor_epoch, standing.floor_number),
         )
+
+    def _name(self) -> str:
+        """Return what people call what is damaged, by the newest segment that says so; empty: none does."""
+        with suppress(OSError, CorruptError, UserError):
+            for number in reversed(segment_numbers(self._directory)):
+                with suppress(OSError, CorruptError, UserError):
+                    return open_segment(segment_path(self._directory, number)).manifest.name
+        return ""
 
     def append(self, block: Block) -> tuple[Seal, bytes]:
         """Seal a block with our own key and stage it; it is durable after ``commit``.

@@ -391,7 +391,7 @@ class Recorded(msgspec.Struct, frozen=True, array_like=True):
         promised_to: The node that it was promised to; empty: none.
         snapshots: Numbers of the blocks after which there is a snapshot, rising.
         damage: What is wrong with its files, with the place; empty: nothing. Then every request for it but ``Forget``
-            is refused with ``corrupt``, and of the other fields only the id counts.
+            is refused with ``corrupt``, and of the other fields only the id counts, and the name if there is one.
         floor: Epoch and number of the newest block that was ever here and was put aside by ``Restart``; zeros: none.
     """
 

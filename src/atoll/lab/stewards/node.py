@@ -19,6 +19,7 @@ from atoll.domain.warming import Warming
 from atoll.env.app import Program
 from atoll.env.beginning import Wanted
 from atoll.env.chain import Sealer
+from atoll.env.graves import Barred
 from atoll.env.holding import Holding
 from atoll.env.holding.events import HoldingInput
 from atoll.env.keepers import Peer
@@ -306,14 +307,14 @@ class Process:
         """Take up every environment that the recorder has, then listen."""
         computer = self.computer
         for journal in computer.recorder.ended:
-            self.steward.bury(journal.environment)
+            self.steward.graves.bury(journal.environment)
         for recorded in await self.end_of_recorder.environments():
             try:
                 options, facts = await self.archive.options(recorded, computer.id, self._seed)
                 self.steward.adopt(facts, options, computer.now())
             except (ProjectError, ValueError) as error:
                 self.failures.append(f"{recorded.name} is not run: {error}")
-                self.steward.bar(recorded.environment)
+                self.steward.graves.bar(Barred(recorded.environment, recorded.name, str(error)))
         self.is_ready = True
         self.steward.members(computer.members, computer.now())
         self.stir()
