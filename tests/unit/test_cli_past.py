@@ -308,6 +308,19 @@ def test_an_audit_of_a_journal_that_lacks_what_its_node_sealed_names_no_forger(
     )
 
 
+def test_an_audit_that_cannot_decide_accuses_nobody(command: Command, world: DiskWorld) -> None:
+    more = world.state.parent / "more"
+    HeadFiles(more).keep(b"third-node", world.head(4))
+    world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 4)))
+    status, out, _ = command("audit", "verify", "--heads", str(more))
+    assert (status, "FAULT" in out, "sealed anew" in out) == (1, False, False)
+    assert "no fault was found, but what was shown of it and is not here is open" in out
+    assert "  OPEN  blocks 1 to 4 were given up, as this node says; " in out
+    plain = json.loads(command("audit", "verify", "--heads", str(more), "--json")[1])
+    assert (plain["sound"], plain["faults"], plain["contradicting"]) == (False, [], [])
+    assert [question["block"] for question in plain["open"]] == [4]
+
+
 def test_an_audit_names_what_a_forger_would_have_had_to_change(command: Command, world: DiskWorld) -> None:
     HeadFiles(world.state / "heads").keep(b"other-node", world.head(4))
     data = bytearray(world.segment.read_bytes())

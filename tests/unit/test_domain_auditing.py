@@ -163,12 +163,27 @@ def test_a_journal_that_its_node_gave_up_is_not_kept_here_and_lacks_nothing(worl
     shown = [world.head(3), world.head(5)]
     world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 5)))
     found = audited(world, shown)
-    assert not found.is_sound, "nobody else went on with it"
+    assert not found.is_sound, "nobody else went on with it, as far as is known here"
     here = [(world.state / "heads", (WITNESS, head)) for head in shown]
     found, said = in_places(world, here), "the journal is not kept here: this node gave it up"
     assert found.is_sound
     assert found.remarks == [f"{said}, and heads up to 5 have been shown; nothing was checked"]
     assert audited(world).remarks == [f"{said}; nothing was checked"]
+
+
+def test_who_gave_a_journal_up_is_not_accused_with_the_new_owners_heads_alone(world: DiskWorld) -> None:
+    kept = [world.head(3), world.head(5)]  # By the new owner, of which the others keep what it seals.
+    world.journal.promise(2, WITNESS)
+    world.journal.restart(Restart(1, ENVIRONMENT, floor=(1, 5)))
+    found = audited(world, kept)
+    assert (found.is_sound, found.faults, found.contradicting) == (False, [], [])
+    (question,) = found.open
+    assert (question.block, question.is_missing) == (5, True)
+    assert question.sentence.startswith("blocks 1 to 5 were given up, as this node says; ")
+    need = f"add --heads of every member but {WITNESS.hex()}, which keeps none of its own"
+    assert question.sentence.endswith(need)
+    later = shown_by_another(world, 7, epoch=2)
+    assert audited(world, [*kept, later]).is_sound, "a third member has kept what the new owner sealed"
 
 
 def in_places(world: DiskWorld, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]]) -> Audit:
@@ -197,8 +212,10 @@ def test_a_standing_that_anybody_can_write_hides_no_block(world: DiskWorld) -> N
     (world.directory / "snapshots" / "4.ats").unlink()
     (world.directory / "promise").write_bytes(encode_standing(Standing(ENVIRONMENT, 1, NODE, 1, 5, 1)))
     found = audited(world, shown)
-    assert [fault.block for fault in found.faults] == [3, 5]
-    assert "no head says that another node went on" in found.faults[0].sentence
+    assert (found.is_sound, found.faults) == (False, [])
+    assert [question.block for question in found.open] == [5]
+    assert "whether another node went on no head here says" in found.open[0].sentence
+    assert found.open[0].sentence.endswith("add --heads of every member")
     (world.directory / "promise").write_bytes(encode_standing(Standing(ENVIRONMENT, 1, NODE, 1, 4, 1)))
     here = [(world.state / "heads", (WITNESS, head)) for head in shown]
     assert [fault.block for fault in in_places(world, here).faults] == [5], "the standing does not speak of it"
@@ -221,7 +238,7 @@ def test_a_journal_that_began_anew_after_a_snapshot_is_compared_from_there_on(wo
     world.journal.restart(Restart(1, ENVIRONMENT, at, (1, 5), Taken(signed.content, signed.sealer, signed.signature)))
     found = audited(world, shown)
     assert (found.is_sound, found.remarks, [one.number for one in found.witnesses]) == (True, [], [4])
-    assert "blocks 5 to 5 are missing" in audited(world, [*shown, five]).faults[0].sentence
+    assert "blocks 5 to 5 were given up" in audited(world, [*shown, five]).open[0].sentence
 
 
 def shown_by_another(world: DiskWorld, number: int, *, epoch: int = 1) -> KeptHead:

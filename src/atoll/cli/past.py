@@ -155,7 +155,10 @@ def verify(
     state: str | None,
     config: Path | None,
 ) -> None:
-    """Check chain, signatures, certificates and kept heads of a journal, or of all, offline; exits 1 at a fault."""
+    """Check chain, signatures, certificates and kept heads of a journal, or of all, offline.
+
+    Exits 1 at a fault, and where the heads at hand leave something open.
+    """
     from atoll.cli import past_text  # noqa: PLC0415 -- costs an import that other commands need not pay.
     from atoll.domain import auditing  # noqa: PLC0415
     from atoll.domain.shelves import find_journal, journals_of  # noqa: PLC0415
@@ -487,6 +490,7 @@ def _plain_audit(found: Any) -> dict[str, Any]:
         "codes": [*found.codes],
         "sealers": {sealer.node.hex(): said for sealer, said in found.sealers.items()},
         "faults": [{"block": fault.block, "sentence": fault.sentence} for fault in found.faults],
+        "open": [{"block": question.block, "sentence": question.sentence} for question in found.open],
         "remarks": found.remarks,
         "contradicting": [(witness.node, witness.number) for witness in found.contradicting],
     }

@@ -218,13 +218,16 @@ def audited(audit: Audit, names: dict[bytes, str]) -> str:
     lines += [f"  {remark}" for remark in audit.remarks]
     for fault in audit.faults:
         lines.append(f"  FAULT  {fault.sentence}")
+    lines += [f"  OPEN  {question.sentence}" for question in audit.open]
     lines += [f"  {text}" for text in _forger(audit, names)]
     return "\n".join(lines)
 
 
 def _verdict(audit: Audit) -> str:
-    if not audit.is_sound:
+    if audit.faults:
         return f"{len(audit.faults)} fault{'s' if len(audit.faults) > 1 else ''}"
+    if audit.open:
+        return "no fault was found, but what was shown of it and is not here is open"
     return "as it was sealed" if audit.counts["blocks"] else "nothing was checked, for no block is here"
 
 
@@ -252,9 +255,9 @@ def _heads(audit: Audit, names: dict[bytes, str]) -> str:
 def _forger(audit: Audit, names: dict[bytes, str]) -> list[str]:
     """Say what somebody would have had to change who wanted this journal to pass as another one."""
     keys = ", ".join(names.get(sealer.node, sealer.node.hex()) for sealer in audit.sealers) or "its node"
-    if audit.is_sound and not audit.counts["blocks"]:
+    if not audit.faults and not audit.counts["blocks"]:
         return []
-    if audit.is_sound:
+    if not audit.faults:
         newest = max((witness.number for witness in audit.witnesses), default=0)
         seen = f", and the heads that are kept apart, up to block {newest}" if newest else ""
         anew = f"all blocks from its own to {audit.last} would have to be sealed anew"

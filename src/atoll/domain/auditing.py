@@ -108,7 +108,8 @@ class Audit:
         sealers: Who sealed, and whether the roster has the key: ``roster``, ``unknown``, ``certificate``.
         witnesses: Heads that fit.
         contradicting: Heads that do not.
-        faults: What does not check; none: all is as it was sealed.
+        faults: What does not check; none: all that was checked is as it was sealed.
+        open: What the heads at hand do not decide, and whose would; nobody is to blame for that.
         torn: Bytes behind the last whole frame, as a crash leaves them.
         remarks: What is no fault, and is to be known.
     """
@@ -128,13 +129,14 @@ class Audit:
     witnesses: list[Witness] = field(default_factory=list[Witness])
     contradicting: list[Witness] = field(default_factory=list[Witness])
     faults: list[Fault] = field(default_factory=list[Fault])
+    open: list[Fault] = field(default_factory=list[Fault])
     torn: int = 0
     remarks: list[str] = field(default_factory=list[str])
 
     @property
     def is_sound(self) -> bool:
-        """Whether all that was checked is as it was sealed."""
-        return not self.faults
+        """Whether all that was checked is as it was sealed, and nothing is open."""
+        return not self.faults and not self.open
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,41 +365,59 @@ def _compare_rest(found: Audit, witnesses: dict[int, list[Witness]]) -> None:
     """Look at heads of blocks that are not here.
 
     A node that learns a journal, or was away, is shown more than it has. What is missing then came from another node,
-    so it is a fault only where this one has sealed it, or has shown it as its own, and did not give it up.
+    so it is a fault only where this one has sealed it, or has shown it as its own, and does not say that it gave it up.
+    Where it says so, and no head says that another node went on, it is open: who gave a journal away honestly looks
+    like who shortened it, as long as the new owner's heads alone are at hand, which keeps none of its own blocks.
     """
     rest = [one for number in sorted(witnesses) if number > found.last for one in witnesses[number]]
     ours = [one for one in rest if _is_ours(found, one)]
     floor = _floor(found.journal)
+    undecided: list[Witness] = []
     if found.faults:
         missing = rest
+    elif floor is None:
+        missing = ours
     else:
-        missing = [one for one in ours if floor is None or not _is_given_up(found.journal, floor, one, rest, ours)]
-    said = "" if floor is None else "; that they were given up is said, but no head says that another node went on"
+        missing = [one for one in ours if (one.epoch, one.number) > floor]
+        below = [one for one in ours if (one.epoch, one.number) <= floor]
+        undecided = [one for one in below if not _is_given_up(found.journal, one, rest, ours)]
     for witness in missing:
         found.counts["heads"] += 1
         found.contradicting.append(witness)
         lacking = f"blocks {found.last + 1} to {witness.number} are missing"
         shown = f"{witness.node.hex()} has shown the head of {witness.number} ({witness.place})"
-        sentence = f"{lacking}: {shown}{said}"
-        found.faults.append(Fault(witness.number, sentence, is_missing=True))
+        found.faults.append(Fault(witness.number, f"{lacking}: {shown}", is_missing=True))
+    if undecided:
+        found.open.append(_question(found, undecided[-1]))
     newest = max((one.number for one in rest), default=0)
     if not found.faults and not found.last and floor is not None:
         shown = f", and heads up to {newest} have been shown" if newest else ""
         found.remarks.append(f"the journal is not kept here: this node gave it up{shown}; nothing was checked")
-    elif len(missing) < len(rest):
+    elif len(missing) + len(undecided) < len(rest):
         found.remarks.append(f"behind: {found.last} of {newest} blocks")
 
 
-def _is_given_up(
-    journal: Journal, floor: tuple[int, int], witness: Witness, rest: Sequence[Witness], ours: Sequence[Witness]
-) -> bool:
-    """Tell whether a block that this node has had went by the rules.
+def _question(found: Audit, witness: Witness) -> Fault:
+    """Return what is open, of the newest block that this node had and says that it gave up."""
+    standing = standing_of(found.journal)
+    owner = b"" if standing is None else standing.node
+    is_other = any(owner) and all(owner != keeper.node for keeper in found.keepers)
+    but = f" but {owner.hex()}, which keeps none of its own" if is_other else ""
+    return Fault(
+        witness.number,
+        f"blocks {found.last + 1} to {witness.number} were given up, as this node says; "
+        f"{witness.node.hex()} has shown the head of {witness.number} ({witness.place}), "
+        f"and whether another node went on no head here says: add --heads of every member{but}",
+        is_missing=True,
+    )
+
+
+def _is_given_up(journal: Journal, witness: Witness, rest: Sequence[Witness], ours: Sequence[Witness]) -> bool:
+    """Tell whether a block that this node has had, and says that it gave up, went by the rules.
 
     Whoever can shorten a journal can write a standing beside it, but not the heads that are kept elsewhere: those have
     to show that another node has gone on with the journal since.
     """
-    if (witness.epoch, witness.number) > floor:
-        return False
     own = (journal.directory.absolute().parent.parent / HEADS_NAME).resolve()
     if witness.place.resolve() == own:
         return True
