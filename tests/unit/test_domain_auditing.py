@@ -97,8 +97,28 @@ def test_code_is_named_and_not_run(world: DiskWorld) -> None:
     world.journal.commit()
     found = audited(world)
     assert [*found.codes] == [world.code, b"u" * 32, b"s" * 32]
-    assert found.remarks == ["block 7: what code it names is not known: a body of 3 bytes that is not one"]
-    assert found.is_sound
+    what = "not all code that it needs is named"
+    why = "does not decode in this version: a body of 3 bytes that is not one"
+    assert found.remarks == [f"{what}: block 7, and 1 more, {why}"]
+    assert (found.is_sound, found.names_all_code) == (True, False)
+    assert found.counts["undecoded"] == 2
+
+
+def test_a_journal_that_says_all_code_that_it_needs_says_so(world: DiskWorld) -> None:
+    assert audited(world).names_all_code
+    (world.directory / "snapshots" / "4.ats").write_bytes(b"x")
+    assert not audited(world).names_all_code, "it has a fault"
+
+
+def test_code_that_ran_before_the_first_block_is_known_by_a_snapshot_only(world: DiskWorld) -> None:
+    at = Position(4, 1, 12, world.sealed()[3].seal.head)
+    signed = world.journal.snapshot(4)[1]
+    world.journal.restart(Restart(1, ENVIRONMENT, at, (1, 5), Taken(signed.content, signed.sealer, signed.signature)))
+    assert ([*audited(world).codes], audited(world).names_all_code) == ([world.code], True)
+    (world.directory / "snapshots" / "4.ats").unlink()
+    found = audited(world)
+    assert ([*found.codes], found.names_all_code, found.is_sound) == ([], False, True)
+    assert found.remarks == ["not all code that it needs is named: no snapshot says which runs at block 5"]
 
 
 def test_one_changed_byte_names_the_block_and_what_follows(world: DiskWorld) -> None:

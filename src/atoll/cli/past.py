@@ -488,6 +488,7 @@ def _plain_audit(found: Any) -> dict[str, Any]:
         "sound_to": (found.sound, found.sound_events),
         "counts": dict(found.counts),
         "codes": [*found.codes],
+        "codes_complete": found.names_all_code,
         "sealers": {sealer.node.hex(): said for sealer, said in found.sealers.items()},
         "faults": [{"block": fault.block, "sentence": fault.sentence} for fault in found.faults],
         "open": [{"block": question.block, "sentence": question.sentence} for question in found.open],

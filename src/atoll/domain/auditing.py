@@ -102,7 +102,7 @@ class Audit:
         last_event: Number of the last event there is, as far as can be told.
         sound_events: Number of the last event up to there.
         codes: Digests of all code that blocks and snapshots name, in that order; none of it was run.
-        odd: Number of the first block whose records do not decode, however well it is sealed; 0: there is none.
+        odd: Number of the first block whose records do not decode, however well it is sealed, and why; None: all do.
         counts: What was checked, and how often.
         keepers: Who wrote the segments: the recorders of the node whose journal it is.
         sealers: Who sealed, and whether the roster has the key: ``roster``, ``unknown``, ``certificate``.
@@ -122,7 +122,7 @@ class Audit:
     last_event: int = 0
     sound_events: int = 0
     codes: dict[bytes, None] = field(default_factory=dict[bytes, None])
-    odd: int = 0
+    odd: tuple[int, str] | None = None
     counts: Counter[str] = field(default_factory=Counter[str])
     keepers: set[Sealer] = field(default_factory=set[Sealer])
     sealers: dict[Sealer, str] = field(default_factory=dict[Sealer, str])
@@ -137,6 +137,16 @@ class Audit:
     def is_sound(self) -> bool:
         """Whether all that was checked is as it was sealed, and nothing is open."""
         return not self.faults and not self.open
+
+    @property
+    def names_all_code(self) -> bool:
+        """Whether ``codes`` is all: every block was read, and what comes before the first one is said by a snapshot."""
+        return not self.faults and self.odd is None and self.is_begun
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether something says which code runs at the first block: its record, or a snapshot."""
+        return self.first <= 1 or bool(self.counts["snapshots"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +248,20 @@ def audit(journal: Journal, heads: Iterable[tuple[Path, tuple[bytes, KeptHead]]]
     _compare_rest(found, witnesses)
     for number, said in known.items():
         _snapshot(found, number, said, roster)
+    _say_unnamed(found)
     return found
+
+
+def _say_unnamed(found: Audit) -> None:
+    """Say why some code that it needs may not be named, unless that is because of a fault."""
+    what = "not all code that it needs is named"
+    if found.odd is not None:
+        number, why = found.odd
+        more = found.counts["undecoded"] - 1
+        others = f", and {more} more," if more else ""
+        found.remarks.append(f"{what}: block {number}{others} does not decode in this version: {why}")
+    if not found.is_begun:
+        found.remarks.append(f"{what}: no snapshot says which runs at block {found.first}")
 
 
 def _judge(found: Audit, roster: Roster | None) -> Callable[[Sealer], bool]:
@@ -322,9 +345,8 @@ def _note_code(found: Audit, block: Block) -> None:
     try:
         entries = decode_body(unpack_body(block.body)).entries
     except CorruptError as error:
-        if not found.odd:  # Every block may be so, of a journal that somebody made for that.
-            found.odd = block.number
-            found.remarks.append(f"block {block.number}: what code it names is not known: {error}")
+        found.odd = found.odd or (block.number, str(error))
+        found.counts["undecoded"] += 1  # Every block may be so, of a journal that somebody made for that.
         return
     for entry in entries:
         if isinstance(entry.record, Began | Upgraded):
