@@ -13,10 +13,11 @@ Rules of this file:
 """
 
 from collections import deque
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
-from typing import Final, Protocol, final
+from typing import Final, Protocol, TypeVar, final
 
 import msgspec
 
@@ -73,6 +74,8 @@ __all__ = ["OPEN", "HandlerKilled", "Made", "Runner", "Walls"]
 _RECORD_BYTES: Final = 64  # With its time, its mark and its numbers; but for what is counted by itself.
 _HANDLED: Final = (Arrived, Fired, Told, Opened, Found, Began)  # Only these run handlers, which can fail.
 
+T = TypeVar("T")
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _raw_items: Final = msgspec.msgpack.Decoder(list[Item])
 
@@ -97,7 +100,7 @@ class Walls(Protocol):
         ...
 
     def leave(self) -> None:
-        """No handler runs any more; also called when one raised."""
+        """No handler runs any more; also called when one raised, and twice when what ends handlers came just before."""
         ...
 
     def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
@@ -302,9 +305,13 @@ class Runner:
     def _handle(self, record: Record, now_ns: int, *, is_again: bool = False) -> Sequence[Effect]:
         self.walls.enter(is_again=is_again)
         try:
-            return self.environment.handle(record, now_ns)
-        finally:
-            self.walls.leave()
+            try:
+                return self.environment.handle(record, now_ns)
+            finally:
+                self.walls.leave()
+        except HandlerKilled:
+            self.walls.leave()  # It may have come just before that, and the next is whole periods away.
+            raise
 
     def _applied(self, record: Record, now_ns: int, effects: Sequence[Effect]) -> None:
         self._gone = 0
@@ -398,7 +405,6 @@ class Runner:
             case HandlerFailedError():
                 code, text = error.code, error.text
             case HandlerKilled():
-                self.walls.leave()  # It may have come just before that.
                 code, text = "killed", str(error)
             case MemoryError():
                 code, text = "grown", "out of memory"
@@ -412,8 +418,7 @@ class Runner:
         Raises:
             CorruptError: What was applied before fails now: a handler is not deterministic.
         """
-        with self._inside(CorruptError):
-            self.environment.discard()
+        self._inside(CorruptError, self.environment.discard)
         self.environment = self._restored()
         before = self.environment.events
         for entry in self._since:
@@ -424,19 +429,23 @@ class Runner:
         self._redone += self.environment.events - before
 
     def _restored(self) -> Running:
-        with self._inside(CorruptError):
-            return self.place.blank() if self._base is None else self.place.restore(self._base)
+        base = self._base
+        return self._inside(CorruptError, self.place.blank if base is None else partial(self.place.restore, base))
 
-    @contextmanager
-    def _inside(self, late: type[CorruptError | UsageError]) -> Generator[None]:
-        """Run code of the program that is no handler: migrations, what its types do when they are made, clean-up."""
+    def _inside(self, late: type[CorruptError | UsageError], work: Callable[[], T]) -> T:
+        """Run code of the program that is no handler: migrations, what its types do when they are made, clean-up.
+
+        It leaves as ``_handle`` does, and so it is no context manager: those end in code that is outside of it.
+        """
         self.walls.enter(is_again=True)
         try:
-            yield
+            try:
+                return work()
+            finally:
+                self.walls.leave()
         except HandlerKilled as error:
-            raise late(f"it does not come to an end: {error}") from error
-        finally:
             self.walls.leave()
+            raise late(f"it does not come to an end: {error}") from error
 
     # Blocks.
 
@@ -468,8 +477,7 @@ class Runner:
                 ``wants_checkpoint`` waits until as much has happened again.
         """
         self._mark_stored()
-        with self._inside(UsageError):
-            state = self.environment.checkpoint()
+        state = self._inside(UsageError, self.environment.checkpoint)
         self._checkpointed(state, now_ns)
 
     def _checkpointed(self, state: bytes, now_ns: int) -> None:
@@ -498,9 +506,8 @@ class Runner:
         """
         place = _place(program)
         try:
-            with self._inside(CorruptError):
-                upgraded = place.restore(self.environment.snapshot())
-                state = upgraded.checkpoint()
+            upgraded = self._inside(CorruptError, partial(_moved, self.environment, place))
+            state = self._inside(CorruptError, upgraded.checkpoint)
         except (CorruptError, UsageError):
             place.close()
             raise
@@ -509,8 +516,7 @@ class Runner:
         self._checkpointed(state, now_ns)
 
     def _replace(self, place: Place, environment: Running, code: bytes) -> None:
-        with self._inside(CorruptError):
-            self.environment.discard()
+        self._inside(CorruptError, self.environment.discard)
         self.place.close()
         self.place, self.environment, self.code = place, environment, code
 
@@ -518,8 +524,7 @@ class Runner:
         """Go on from what would be restored, in memory only, so that the next failure has little to repeat."""
         self._redone = 0
         with suppress(UsageError):  # A field holds what is no data: the next checkpoint that is stored says so.
-            with self._inside(UsageError):
-                state = self.environment.checkpoint()
+            state = self._inside(UsageError, self.environment.checkpoint)
             self._rebase(state)
             self._unsealed.append(Entry(now_ns, NO_MARK, Checkpointed()))
 
@@ -589,8 +594,7 @@ class Runner:
             if isinstance(entry.record, Upgraded):
                 assert upgraded is not None, "the code of an upgrade is missing"
                 place = _place(upgraded)
-                with self._inside(CorruptError):
-                    environment = place.restore(self.environment.snapshot())
+                environment = self._inside(CorruptError, partial(_moved, self.environment, place))
                 self._replace(place, environment, entry.record.code)
                 continue
             try:
@@ -612,8 +616,7 @@ class Runner:
     def _recheck(self, number: int, digest: bytes) -> None:
         """Take a checkpoint that was taken then."""
         try:
-            with self._inside(UsageError):
-                state = self.environment.checkpoint()
+            state = self._inside(UsageError, self.environment.checkpoint)
         except UsageError as error:
             raise CorruptError(f"block {number}: a checkpoint that was taken once fails now: {error}") from error
         if digest:
@@ -635,6 +638,11 @@ def _size(record: Record) -> int:
             return _RECORD_BYTES + len(record.item) + len(record.text)
         case _:
             return _RECORD_BYTES
+
+
+def _moved(environment: Running, place: Place) -> Running:
+    """Return an environment in its state at another place."""
+    return place.restore(environment.snapshot())
 
 
 def _place(program: Program | Place) -> Place:
