@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from atoll.base.errors import UserError
+from atoll.base.errors import CorruptError, UserError
 from atoll.domain.guest.confine import is_possible
 from atoll.domain.guest.launch import GuestProcess, Zygote
 from atoll.domain.guest.machine import GuestPlace
@@ -142,4 +142,19 @@ def test_code_that_is_loaded_keeps_its_own_limits(zygote: Zygote) -> None:
 def test_libraries_in_c_can_be_loaded(zygote: Zygote) -> None:
     made = place(zygote, f"import numpy\nassert numpy.eye(9).sum() == 9\n{GOOD}")
     wait_for(made)
+    made.close()
+
+
+@pytest.mark.parametrize("spoil", ["resource.setrlimit = None", "os.closerange(3, 64); resource.setrlimit = None"])
+def test_what_cannot_be_closed_in_is_not_run_and_not_called_code_that_cannot_be_loaded(
+    zygote: Zygote, spoil: str
+) -> None:
+    made = place(zygote, f"{BEGIN}{spoil}\n{GOOD}")
+    with pytest.raises(UserError) as raised:
+        wait_for(made)
+    assert (raised.value.code, raised.value.sentence.partition(" is loaded")[0]) == ("A613", "App")
+    assert "not callable" in raised.value.where or "Bad file descriptor" in raised.value.where
+    assert "inline" not in raised.value.fix, "there it would do the same to the server of all"
+    with pytest.raises(CorruptError, match="no code was loaded"):
+        made.blank()
     made.close()

@@ -325,6 +325,12 @@ def test_a_guest_that_does_not_survive_loading_is_a_broken_link() -> None:
     with pytest.raises(UserError) as raised:
         place.is_loaded()
     assert (raised.value.code, raised.value.where) == ("A603", "where")
+    place = GuestPlace(nursery.fork, bundle(), "Busy")
+    place.begin_loading()
+    nursery.made[2].script.append(Fault("A613", "it is not closed in", 0, "prctl: no"))
+    with pytest.raises(UserError) as raised:
+        place.is_loaded()
+    assert (raised.value.code, raised.value.where) == ("A613", "prctl: no")
 
 
 def test_a_guest_that_never_loads_cannot_be_used() -> None:

@@ -464,8 +464,9 @@ _APPLICATIONS: Final[dict[str, Explanation]] = {
         _S.FAILURE,
         "no process can be made for handlers",
         "The process level needs Linux on x86_64 or aarch64 whose kernel lets a process give up its rights (seccomp), "
-        "and memory and descriptors for one more process.",
-        "`atoll run --level inline` runs handlers in the process that all environments share.",
+        "and memory and descriptors for one more process. Code that changes its process while it is loaded can be in "
+        "the way, too.",
+        "`atoll run --level inline` runs handlers in the process that all environments share; trust the code.",
     ),
     "A614": Explanation(
         _S.REJECTED,

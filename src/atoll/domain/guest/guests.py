@@ -32,7 +32,7 @@ class Guests:
         """Return a place whose guest has loaded this code.
 
         Raises:
-            UserError: A601, A603, A604 or A605, the code cannot be loaded; A613, there can be no guest here.
+            UserError: A601, A603, A604 or A605, the code cannot be loaded; A613, there can be no guest here, or of it.
             CorruptError: It is no code.
         """
         code = decode_bundle(bundle)

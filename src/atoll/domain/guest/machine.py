@@ -49,7 +49,7 @@ _FRAME_BYTES: Final = 1024  # Beside what an answer holds.
 _ANSWER_BYTES_MAX: Final = GUEST_ANSWER_BYTES_MAX + _FRAME_BYTES
 _HANDLE: Final = Handle.__struct_config__.tag  # A tuple of the same items is encoded as the struct, and made sooner.
 EVENTS_MAX: Final = NESTED_MAX + LOCAL_EVENTS_MAX  # Limit. Of one record that is no list of items.
-_CODES: Final = frozenset({"A601", "A603", "A604", "A605"})  # What ``load`` says of code.
+_CODES: Final = frozenset({"A601", "A603", "A604", "A605", "A613"})  # What is said of code, and of its process.
 _raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _fields_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 

@@ -74,6 +74,21 @@ def _narrow(confinement: Confinement) -> None:
         os._exit(EXIT_UNCONFINED)
 
 
+def _close_in(confinement: Confinement, app: str) -> None:
+    """Give up the rest.
+
+    Raises:
+        UserError: A613, it cannot. Whether the kernel or the code is to blame nobody can tell, as that code is in the
+            same process; so nobody is advised to let it go without walls.
+    """
+    try:
+        confinement.close_in()
+    except BaseException as error:
+        sentence = f"{app} is loaded, and its process cannot give up the rest of its rights"
+        fix = "see what its module does while it is imported; if that is nothing odd: atoll help A613"
+        raise UserError("A613", sentence, where=_text(error), fix=fix) from error
+
+
 @final
 class Guest:
     """What answers.
@@ -157,12 +172,13 @@ class Guest:
 
     def _load(self, content: bytes, confinement: Confinement | None) -> None:
         bundle = decode_bundle(content)
-        self._loaded = load(bundle)
+        loaded = load(bundle)
         for name in imports_of(bundle):
             with suppress(Exception):  # A handler that imports it may never run; if it does, it fails there.
                 importlib.import_module(name)
         if confinement is not None:
-            confinement.close_in()
+            _close_in(confinement, bundle.app)
+        self._loaded = loaded  # What is not closed in runs nothing, whatever it is asked.
 
     def _become(self, environment: Environment) -> None:
         if self._environment is not None:
