@@ -38,6 +38,7 @@ from atoll.env.records import (
     Failed,
     Fired,
     Held,
+    Note,
     Opened,
     Post,
     Told,
@@ -110,6 +111,39 @@ def test_what_is_sent_is_owed_until_it_is_confirmed() -> None:
     world.put(Confirmed(BOB, 99))  # No more than was sent.
     world.put(Confirmed(ME, 1))  # Nobody that it knows.
     assert (world.environment.owed(), world.environment.confirmed(BOB)) == ((), 2)
+
+
+def test_who_applies_it_again_sees_between_two_handlers_what_is_to_leave() -> None:
+    world = listening()
+    environment = world.environment
+    seen: list[tuple[list[str], dict[bytes, int], int, int]] = []
+
+    def look(_: Actor, ctx: Context) -> None:
+        ctx.log(f"look {len(seen)}")
+        ctx.send(Ref(BOB), Word("x"))
+        ctx.after(1, Word("late"))
+        notes = [effect.text for effect in environment.coming if isinstance(effect, Note)]
+        out = {party: len(items) for party, items in environment.outgoing.items()}
+        seen.append((notes, out, environment.sent(BOB), environment.timers_set))
+
+    world.send(go(look), go(look))
+    world.send(go(look))
+    assert seen == [
+        (["look 0"], {BOB: 1}, 0, 1),
+        (["look 0", "look 1"], {BOB: 2}, 0, 2),
+        (["look 2"], {BOB: 1}, 2, 3),
+    ]
+    assert (list(environment.coming), dict(environment.outgoing)) == ([], {})
+    assert (environment.sent(BOB), environment.sent(ME), environment.timers_set) == (3, 0, 3)
+
+
+def test_its_applications_are_there_by_path_as_they_live() -> None:
+    world = listening()
+    world.send(go(lambda _, ctx: ctx.spawn(Other, "inner")))
+    apps = world.environment.apps()
+    assert {path: type(app) for path, app in apps.items()} == {"": Actor, "inner": Other}
+    world.send(Word("x"))
+    assert apps[""] == Actor(heard=("x",))
 
 
 def test_what_leaves_together_is_no_more_than_may_travel() -> None:

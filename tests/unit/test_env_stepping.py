@@ -14,7 +14,7 @@ from atoll.env.changes import Started
 from atoll.env.history import NO_MARK, Body, Entry, decode_body
 from atoll.env.past import Past
 from atoll.env.records import Checkpointed, Effect, Fired, Note, Post
-from atoll.env.stepping import DivergedError, Replica, Sight, branches_of, timers_set
+from atoll.env.stepping import DivergedError, Replica, Sight
 from tests.unit.past_world import ANN, BOB, CODE, MemoryShelf, arrived
 
 
@@ -143,7 +143,7 @@ def test_a_timer_is_a_step() -> None:
     shelf = MemoryShelf.of(Adder)
     shelf.seal(arrived(ANN, 1, add(100)), Fired())
     assert [(item, total) for item, total, _ in looked_at(shelf)][1:] == [(0, 100), (-1, 101)]
-    assert timers_set(shelf.environment) == 1
+    assert shelf.environment.timers_set == 1
 
 
 def test_who_has_seen_enough_is_asked_no_more_and_the_record_is_finished() -> None:
@@ -161,7 +161,7 @@ def test_who_has_seen_enough_is_asked_no_more_and_the_record_is_finished() -> No
     assert (replica.events, replica.following, replica.index) == (2, 1, 2)
     replica.redo(1, body_of(shelf, 1))
     assert (replica.events, replica.following, replica.index) == (3, 2, 0)
-    assert branches_of(replica.environment)[""] == Adder(7)
+    assert replica.environment.apps()[""] == Adder(7)
 
 
 def changed(body: Body, at: int, **changes: Any) -> Body:

@@ -13,14 +13,14 @@ Rules of this file:
 * Coroutines are not state. While one waits there is no snapshot; it comes back by applying the records again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, final
 
 import msgspec
 
 from atoll.base.errors import CorruptError, LimitError, UsageError
 from atoll.base.units import SECOND_NS
-from atoll.env.app import Handler, Program
+from atoll.env.app import App, Handler, Program
 from atoll.env.asking import Asked, Pending
 from atoll.env.changes import CHANGES, Copied, Done, Failure, LeaseLost, Moved, Resolved, Restored, Started
 from atoll.env.channel import Channel, Parcel
@@ -157,6 +157,34 @@ class Environment(Asked):
     def owed(self) -> tuple[tuple[bytes, Parcel], ...]:
         """Return everything that parties have not confirmed, to be sent again; oldest first for each party."""
         return tuple((party, parcel) for party, channel in self._channels.items() for parcel in channel.outbox)
+
+    # What whoever applies it again may see between two handlers (``stepping``). It is what lives: to be read only.
+
+    @property
+    def coming(self) -> Sequence[Effect]:
+        """What the record at hand has brought about so far, in order, but for what is sent; empty between records."""
+        return self._effects
+
+    @property
+    def outgoing(self) -> Mapping[bytes, Pending]:
+        """What handlers have sent in the record at hand so far, by party; empty between records."""
+        return self._pending
+
+    def sent(self, party: bytes) -> int:
+        """Return the number of the last item that has left for a party in earlier records; 0: none."""
+        channel = self._channels.get(party)
+        return 0 if channel is None else channel.sent
+
+    @property
+    def timers_set(self) -> int:
+        """How many timers were set so far."""
+        return self._timers.set_count
+
+    def apps(self) -> dict[str, App]:
+        """Return the applications by path, that of the environment itself under the empty one."""
+        return {path: live.app for path, live in self._live.items()}
+
+    # What is written.
 
     def snapshot(self) -> bytes:
         """Return the whole state.

@@ -28,7 +28,7 @@ from atoll.env.history import DIGEST_BYTES, Body, Entry, Snapshot, decode_body
 from atoll.env.records import Began, Effect
 from atoll.env.runner import OPEN, Walls
 from atoll.env.state import State
-from atoll.env.stepping import Replica, See, Sight, Start, branches_of
+from atoll.env.stepping import Replica, See, Sight, Start
 
 __all__ = ["Moment", "Past", "Shelf", "Summary", "flat", "state_of"]
 
@@ -410,7 +410,7 @@ class Past:
 
 def state_of(environment: Environment) -> dict[str, dict[str, Any]]:
     """Return the declared state of an environment and of those nested in it, by path, as plain data."""
-    return {path: environment.fields(path) for path in branches_of(environment)}
+    return {path: environment.fields(path) for path in environment.apps()}
 
 
 def flat(state: dict[str, dict[str, Any]]) -> dict[str, Any]:

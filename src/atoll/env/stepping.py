@@ -18,13 +18,13 @@ from typing import Any, Final, SupportsIndex, final, overload
 import msgspec
 
 from atoll.base.errors import CorruptError, ProjectError, UsageError
-from atoll.env.app import App, Program
+from atoll.env.app import Program
 from atoll.env.environment import Environment
 from atoll.env.history import NO_MARK, Body, Entry, digest_after, mark_of
 from atoll.env.records import Arrived, Checkpointed, Effect, Post, Upgraded
 from atoll.env.runner import OPEN, HandlerKilled, Walls
 
-__all__ = ["DivergedError", "Replica", "See", "Sight", "Start", "branches_of", "timers_set"]
+__all__ = ["DivergedError", "Replica", "See", "Sight", "Start"]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -114,15 +114,15 @@ class Sight:
         """Return what this step alone brought about."""
         if self._effects is not None:
             return tuple(self._effects)
-        inside = _Inside(self.environment)
+        environment = self.environment
         count, pending = self._marks
         posts: list[Effect] = []
-        for party, items in inside.pending.items():
+        for party, items in environment.outgoing.items():
             done = pending.get(party, 0)
             if len(items) > done:
-                first = inside.sent(party) + 1 + done
+                first = environment.sent(party) + 1 + done
                 posts.append(Post(party, first, len(items) - done, _encode(items[done:])))
-        return (*inside.effects[count:], *posts)
+        return (*environment.coming[count:], *posts)
 
     # For the replica.
 
@@ -138,8 +138,8 @@ class Sight:
 
     def passed(self) -> None:
         """What was seen of the item was told; the next one begins."""
-        inside = _Inside(self.environment)
-        self._marks = (len(inside.effects), {party: len(items) for party, items in inside.pending.items()})
+        environment = self.environment
+        self._marks = (len(environment.coming), {party: len(items) for party, items in environment.outgoing.items()})
         self.before = self.after
 
     def ended(self, effects: Sequence[Effect]) -> None:
@@ -402,37 +402,3 @@ class _Items(list[Any]):
     def __getitem__(self, at: SupportsIndex | slice) -> Any:
         found: Any = super().__getitem__(at)
         return _Items(found, self._look) if isinstance(at, slice) else found
-
-
-class _Inside:
-    """The parts of a machine that only this room may look at, read only."""
-
-    __slots__ = ("_environment",)
-
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-
-    @property
-    def effects(self) -> list[Effect]:
-        return self._environment._effects  # noqa: SLF001 -- same room  # pyright: ignore[reportPrivateUsage]
-
-    @property
-    def pending(self) -> dict[bytes, list[Any]]:
-        pending: dict[bytes, list[Any]]
-        pending = self._environment._pending  # noqa: SLF001 -- same room  # pyright: ignore[reportPrivateUsage]
-        return pending
-
-    def sent(self, party: bytes) -> int:
-        channels = self._environment._channels  # noqa: SLF001 -- same room  # pyright: ignore[reportPrivateUsage]
-        return channels[party].sent
-
-
-def branches_of(environment: Environment) -> dict[str, App]:
-    """Return the applications of an environment by path, as they live; to be read only."""
-    live = environment._live  # noqa: SLF001 -- same room  # pyright: ignore[reportPrivateUsage]
-    return {path: one.app for path, one in live.items()}
-
-
-def timers_set(environment: Environment) -> int:
-    """Return how many timers were set so far."""
-    return environment._timers.set_count  # noqa: SLF001 -- same room  # pyright: ignore[reportPrivateUsage]

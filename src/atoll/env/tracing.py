@@ -27,7 +27,7 @@ from atoll.env.history import Snapshot
 from atoll.env.past import Past, Shelf
 from atoll.env.records import Arrived, Began, Failed, Fired, Item, Post, Record
 from atoll.env.runner import OPEN, Walls
-from atoll.env.stepping import Sight, branches_of, timers_set
+from atoll.env.stepping import Sight
 
 __all__ = ["Field", "History", "Reason", "Step", "Trace", "history_of", "named", "trace"]
 
@@ -373,7 +373,7 @@ class _Watch:
         self._told.is_on = False
         environment = sight.environment
         touched, read = self._told.take()
-        timers = timers_set(environment)
+        timers = environment.timers_set
         if sight.entry is not None and sight.after > sight.before:
             self.steps.append(self._step(sight, touched, read, timers))
         self._timers, self._due = timers, environment.first_timer
@@ -386,7 +386,7 @@ class _Watch:
         assert sight.entry is not None, "a step was made"
         step = Step(sight.after, sight.environment.now_ns, "", None)
         self._describe(step, sight.entry.record, sight.item)
-        branches = branches_of(sight.environment)
+        branches = sight.environment.apps()
         if isinstance(sight.entry.record, Began):
             step.writes = {(path, name): (None,) for path, app in branches.items() for name in app.__struct_fields__}
         reads: list[Field] = []

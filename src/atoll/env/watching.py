@@ -16,7 +16,7 @@ import msgspec
 from atoll.base.errors import UserError
 from atoll.env.environment import Environment
 from atoll.env.past import Past
-from atoll.env.stepping import Sight, branches_of
+from atoll.env.stepping import Sight
 
 __all__ = ["NOTHING", "Change", "Expression", "first_true", "last_change"]
 
@@ -86,7 +86,7 @@ class Expression:
         Raises:
             UserError: A501, with the fields that there are.
         """
-        main = branches_of(environment).get("")
+        main = environment.apps().get("")
         fields = () if main is None else main.__struct_fields__
         unknown = [name for name in self._fields if name not in fields]
         if main is not None and unknown:
@@ -95,7 +95,7 @@ class Expression:
 
     def value(self, environment: Environment) -> Any:
         """Return its value now; NOTHING where it raises."""
-        branches = branches_of(environment)
+        branches = environment.apps()
         main = branches.get("")
         try:
             names: dict[str, Any] = {name: getattr(main, name) for name in self._fields}
