@@ -204,7 +204,7 @@ def test_what_is_not_there_is_named(box: Box) -> None:
 
 
 def test_people_try_it_from_the_shell(box: Box) -> None:
-    before = json.loads(box.run("env", "call", "counter", "Add", "amount=0", "--json").out)["value"]
+    before = json.loads(box.run("env", "call", "counter", "Add", "amount=0", "--json").out)["response"]["value"]
     said = box.run("env", "call", "counter", "Add", "amount=5")
     assert (said.status, said.out, said.err) == (0, f"Sum value={before + 5}\n", "")
     assert box.run("env", "send", "counter", "Add", "amount=1").status == 0
@@ -212,7 +212,12 @@ def test_people_try_it_from_the_shell(box: Box) -> None:
     assert (said.status, said.out) == (1, "")
     assert said.err == 'Failure code="raised" text="ValueError: less than nothing"\n'
     said = box.run("env", "call", "counter", "Add", "amount=-1", "--json")
-    assert (said.status, json.loads(said.out)["code"]) == (1, "raised")
+    assert said.status == 1
+    text = "ValueError: less than nothing"
+    assert json.loads(said.out) == {
+        "schema": "atoll.call/1",
+        "response": {"is": "Failure", "code": "raised", "text": text},
+    }
     assert box.run("env", "call", "counter/inner", "Add", "amount=0").status == 0
     assert box.run("env", "call", "counter", "Wait", "--timeout", "0.1").status == 1
     assert box.run("env", "call", "counter", "Add", "amount").code == "A501"

@@ -50,7 +50,7 @@ def add(box: Box, name: str, n: int) -> int:
     def summed() -> int | None:
         said = box.run("env", "call", name, "Add", f"n={n}", "--json")
         with suppress(ValueError, KeyError):
-            return int(json.loads(said.out)["n"])
+            return int(json.loads(said.out)["response"]["n"])
         return None
 
     answer = until(lambda: (found := summed()) is not None and [found], f"an answer of {name}", MOVE_S)

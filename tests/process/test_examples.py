@@ -88,7 +88,7 @@ def program(box: Box, *command: str, typed: str = "") -> Generator[subprocess.Po
 def called(box: Box, *arguments: str) -> dict[str, Any]:
     """Call an environment by the command line."""
     said = box.run("env", "call", *arguments, "--json")
-    found: dict[str, Any] = json.loads(said.out)
+    found: dict[str, Any] = json.loads(said.out)["response"]
     return found
 
 

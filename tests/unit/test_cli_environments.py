@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people see of one environment."""
+"""What people see of one environment, and of what it responds."""
+
+import json
+from typing import Any
 
 import msgspec
 import pytest
 
-from atoll.cli.environments import _print  # pyright: ignore[reportPrivateUsage]
+from atoll.cli.environments import _print, _print_response  # pyright: ignore[reportPrivateUsage]
 from atoll.domain.views import EnvironmentView
 
 VIEW = EnvironmentView("count", "00", "Counter", "one", 3, "c0de", ("one", "two"))
@@ -39,3 +42,26 @@ def test_it_says_what_it_waits_for_and_what_to_do(capsys: pytest.CaptureFixture[
         "  its journal on this node cannot be used: block 3: its chain does not check",
         "  fix: see what is wrong",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "is_done", "out", "err"),
+    [
+        ({"is": "Sum", "value": 5}, True, "Sum value=5\n", ""),
+        ({"is": "Failure", "code": "raised", "text": "no"}, False, "", 'Failure code="raised" text="no"\n'),
+    ],
+)
+def test_a_response_is_printed_as_it_would_be_said_or_as_an_object_with_a_schema(
+    said: dict[str, Any], is_done: bool, out: str, err: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _print_response(said, as_json=False) == is_done
+    assert capsys.readouterr() == (out, err)
+    assert _print_response(said, as_json=True) == is_done
+    printed = capsys.readouterr()
+    assert (json.loads(printed.out), printed.err) == ({"schema": "atoll.call/1", "response": said}, "")
+
+
+def test_a_field_of_an_application_is_never_taken_for_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"is": "Table", "schema": "mine", "response": [1], "raw": b"\x00\xff"}
+    assert _print_response(said, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"schema": "atoll.call/1", "response": {**said, "raw": "AP8="}}

@@ -3,7 +3,15 @@
 
 import msgspec
 
-from atoll.domain.views import ENVIRONMENTS_SCHEMA, EnvironmentsView, EnvironmentView, LogView, RunView
+from atoll.domain.views import (
+    CALL_SCHEMA,
+    ENVIRONMENTS_SCHEMA,
+    CallView,
+    EnvironmentsView,
+    EnvironmentView,
+    LogView,
+    RunView,
+)
 
 SHOP = EnvironmentView("shop", "00" * 16, "Shop", "one", 3, "11" * 32, ("one", "two"))
 
@@ -20,6 +28,8 @@ def test_answers_say_their_schema() -> None:
         said = msgspec.json.encode(view)
         assert msgspec.json.decode(said)["schema"] == ENVIRONMENTS_SCHEMA
         assert msgspec.json.decode(said, type=type(view)) == view
+    called = CallView({"is": "Sum", "value": 5})
+    assert msgspec.to_builtins(called) == {"response": {"is": "Sum", "value": 5}, "schema": CALL_SCHEMA}
 
 
 def test_fields_that_a_later_version_adds_are_passed_over() -> None:

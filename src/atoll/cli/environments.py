@@ -142,9 +142,7 @@ def call(
     NAME/PATH is one that is nested in it. A VALUE is JSON, or else a text.
     """
     said = _say(state_of(state, config), name, _event(kind, fields), timeout)
-    is_failure = said.get("is") == "Failure"
-    click.echo(_json(said) if as_json else _line(said), err=is_failure and not as_json)
-    if is_failure:
+    if not _print_response(said, as_json=as_json):
         context.exit(ExitStatus.FAILURE)
 
 
@@ -286,10 +284,18 @@ def _event(kind: str, fields: tuple[str, ...]) -> dict[str, Any]:
     return {"is": kind, **dict(map(_field, fields))}
 
 
-def _json(said: dict[str, Any]) -> str:
+def _print_response(said: dict[str, Any], *, as_json: bool) -> bool:
+    """Print a response; say whether it is none of a failure."""
+    is_failure = said["is"] == "Failure"
+    if not as_json:
+        click.echo(_line(said), err=is_failure)
+        return not is_failure
     import msgspec  # noqa: PLC0415
 
-    return msgspec.json.encode(said).decode()
+    from atoll.domain.views import CallView  # noqa: PLC0415
+
+    click.echo(msgspec.json.encode(CallView(said)).decode())
+    return not is_failure
 
 
 def _line(said: dict[str, Any]) -> str:

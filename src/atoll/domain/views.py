@@ -5,9 +5,18 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["ENVIRONMENTS_SCHEMA", "EnvironmentView", "EnvironmentsView", "LogView", "RunView"]
+__all__ = [
+    "CALL_SCHEMA",
+    "ENVIRONMENTS_SCHEMA",
+    "CallView",
+    "EnvironmentView",
+    "EnvironmentsView",
+    "LogView",
+    "RunView",
+]
 
 ENVIRONMENTS_SCHEMA: Final = "atoll.env/1"
+CALL_SCHEMA: Final = "atoll.call/1"
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -62,3 +71,14 @@ class LogView(msgspec.Struct, frozen=True):
 
     lines: tuple[str, ...]
     schema: str = ENVIRONMENTS_SCHEMA
+
+
+class CallView(msgspec.Struct, frozen=True):
+    """What an environment responded. Its fields are the application's own, so they stand apart from the schema.
+
+    Attributes:
+        response: The tuple: its type as ``is``, beside its fields.
+    """
+
+    response: dict[str, Any]
+    schema: str = CALL_SCHEMA
