@@ -38,13 +38,6 @@ def tried(what):
 
 
 @pytest.fixture
-def zygote() -> Generator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def victim() -> Generator[subprocess.Popen[bytes]]:
     """Return a process that ends when it is told so."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as made:

@@ -29,13 +29,6 @@ GOOD = Bundle(1, "m", "App", {"m": "import atoll\nclass App(atoll.App):\n    n: 
 
 
 @pytest.fixture
-def zygote() -> Generator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Generator[Zygote]:
     """Return a zygote that is ready, and whose answers are waited for a short time only."""
     monkeypatch.setattr("atoll.domain.guest.launch.GUEST_START_S_MAX", SHORT_S)

@@ -36,8 +36,13 @@ from atoll.env.records import Checkpointed
 __all__ = [
     "ENVIRONMENT",
     "NODE",
+    "OTHER",
+    "STATE",
+    "WRITING",
     "Hand",
+    "append",
     "block_after",
+    "code_of",
     "journal_in",
     "key_in",
     "node_key",
@@ -102,6 +107,11 @@ def stored(state: bytes, *, epoch: int = 1, code: bytes = b"c" * 32) -> bytes:
     return Snapshot(SNAPSHOT_FORMAT, code, bytes(DIGEST_BYTES), epoch, (NODE,), 3, NODE, state).encode()
 
 
+OTHER = Hand(8, b"other-node", signer=2)
+STATE = stored(b"state")
+WRITING = writing(b"state")  # Records of a block after which that can be stored.
+
+
 def segment_of(hand: Hand, *blocks: bytes, at: Position = GENESIS) -> tuple[bytes, Position]:
     """Return a segment with these blocks, and where it stands at its end."""
     parts = [segment_start(hand.manifest(at))]
@@ -132,6 +142,13 @@ def journal_in(state: Path, **options: int) -> BlockJournal:
     if not directory.exists():
         create_journal(directory, key, "shop", GENESIS)
     return BlockJournal(directory, key, **options)
+
+
+def append(journal: BlockJournal, *blocks: bytes, epoch: int = 1) -> None:
+    """Append blocks with these records, each durable before the next."""
+    for records in blocks:
+        journal.append(block_after(journal.position, records, epoch=epoch))
+        journal.commit()
 
 
 def code_of(act: Callable[[], object]) -> Code:

@@ -2,34 +2,31 @@
 """Code between nodes: given once however often it is asked for, and nothing is left of what did not come."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
 
 from atoll.base.errors import LinkError
-from atoll.base.ids import NodeId
 from atoll.domain import codes as codes_module
 from atoll.domain.codes import Codes
 from atoll.domain.recorder.messages import Code, Done, RefusedError
 from atoll.env.limits import CODE_CHUNK_BYTES_MAX
-from atoll.env.messages import CodeGiven, CodeWanted, Message, decode_message
+from atoll.env.messages import CodeGiven, CodeWanted
+from tests.unit.server_world import THREE, TWO, WAIT_S, Server
 
-WAIT_S = 20.0
-TWO, THREE = NodeId(b"two".ljust(10, b".")), NodeId(b"three".ljust(10, b"."))
 LARGE = bytes(CODE_CHUNK_BYTES_MAX)
 DIGEST = sha256(LARGE).digest()
 
 
-class Node:
+class Node(Server):
     """A recorder that has some code, and a server around it."""
 
     def __init__(self, *contents: bytes) -> None:
+        super().__init__()
         self.kept = {sha256(content).digest(): content for content in contents}
-        self.said: list[tuple[NodeId, Message]] = []
         self.reads = 0
         self.is_lost = False
-        self.tasks: set[asyncio.Task[None]] = set()
         self.codes = Codes(self)
 
     @property
@@ -50,23 +47,10 @@ class Node:
         self.kept[digest] = content
         return Done(1)
 
-    def tell_node(self, node: NodeId, payload: bytes) -> None:
-        self.said.append((node, decode_message(payload)))
-
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):
             while not condition():  # noqa: ASYNC110 - nothing tells of it.
                 await asyncio.sleep(0)
-
-    async def stop(self) -> None:
-        for task in tuple(self.tasks):
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     @property
     def is_idle(self) -> bool:

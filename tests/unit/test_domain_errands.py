@@ -13,21 +13,18 @@ from atoll.domain import errands as errands_module
 from atoll.domain.errands import WORDS_CHARS_MAX, Errands, answer_of, explain
 from atoll.domain.limits import ERRANDS_MAX
 from atoll.domain.recorder.messages import Code, RefusedError
-from atoll.env.messages import Answered, Asked, Message, decode_message
-
-WAIT_S = 20.0
-TWO, THREE = NodeId(b"two".ljust(10, b".")), NodeId(b"three".ljust(10, b"."))
+from atoll.env.messages import Answered, Asked
+from tests.unit.server_world import THREE, TWO, WAIT_S, Server
 
 
-class Node:
+class Node(Server):
     """Does what it is asked when it may, and fails as it is told."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[NodeId, Message]] = []
+        super().__init__()
         self.done: list[str] = []
         self.failure: Exception | None = None
         self.may = asyncio.Event()
-        self.tasks: set[asyncio.Task[None]] = set()
         self.errands = Errands(self)
 
     @property
@@ -49,25 +46,8 @@ class Node:
     def name_of(self, node: NodeId) -> str:
         return node.decode().rstrip(".")
 
-    def tell_node(self, node: NodeId, payload: bytes) -> None:
-        self.said.append((node, decode_message(payload)))
-
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
     def stir(self) -> None:
         pass
-
-    async def rest(self) -> None:
-        """Wait until nothing is being done."""
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def stop(self) -> None:
-        for task in tuple(self.tasks):
-            task.cancel()
-        await self.rest()
 
 
 def run(test: Callable[[Node], Coroutine[None, None, None]]) -> None:

@@ -26,18 +26,21 @@ from atoll.env.chain import (
     encode_frame,
     read,
 )
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, code_of, journal_in, key_in, stored, writing
+from tests.unit.recorder_world import (
+    ENVIRONMENT,
+    NODE,
+    OTHER,
+    STATE,
+    WRITING,
+    Hand,
+    append,
+    block_after,
+    code_of,
+    journal_in,
+    key_in,
+)
 
-OTHER = Hand(8, b"other-node", signer=2)
 SMALL = BATCH_BYTES_MAX + 600  # Segments that are full after a block or two.
-STATE = stored(b"state")
-WRITING = writing(b"state")  # Records of a block after which that can be stored.
-
-
-def append(journal: BlockJournal, *blocks: bytes, epoch: int = 1) -> None:
-    for records in blocks:
-        journal.append(block_after(journal.position, records, epoch=epoch))
-        journal.commit()
 
 
 def files(tmp_path: Path) -> list[Path]:

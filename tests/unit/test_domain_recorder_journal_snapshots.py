@@ -6,23 +6,26 @@ from pathlib import Path
 import pytest
 
 from atoll.domain.limits import KEPT_SNAPSHOTS_MAX
-from atoll.domain.recorder.journal import BlockJournal, create_journal
+from atoll.domain.recorder.journal import create_journal
 from atoll.domain.recorder.messages import Code, RefusedError
 from atoll.domain.recorder.snapshots import encode_snapshot
 from atoll.env.chain import GENESIS, Position
 from atoll.env.history import Entry, encode_body
 from atoll.env.records import Checkpointed
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, code_of, journal_in, key_in, stored, writing
-
-OTHER = Hand(8, b"other-node", signer=2)
-STATE = stored(b"state")
-WRITING = writing(b"state")  # Records of a block after which that can be stored.
-
-
-def append(journal: BlockJournal, *blocks: bytes) -> None:
-    for records in blocks:
-        journal.append(block_after(journal.position, records))
-        journal.commit()
+from tests.unit.recorder_world import (
+    ENVIRONMENT,
+    NODE,
+    OTHER,
+    STATE,
+    WRITING,
+    Hand,
+    append,
+    code_of,
+    journal_in,
+    key_in,
+    stored,
+    writing,
+)
 
 
 def test_a_snapshot_is_kept_with_the_head_it_belongs_to(tmp_path: Path) -> None:

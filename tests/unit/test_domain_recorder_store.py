@@ -48,9 +48,8 @@ from atoll.domain.recorder.messages import (
 from atoll.domain.recorder.snapshots import Signed, checks
 from atoll.domain.recorder.store import Store
 from atoll.env.chain import GENESIS, Block, Sealed, Verifier, certificate_payload, link_of
-from tests.unit.recorder_world import ENVIRONMENT, NODE, Hand, block_after, key_in, node_key, stored, writing
+from tests.unit.recorder_world import ENVIRONMENT, NODE, OTHER, block_after, key_in, node_key, stored, writing
 
-OTHER = Hand(8, b"other-node", signer=2)
 CODE = b"code"
 DIGEST = sha256(CODE).digest()
 
