@@ -475,6 +475,19 @@ def test_what_was_to_be_given_up_is_gone_before_anything_is_taken(tmp_path: Path
     assert (recorded.at.number, recorded.at.epoch, recorded.floor) == (1, 5, (3, 1))
 
 
+def test_what_was_to_be_given_up_twice_is_remembered_at_its_highest(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    append(journal, b"one", epoch=3)
+    orphans = tmp_path / ENVIRONMENT.hex() / "orphans"
+    orphans.rmdir()
+    for floor in ((3, 1), (0, 0)):
+        assert code_of(partial(journal.restart, Restart(1, ENVIRONMENT, floor=floor))) is Code.IO
+    orphans.mkdir()
+    journal.append(block_after(GENESIS, b"again", epoch=5))
+    journal.commit()
+    assert journal_in(tmp_path).recorded().floor == (3, 1)
+
+
 def test_what_was_to_be_given_up_is_remembered_by_a_snapshot_that_comes_first(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
     append(journal, b"one", epoch=3)

@@ -326,7 +326,7 @@ class BlockJournal:
         unleft = request.floor if self._unleft is None else self._unleft.floor
         epoch, block = max(request.floor, unleft, (before.floor_epoch, before.floor_number))
         if taken is None:
-            self._unleft = request
+            self._unleft = msgspec.structs.replace(request, floor=(epoch, block))
         standing = msgspec.structs.replace(before, floor_epoch=epoch, floor_number=block, segment=number)
         self.release()
         refusal: RefusedError | None = None
