@@ -306,9 +306,13 @@ class Process:
     async def start(self) -> None:
         """Take up every environment that the recorder has, then listen."""
         computer = self.computer
-        for journal in computer.recorder.ended:
-            self.steward.graves.bury(journal.environment)
-        for recorded in await self.end_of_recorder.environments():
+        listed = await self.end_of_recorder.listed()
+        for identity in listed.ended:
+            self.steward.graves.bury(identity)
+        for recorded in listed.environments:
+            if recorded.is_blank and recorded.promised_to in {b"", computer.id}:
+                self._let_go(recorded.environment)
+                continue
             try:
                 options, facts = await self.archive.options(recorded, computer.id, self._seed)
                 self.steward.adopt(facts, options, computer.now())
@@ -318,6 +322,10 @@ class Process:
         self.is_ready = True
         self.steward.members(computer.members, computer.now())
         self.stir()
+
+    def _let_go(self, identity: bytes) -> None:
+        """Have a journal deleted of which nothing was ever kept: it was begun, and nobody was told that it runs."""
+        self.end_of_recorder.ask(lambda number: to.Forget(number, identity, ended=False), _ignored)
 
     # Inputs.
 
@@ -427,7 +435,7 @@ class Process:
             case Restore():
                 self.spawn(self._restore(order))
             case StoreSnapshot(identity, at, snapshot):
-                ask(lambda number: to.KeepSnapshot(number, identity, at, snapshot), _ignored)
+                ask(lambda number: to.KeepSnapshot(number, identity, at, snapshot), self._stored)
             case FetchCode(code, node):
                 self._fetch(code, node)
             case Forget(identity):
@@ -440,6 +448,13 @@ class Process:
                 pass
             case Told(command):
                 self.outcomes[command] = order
+
+    def _stored(self, answer: to.Answer | LinkError) -> None:
+        """Look at what a recorder says to a state that a steward has it keep."""
+        if isinstance(answer, to.Refused) and answer.code is to.Code.DIGEST:
+            raise self._world.failed(
+                "a state that is stored is that of its block", f"{self.computer.name}: {answer.words}"
+            )
 
     def _create(self, identity: bytes, name: str) -> None:
         """Have a journal begun; again and again while the disk refuses."""

@@ -2,10 +2,12 @@
 """A recorder in memory: it answers as ``domain.recorder.store`` does, late, and keeps what it has through a crash.
 
 Requests are done in their order, some at a time; only then are they answered. What was not done when the power is cut
-is lost, and some of it may have been done although nobody heard of it.
+is lost, and some of it may have been done although nobody heard of it. Both answer the same to what environments ask
+(``tests/contract/test_recorder.py``). It has no need of what limits a disk or serves an operator: counts of files,
+damage, ``Retain``, ``KeepHead`` and ``Certify``.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from hashlib import sha256
 from struct import Struct
 from typing import Final, Generic, Protocol, TypeVar, final
@@ -13,7 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar, final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from atoll.base.errors import LinkError
+from atoll.base.errors import CorruptError, LinkError
 from atoll.domain.recorder.messages import (
     Answer,
     Append,
@@ -46,6 +48,7 @@ from atoll.domain.recorder.messages import (
 )
 from atoll.domain.recorder.snapshots import Signed, checks
 from atoll.env.chain import (
+    GENESIS,
     Block,
     ChainError,
     Fault,
@@ -59,6 +62,7 @@ from atoll.env.chain import (
     seal_payload,
     signed_by,
 )
+from atoll.env.history import check_written, decode_snapshot, written_in
 
 __all__ = ["Journal", "Later", "RecorderEnd", "Signatures", "SimRecorder"]
 
@@ -128,7 +132,9 @@ class Journal:
         self.promised: tuple[int, bytes] = (0, b"")
         self.floor: tuple[int, int] = (0, 0)
         self.snapshots: dict[int, Signed] = {}
+        self.is_aside = False  # Something of it was put aside.
         self.unleft: Restart | None = None  # All was to be put aside, and the disk refused.
+        self.uncut: int | None = None  # Blocks from here on were to be cut, and the disk refused.
 
     @property
     def position(self) -> Position:
@@ -146,9 +152,14 @@ class Journal:
 
     def cut(self, number: int) -> None:
         """Take the blocks from a number on out."""
+        self.take_back(number)
+        self.is_aside = True
+        self.snapshots = {at: signed for at, signed in self.snapshots.items() if at < number}
+
+    def take_back(self, number: int) -> None:
+        """Forget the blocks from a number on, as if they had never been here."""
         keep = number - self.base.number - 1
         del self.blocks[keep:], self.positions[keep:]
-        self.snapshots = {at: signed for at, signed in self.snapshots.items() if at < number}
 
     def after(self, number: int) -> Position:
         """Return where it stood after a block that is here, or the one before the first."""
@@ -212,9 +223,13 @@ class RecorderEnd:
         self.ask(make, told)
         return later
 
+    async def listed(self) -> Listed:
+        """Return what is kept, and what has ended."""
+        return await self.request(List, Listed)
+
     async def environments(self) -> tuple[Recorded, ...]:
         """Return what is kept."""
-        return (await self.request(List, Listed)).environments
+        return (await self.listed()).environments
 
     async def read_code(self, digest: bytes) -> bytes:
         """Return code."""
@@ -257,6 +272,13 @@ class SimRecorder:
         seed: 64 bytes, of which its keys are made.
         disk: What happens to its disk.
         signatures: What was checked already.
+
+    Attributes:
+        sealer: What it seals as.
+        journals: What is kept, by environment.
+        ended: Journals that have come to their end, oldest first.
+        code: By its digest.
+        refusals: How often what was refused, for people who look for what went wrong.
     """
 
     def __init__(self, node: bytes, seed: bytes, disk: Disturbed, signatures: "Signatures") -> None:
@@ -271,14 +293,13 @@ class SimRecorder:
         self.code: dict[bytes, bytes] = {}
         self._queue: list[tuple[RecorderEnd, Request]] = []
         self._doing = 0
-        self.refusals: dict[str, int] = {}  # For people who look for what went wrong.
+        self.refusals: dict[str, int] = {}
+        self._staged: dict[bytes, list[tuple[int, Answer]]] = {}  # What is about to be written, by environment.
         self._turn = 0  # Of the power: what was begun before a cut never ends.
         self._signed_by: Final = signatures
         self._ways: Final[dict[type[Request], Callable[..., Answer]]] = {
             List: self._list,
             Create: self._create,
-            Append: self._append,
-            Keep: self._keep,
             Cut: self._cut,
             Promise: self._promise,
             KeepSnapshot: self._keep_snapshot,
@@ -307,31 +328,72 @@ class SimRecorder:
         if turn != self._turn:
             return
         batch, self._queue = self._queue[: self._doing], self._queue[self._doing :]
-        answers = [(end, self._serve(request)) for end, request in batch]
+        answers = self._serve([request for _, request in batch])
         self._doing = 0
         if self._queue:
             self._begin()
-        for end, answer in answers:
-            end.take(answer)
+        for index, answer in answers:
+            batch[index][0].take(answer)
 
     def cut_power(self) -> None:
         """Lose what is not on the disk; of what was asked for last some may be."""
         self._turn += 1
-        for _, request in self._queue[: self._disk.below(len(self._queue) + 1)]:
-            self._serve(request)
+        self._serve([request for _, request in self._queue[: self._disk.below(len(self._queue) + 1)]])
         for journal in self.journals.values():
-            journal.unleft = None
+            journal.unleft = journal.uncut = None
         self._queue, self._doing = [], 0
 
     # What it does.
 
-    def _serve(self, request: Request) -> Answer:
+    def _serve(self, requests: Sequence[Request]) -> list[tuple[int, Answer]]:
+        """Do what is asked, in this order; return the answers, each with which request it is to.
+
+        Blocks of one journal that come together are written together, and the disk takes all of them or none.
+        """
+        answers: list[tuple[int, Answer]] = []
+        for index, request in enumerate(requests):
+            if isinstance(request, Append | Keep):
+                self._stage(index, request, answers)
+                continue
+            answers += self._commit()
+            try:
+                answers.append((index, self._ways[type(request)](request)))
+            except RefusedError as error:
+                answers.append((index, self._refused(request, error)))
+        return answers + self._commit()
+
+    def _stage(self, index: int, request: Append | Keep, answers: list[tuple[int, Answer]]) -> None:
+        environment = request.environment
         try:
-            return self._ways[type(request)](request)
-        except RefusedError as error:
-            what = f"{type(request).__name__} {error.code}: {error.words}"
-            self.refusals[what] = self.refusals.get(what, 0) + 1
-            return Refused.of(request.id, error)
+            answer = self._append(request) if isinstance(request, Append) else self._keep(request)
+        except RefusedError as error:  # After the answers to what was asked before it.
+            self._staged.get(environment, answers).append((index, self._refused(request, error)))
+        else:
+            self._staged.setdefault(environment, []).append((index, answer))
+
+    def _commit(self) -> list[tuple[int, Answer]]:
+        staged, self._staged = self._staged, {}
+        answers: list[tuple[int, Answer]] = []
+        for environment, waiting in staged.items():
+            try:
+                self._write()
+            except RefusedError as error:
+                self.journals[environment].take_back(
+                    min(answer.number for _, answer in waiting if isinstance(answer, Appended | Kept))
+                )
+                for index, answer in waiting:
+                    if isinstance(answer, Appended | Kept):
+                        answers.append((index, Refused.of(answer.id, error)))
+                    else:
+                        answers.append((index, answer))
+            else:
+                answers += waiting
+        return answers
+
+    def _refused(self, request: Request, error: RefusedError) -> Refused:
+        what = f"{type(request).__name__} {error.code}: {error.words}"
+        self.refusals[what] = self.refusals.get(what, 0) + 1
+        return Refused.of(request.id, error)
 
     def _write(self) -> None:
         if self._disk.refuses():
@@ -343,21 +405,25 @@ class SimRecorder:
         return self.journals[environment]
 
     def _list(self, request: List) -> Answer:
-        return Listed(request.id, tuple(_recorded(one) for one in self.journals.values()))
+        environments = tuple(_recorded(one) for one in self.journals.values())
+        return Listed(request.id, environments, tuple(one.environment for one in self.ended))
 
     def _create(self, request: Create) -> Answer:
         if request.environment in self.journals:
             raise RefusedError(Code.EXISTS, "it is there")
+        if any(one.environment == request.environment for one in self.ended):
+            raise RefusedError(Code.EXISTS, "it has ended")
         self._write()
         self.journals[request.environment] = Journal(request.environment, request.name, request.at)
         return Done(request.id)
 
     def _append(self, request: Append) -> Answer:
         journal, block = self._journal(request.environment), request.block
-        if (block.epoch, self.sealer.node) != journal.promised:  # Others' blocks may be older: they are committed.
+        epoch, node = journal.promised  # Others' blocks may be older: they are committed.
+        if block.epoch < epoch or (block.epoch == epoch and node != self.sealer.node):
             raise RefusedError(Code.EPOCH, f"{journal.promised} was promised")
-        before, after = journal.position.head, self._follow(journal, block)
-        self._write()
+        after = self._follow(journal, block)
+        before = journal.position.head
         seal = Seal(after.head, self._key.sign(seal_payload(request.environment, after.head)))
         journal.blocks.append((self.sealer, Sealed(block, seal)))
         journal.positions.append(after)
@@ -370,26 +436,35 @@ class SimRecorder:
             raise RefusedError(Code.CHAIN, "its head does not follow")
         if not self._signed_by.checks(request.environment, request.sealer, request.seal):
             raise RefusedError(Code.SIGNATURE, "its seal does not check")
-        self._write()
         journal.blocks.append((request.sealer, Sealed(request.block, request.seal)))
         journal.positions.append(after)
         return Kept(request.id, request.block.number)
 
     def _follow(self, journal: Journal, block: Block) -> Position:
         if journal.unleft is not None:
-            self._restart(journal.unleft)
+            self._begin_anew(journal, journal.unleft)
+        if journal.uncut is not None:
+            self._cut_from(journal, journal.uncut)
         try:
             return position_after(journal.position, block)
         except ChainError as error:
             raise RefusedError(_CODES[error.fault], str(error)) from error
 
     def _cut(self, request: Cut) -> Answer:
-        journal = self._journal(request.environment)
-        if request.number != journal.position.number + 1:
-            if not journal.base.number < request.number <= journal.position.number:
-                raise RefusedError(Code.NUMBER, "it cannot be cut there")
-            journal.cut(request.number)
+        self._cut_from(self._journal(request.environment), request.number)
         return Done(request.id)
+
+    def _cut_from(self, journal: Journal, number: int) -> None:
+        number = number if journal.uncut is None else min(number, journal.uncut)
+        if number == journal.position.number + 1:
+            return
+        is_whole = not journal.base.number or any(at < number for at in journal.snapshots)
+        if not journal.base.number < number <= journal.position.number or not is_whole:
+            raise RefusedError(Code.NUMBER, "it cannot be cut there")
+        journal.uncut = number
+        self._write()
+        journal.cut(number)
+        journal.uncut = None
 
     def _promise(self, request: Promise) -> Answer:
         journal, promised = self._journal(request.environment), (request.epoch, request.node)
@@ -406,6 +481,11 @@ class SimRecorder:
         journal = self._journal(request.environment)
         if not journal.base.number <= request.number <= journal.position.number:
             raise RefusedError(Code.NUMBER, "that block is not here")
+        if request.number > journal.base.number:
+            try:
+                check_written(decode_snapshot(request.content), written_in(journal.block(request.number)))
+            except CorruptError as error:
+                raise RefusedError(Code.DIGEST, f"a state that is not kept: {error}") from error
         self._write()
         journal.snapshots[request.number] = self._signed(journal, journal.after(request.number), request.content)
         return Done(request.id)
@@ -415,21 +495,26 @@ class SimRecorder:
         return Signed(at.head, content, self.sealer, self._key.sign(payload))
 
     def _restart(self, request: Restart) -> Answer:
-        journal, taken = self._journal(request.environment), request.snapshot
-        if taken is None:
-            floor = request.floor if journal.unleft is None else max(request.floor, journal.unleft.floor)
-            journal.unleft = request = msgspec.structs.replace(request, floor=floor)
-        self._write()
+        self._begin_anew(self._journal(request.environment), request)
+        return Done(request.id)
+
+    def _begin_anew(self, journal: Journal, request: Restart) -> None:
+        taken = request.snapshot
+        if taken is None and request.at != GENESIS:
+            raise RefusedError(Code.NUMBER, "it needs the state there")
         if taken is not None:
             signed = Signed(request.at.head, taken.content, taken.sealer, taken.signature)
             if not checks(request.environment, request.at.number, signed):
                 raise RefusedError(Code.SIGNATURE, "the snapshot's signature does not check")
-        journal.base, journal.unleft = request.at, None
+        floor = request.floor if journal.unleft is None else max(request.floor, journal.unleft.floor)
+        if taken is None:
+            journal.unleft = msgspec.structs.replace(request, floor=floor)
+        self._write()
+        journal.base, journal.unleft, journal.uncut, journal.is_aside = request.at, None, None, True
         journal.blocks, journal.positions, journal.snapshots = [], [], {}
-        journal.floor = max(journal.floor, request.floor)
+        journal.floor = max(journal.floor, floor)
         if taken is not None:
             journal.snapshots[request.at.number] = self._signed(journal, request.at, taken.content)
-        return Done(request.id)
 
     def _read_snapshot(self, request: ReadSnapshot) -> Answer:
         journal = self._journal(request.environment)
@@ -452,7 +537,7 @@ class SimRecorder:
         room = request.bytes_max
         for sealer, sealed in journal.blocks[request.number - first :]:
             room -= len(sealed.block.body)
-            if items and room < 0:
+            if items and (room < 0 or sealed.block.number >= request.number + request.blocks_max):
                 break
             if sealer != said:
                 items.append(sealer)
@@ -463,8 +548,9 @@ class SimRecorder:
     def _keep_code(self, request: KeepCode) -> Answer:
         if sha256(request.content).digest() != request.digest:
             raise RefusedError(Code.DIGEST, "the code has another digest than was said")
-        self._write()
-        self.code[request.digest] = request.content
+        if request.digest not in self.code:
+            self._write()
+            self.code[request.digest] = request.content
         return Done(request.id)
 
     def _read_code(self, request: ReadCode) -> Answer:
@@ -473,7 +559,11 @@ class SimRecorder:
         return Content(request.id, self.code[request.digest])
 
     def _forget(self, request: Forget) -> Answer:
-        self.ended.append(self._journal(request.environment))
+        journal = self._journal(request.environment)
+        if request.ended:
+            self.ended.append(journal)
+        elif journal.is_aside or not _recorded(journal).is_blank:
+            raise RefusedError(Code.EXISTS, "something of it is kept")
         del self.journals[request.environment]
         return Done(request.id)
 
