@@ -386,6 +386,8 @@ class Story:
         probe = self._probes.get(name)
         if probe is not None and probe.outcome in {"unknown", "ended"}:
             return True
+        if probe is not None and probe.outcome:
+            del self._probes[name]  # It was asked before the end, and nobody would ask again.
         self._answers(name)
         return False
 
