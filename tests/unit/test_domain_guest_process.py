@@ -109,19 +109,23 @@ def test_what_cannot_be_done_is_a_fault() -> None:
     assert asked.fault(Write(go_on=True)).code == "usage"
 
 
-def test_a_migration_may_raise_anything() -> None:
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [("SystemExit(3)", "the migration of Busy from 1 fails: SystemExit(3)"), ("GeneratorExit(3)", "GeneratorExit: 3")],
+)
+def test_a_migration_may_raise_anything(raised: str, text: str) -> None:
     written = _Asked().ask(Write(go_on=False))
     assert isinstance(written, Content)
-    newer = """
+    newer = f"""
     version = 2
 
     @atoll.migration(1)
     @staticmethod
     def step(fields):
-        raise SystemExit(3)
+        raise {raised}
 """
     asked = _Asked(source=SOURCE.replace("    n: int = 0", newer + "    n: int = 0"))
-    assert asked.fault(Restore(written.content)) == Fault("corrupt", "SystemExit: 3")
+    assert asked.fault(Restore(written.content)) == Fault("corrupt", text)
 
 
 def test_a_state_that_is_too_large_to_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

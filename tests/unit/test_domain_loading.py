@@ -229,6 +229,8 @@ def test_other_applications_can_be_nested_and_tuples_are_known() -> None:
     [
         "raise ValueError('no')",
         "import sys\nsys.exit(3)",
+        "raise KeyboardInterrupt",
+        "raise GeneratorExit",
         "import nothing_such",
         "def (:",
         "x = '\0'",

@@ -184,6 +184,22 @@ def test_handlers_of_changed_code_fail_as_they_would() -> None:
     assert (found.failed, found.state) == ((0, 1), (Difference("total", "51", "50"),))
 
 
+def test_changed_code_that_ends_the_process_fails_and_whoever_interrupts_is_obeyed() -> None:
+    raised: list[BaseException] = [SystemExit(3), GeneratorExit(), KeyboardInterrupt()]
+
+    class Leaves(atoll.App):
+        @atoll.on(Add)
+        def add(self, _event: Add, _ctx: atoll.Context) -> Sum:
+            raise raised.pop(0)
+
+    Leaves.__name__ = "Adder"
+    shelf = MemoryShelf.of(Adder)
+    shelf.seal(arrived(ANN, 1, add(1), add(2)))
+    assert revise(Past(shelf), program_of(Leaves), 1, 2).failed == (0, 2)
+    with pytest.raises(KeyboardInterrupt):
+        revise(Past(shelf), program_of(Leaves), 1, 2)
+
+
 class Timed(atoll.App):
     total: int = 0
 

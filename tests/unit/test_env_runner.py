@@ -303,7 +303,7 @@ def test_what_no_handler_can_have_raised_ends_it() -> None:
         runner.take(Failed(ANN, 1, "raised", "no", b"no item"), 5)
 
 
-@pytest.mark.parametrize("error", [ValueError("second"), HandlerKilled("second")])
+@pytest.mark.parametrize("error", [ValueError("second"), HandlerKilled("second"), SystemExit("second")])
 def test_a_handler_that_fails_only_the_second_time_is_found(error: BaseException) -> None:
     times: list[int] = []
 
@@ -518,6 +518,24 @@ def test_an_upgrade_migrates_the_state_and_is_part_of_the_journal() -> None:
         with pytest.raises(CorruptError, match=reason):
             recorded.runner.upgrade(program_of(app), CODE, recorded.now_ns)
     assert (recorded.environment.snapshot(), recorded.runner.block()) == (before, None)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_migration_that_ends_the_process_ends_only_the_upgrade(error: BaseException) -> None:
+    class Leaves(App):
+        version: ClassVar[int] = 2
+
+        @migration(1)
+        @staticmethod
+        def from_1(_fields: dict[str, Any]) -> dict[str, Any]:
+            raise error
+
+    Leaves.__name__ = Count1.__name__
+    recorded = Recorded(Count1)
+    with pytest.raises(CorruptError, match=type(error).__name__):
+        recorded.runner.upgrade(program_of(Leaves), OTHER_CODE, recorded.now_ns)
+    recorded.send(Word())
+    assert recorded.environment.fields() == {"count": 1}
 
 
 # Elsewhere.

@@ -189,21 +189,23 @@ def test_effects_that_do_not_come_are_a_divergence() -> None:
         replica_of(shelf).redo(1, changed(body_of(shelf, 1), 1, mark=1))
 
 
-def test_a_handler_that_fails_now_is_a_divergence_with_its_cause() -> None:
+@pytest.mark.parametrize("error", [ValueError(5), SystemExit(5)])
+def test_a_handler_that_fails_now_is_a_divergence_with_its_cause(error: BaseException) -> None:
     class Fails(atoll.App):
         @atoll.on(Add)
-        def add(self, event: Add, _ctx: atoll.Context) -> None:
+        def add(self, _event: Add, _ctx: atoll.Context) -> None:
             if fails:
-                raise ValueError(event.number)
+                raise error
 
     fails = False
     shelf = MemoryShelf.of(Fails)
     shelf.seal(arrived(ANN, 1, add(5), ask=False))
     fails = True
     replica = replica_of(shelf)
-    with pytest.raises(DivergedError, match="raised were no failure, and are ValueError: 5") as caught:
+    expected = f"raised were no failure, and are {type(error).__name__}: 5"
+    with pytest.raises(DivergedError, match=expected) as caught:
         replica.show(1, body_of(shelf, 1), Sight(replica.environment), lambda _: False)
-    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.__cause__ is error
 
 
 def test_a_digest_of_a_block_is_compared() -> None:

@@ -197,7 +197,7 @@ def load(bundle: Bundle) -> Loaded:
         modules = _Modules(prefix, bundle.files)
         try:
             module = modules.load(bundle.entry)
-        except (Exception, SystemExit) as error:  # A file that ends with sys.exit() must not end this process.
+        except BaseException as error:  # A file that ends with sys.exit(), say, must not end this process.
             modules.forget()
             raise UserError(
                 "A603",

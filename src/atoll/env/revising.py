@@ -104,7 +104,9 @@ class _Side:
             failed = ("killed", str(error))
         except MemoryError:
             failed = ("grown", "out of memory")
-        except Exception as error:  # noqa: BLE001 -- the handler is a stranger's: whatever it raises is its failure.
+        except KeyboardInterrupt:
+            raise  # Whoever looks has seen enough.
+        except BaseException as error:  # noqa: BLE001 -- the handler is a stranger's: whatever it raises is its failure.
             failed = ("raised", f"{type(error).__name__}: {error}")
         self.failures += 1
         self.environment = self._restored()

@@ -424,7 +424,9 @@ class Runner:
         for entry in self._since:
             try:
                 yield from self._handling(entry.record, entry.now_ns, is_again=True)
-            except (Exception, HandlerKilled) as error:
+            except BaseException as error:
+                if self._is_let_go:
+                    raise
                 raise CorruptError(f"what was applied once fails the second time: {error}") from error
         self._redone += self.environment.events - before
 
@@ -446,6 +448,10 @@ class Runner:
         except HandlerKilled as error:
             self.walls.leave()
             raise late(f"it does not come to an end: {error}") from error
+        except Exception:
+            raise
+        except BaseException as error:  # ``sys.exit()`` of one program must not end those of all others.
+            raise late(f"it ends in {words_of(error, TEXT_CHARS_MAX)}") from error
 
     # Blocks.
 
@@ -599,7 +605,9 @@ class Runner:
                 continue
             try:
                 effects = yield from self._handling(entry.record, entry.now_ns, is_again=True)
-            except (Exception, HandlerKilled) as error:
+            except BaseException as error:
+                if self._is_let_go:
+                    raise
                 raise CorruptError(f"block {number}: what was applied once fails now: {error}") from error
             if effects:
                 self.digest = digest_after(self.digest, effects)

@@ -305,7 +305,7 @@ class Replica:
         self._walls.enter()
         try:
             effects = environment.handle(record, entry.now_ns)
-        except (Exception, HandlerKilled) as error:
+        except (Exception, SystemExit, HandlerKilled) as error:
             # The handler is a stranger's: whatever it raises now it did not raise then.
             got = f"{type(error).__name__}: {error}"
             place, events = (number, index), (before + 1, environment.events)

@@ -130,7 +130,7 @@ def _state_of(kind: AppClass, branch: Branch) -> App:
                 )
             try:
                 fields = kind.migrations[version](fields)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise CorruptError(f"the migration of {kind.name} from {version} fails: {error!r}") from error
         return msgspec.convert(fields, kind.app)
     except CorruptError:
