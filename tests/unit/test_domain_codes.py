@@ -56,7 +56,7 @@ class Node(Server):
     def is_idle(self) -> bool:
         """Whether nothing is remembered."""
         codes = self.codes
-        return not codes._giving and not codes._wanted  # pyright: ignore[reportPrivateUsage]
+        return not (codes._giving or codes._wanted or codes._watches)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_who_asks_again_and_again_is_given_it_once_and_others_are_given_it_too() -> None:
@@ -104,6 +104,33 @@ def test_who_asks_for_too_much_is_not_given_all_of_it(monkeypatch: pytest.Monkey
             node.codes.asked(TWO, digest)
         await node.until(lambda: node.is_idle)
         assert len(node.said) == 3
+
+    asyncio.run(body())
+
+
+def test_who_gives_code_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes_module, "CODE_SHOWN_S", 0.001)
+
+    async def body() -> None:
+        node, digest = Node(b"code"), sha256(b"code").digest()
+        assert await node.codes.shown(digest, (), 0)
+        shown = asyncio.ensure_future(node.codes.shown(digest, (TWO, THREE), 2))
+        await node.until(lambda: len(node.said) > 4)  # Asked until they have it.
+        assert set(node.said) == {(TWO, CodeWanted(digest)), (THREE, CodeWanted(digest))}
+        for content in (b"code", b"no code"):
+            await node.codes.given(NodeId(b"four".ljust(10, b".")), digest, content)
+        await node.codes.given(TWO, digest, b"code")
+        await node.codes.given(THREE, digest, b"no code")
+        node.said.clear()
+        await node.until(lambda: bool(node.said))
+        assert not shown.done()
+        assert set(node.said) == {(THREE, CodeWanted(digest))}
+        await node.codes.given(THREE, digest, b"code")
+        assert await shown
+        assert node.is_idle
+        monkeypatch.setattr(codes_module, "CODE_S_MAX", 0.01)
+        assert not await node.codes.shown(digest, (TWO,), 1)
+        assert node.is_idle
 
     asyncio.run(body())
 

@@ -4,7 +4,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,18 @@ from atoll.domain.limits import LOG_LINES_MAX
 from atoll.domain.loading import Bundle
 from atoll.domain.messages import MemberSeen
 from atoll.domain.recorder.client import RecorderClient
+from atoll.domain.recorder.messages import Code, RefusedError
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
 from atoll.domain.reviving import Archive
+from atoll.domain.views import ENVIRONMENTS_SCHEMA
 from atoll.env.beginning import Wanted
 from atoll.env.facts import Facts
 from atoll.env.graves import Barred
 from atoll.env.holding import HoldingOptions
 from atoll.env.keepers import Peer
 from atoll.env.messages import Notice, Notices
-from atoll.env.orders import Forget, Told
+from atoll.env.orders import Forget, StoreSnapshot, Told
 from atoll.env.steward import Steward
 from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import ANN, Add, Elsewhere, Group, Hang, Place, node_id
@@ -87,6 +89,10 @@ class Around:
         self.asked: list[tuple[NodeId, str, bytes]] = []
         self.answer: bytes | UserError = b'{"there":1}'
         self.is_slow = False
+        self.refused_snapshot: Exception | None = None
+        self.is_storing = True  # A snapshot is kept, or refused, at once.
+        self.spread: list[tuple[bytes, list[NodeId], int]] = []
+        self.is_spread = True
         self.commands = Commands(self, lambda: self.place.now)
 
     @property
@@ -102,12 +108,20 @@ class Around:
             raise self.answer
         return self.answer
 
+    async def code_shown(self, code: bytes, nodes: Sequence[NodeId], count: int) -> bool:
+        self.spread.append((code, list(nodes), count))
+        return self.is_spread
+
     def stir(self) -> None:
         if not self.is_slow:
             before = len(self.place.got(Told))
+            stored = len(self.place.got(StoreSnapshot))
             self.place.settle()
             for told in self.place.got(Told)[before:]:
                 self.commands.told(told)
+            for order in self.place.got(StoreSnapshot)[stored:]:
+                if self.is_storing:
+                    self.commands.stored(order.id, order.number, self.refused_snapshot)
 
     async def do(self, verb: str, **params: Any) -> Any:
         """Obey, while the recorder works."""
@@ -159,7 +173,10 @@ def test_what_is_run_is_listed_shown_and_stopped(tmp_path: Path) -> None:
         assert shown["state"]["n"] == 3
         assert (shown["failures"], shown["epoch"]) == (0, 1)
         assert (await around.do("checkpoint", name="shop"))["name"] == "shop"
-        assert (await around.do("stop", name="shop"))["name"] == "shop"
+        stopped = await around.do("stop", name="shop")
+        assert stopped["name"] == "shop"
+        assert {shown["schema"], stopped["schema"], begun["schema"]} == {ENVIRONMENTS_SCHEMA}
+        assert "schema" not in listed
         assert not (await around.do("list"))["environments"]
         assert (await around.refused("show", name="shop")).code == "A609"
 
@@ -294,6 +311,24 @@ def test_one_that_does_not_become_durable_is_given_up(tmp_path: Path, monkeypatc
     run(tmp_path, body)
 
 
+def test_one_whose_journal_the_disk_refuses_is_given_up_at_once_with_the_reason(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        around.place.is_full = True
+        begun = asyncio.ensure_future(around.run())
+        while not around.steward.hosted:  # noqa: ASYNC110 - nothing tells of it.
+            await asyncio.sleep(0)
+        (identity,) = around.steward.hosted
+        while not begun.done():
+            around.commands.refused(identity, RefusedError(Code.FULL, "no room"))
+            await asyncio.sleep(0)
+        with pytest.raises(RefusedError, match="no room"):
+            begun.result()
+        assert not around.steward.hosted
+        around.commands.refused(identity, RefusedError(Code.FULL, "no room"))  # Nobody waits for it.
+
+    run(tmp_path, body)
+
+
 def test_other_code_is_run_if_the_state_fits(tmp_path: Path) -> None:
     async def body(around: Around) -> None:
         await around.run(arguments={"n": 3})
@@ -307,6 +342,52 @@ def test_other_code_is_run_if_the_state_fits(tmp_path: Path) -> None:
         ):
             assert (await around.refused("upgrade", name="shop", bundle=bundle)).code == expected
         assert (await around.do("show", name="shop"))["code"] == sha256(following).hexdigest()
+
+    run(tmp_path, body)
+
+
+def test_an_upgrade_is_said_when_it_cannot_be_lost(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run())["id"])
+        following = code(SOURCE + "    m: int = 5\n")
+        await around.do("upgrade", name="shop", bundle=following)
+        assert around.spread == [(sha256(following).digest(), [], 0)]
+        around.is_spread = False
+        assert (await around.refused("upgrade", name="shop", bundle=code())).code == "A611"
+        around.place.is_slow = True  # The recorder does not answer.
+        upgrade = asyncio.ensure_future(around.do("upgrade", name="shop", bundle=following))
+        while not around.place.waiting:  # noqa: ASYNC110 - nothing tells of it.
+            await asyncio.sleep(0)
+        around.steward.hosted[identity].runner = None
+        with pytest.raises(UserError, match="perhaps not recorded"):
+            await upgrade
+
+    run(tmp_path, body)
+
+
+def test_an_upgrade_that_is_not_recorded_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(around: Around) -> None:
+        await around.run()
+        monkeypatch.setattr(commands_module, "DURABLE_S_MAX", 0.01)
+        around.place.is_slow = True
+        refused = await around.refused("upgrade", name="shop", bundle=code(SOURCE + "    m: int = 5\n"))
+        assert (refused.code, refused.sentence) == ("A611", "shop could not be recorded yet")
+        assert not around.spread
+
+    run(tmp_path, body)
+
+
+def test_a_checkpoint_is_said_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(around: Around) -> None:
+        await around.run()
+        around.refused_snapshot = RefusedError(Code.FULL, "no room")
+        with pytest.raises(RefusedError, match="no room"):
+            await around.do("checkpoint", name="shop")
+        monkeypatch.setattr(commands_module, "DURABLE_S_MAX", 0.01)
+        around.is_storing = False
+        refused = await around.refused("checkpoint", name="shop")
+        assert (refused.code, refused.sentence) == ("A611", "the state of shop is not written yet")
+        around.commands.stored(b"x" * 16, 99)  # Nobody waits for it.
 
     run(tmp_path, body)
 

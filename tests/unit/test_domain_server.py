@@ -5,15 +5,17 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from atoll.base.ids import NodeId
 from atoll.domain import server as server_module
+from atoll.domain.loading import Bundle
 from atoll.domain.messages import MemberSeen
 from atoll.domain.recorder.client import RecorderClient
-from atoll.domain.recorder.messages import Answer, Code, Create, RefusedError
+from atoll.domain.recorder.messages import Answer, Code, Create, KeepSnapshot, RefusedError
 from atoll.domain.recorder.process import RecorderProcess
 from atoll.domain.recorder.store import Store
 from atoll.domain.server import Server, now
@@ -48,6 +50,7 @@ class Around:
             return honest(request)
 
         store._ways[Create] = create  # pyright: ignore[reportPrivateUsage]
+        self.ways = store._ways  # pyright: ignore[reportPrivateUsage]
         self.process = RecorderProcess(theirs, store, key)
         sealer = key.sealer
         assert sealer is not None
@@ -65,6 +68,12 @@ class Around:
         self.server.recorder.close()
         self.process.run()
 
+    async def do(self, verb: str, **params: Any) -> Any:
+        """Obey a command."""
+        work = asyncio.ensure_future(self.server.commands.obey(verb, msgspec.json.encode(params)))
+        await self.until(work.done)
+        return msgspec.json.decode(work.result())
+
     def begin(self) -> bytes:
         identity = self.server.steward.create(Wanted("shop", CODE, encode({}), 1), PROGRAM, now())
         self.server.stir()
@@ -79,6 +88,30 @@ def test_a_journal_that_cannot_be_begun_is_tried_again(tmp_path: Path, monkeypat
         hosted = around.server.steward.hosted[around.begin()]
         await around.until(lambda: hosted.is_open)
         assert around.tries == 3
+        await around.stop()
+
+    asyncio.run(body())
+
+
+def test_a_command_that_the_disk_refuses_says_so(tmp_path: Path) -> None:
+    source = "import atoll\nclass Shop(atoll.App):\n    n: int = 0\n"
+    bundle = Bundle(1, "shop", "Shop", {"shop": source}).encode()
+    following = Bundle(1, "shop", "Shop", {"shop": source + "    m: int = 0\n"}).encode()
+
+    def refuse(_: KeepSnapshot) -> Answer:
+        raise RefusedError(Code.FULL, "so it is")
+
+    async def body() -> None:
+        around = Around(tmp_path, 1)
+        with pytest.raises(RefusedError, match="so it is"):
+            await around.do("run", name="shop", bundle=bundle, copies=1)
+        await around.until(lambda: not around.server.steward.hosted)
+        await around.do("run", name="shop", bundle=bundle, copies=1)
+        assert (await around.do("checkpoint", name="shop"))["name"] == "shop"
+        assert (await around.do("upgrade", name="shop", bundle=following))["name"] == "shop"
+        around.ways[KeepSnapshot] = refuse
+        with pytest.raises(RefusedError, match="so it is"):
+            await around.do("checkpoint", name="shop")
         await around.stop()
 
     asyncio.run(body())

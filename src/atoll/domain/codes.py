@@ -3,16 +3,22 @@
 
 To ask takes 60 bytes, and code is up to 4 MiB. So each node is given one code after the other, no faster than
 GIVEN_BYTES_PER_S, and what it asks for twice meanwhile it is given once.
+
+Who wants to know whether others have code asks them for it: what was given was there. That costs the code once more,
+which an upgrade does not notice, and no message of its own.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final, Protocol, final
 
 from atoll.base.errors import LimitError, LinkError
 from atoll.base.ids import NodeId
-from atoll.domain.limits import CODE_AGAIN_S, CODE_S_MAX, GIVEN_BYTES_PER_S, GIVING_MAX
+from atoll.domain.limits import CODE_AGAIN_S, CODE_S_MAX, CODE_SHOWN_S, GIVEN_BYTES_PER_S, GIVING_MAX
 from atoll.domain.recorder.messages import Done, RefusedError
 from atoll.env.limits import CODE_CHUNK_BYTES_MAX
 from atoll.env.messages import CodeGiven, CodeWanted, encode_message
@@ -51,6 +57,15 @@ class Around(Protocol):
         ...
 
 
+@dataclass(eq=False, slots=True)
+class _Watch:
+    """Somebody wants to know which of some nodes have code."""
+
+    nodes: tuple[NodeId, ...]
+    have: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @final
 class Codes:
     """The code that one node gives and gets.
@@ -63,6 +78,7 @@ class Codes:
         self._server: Final = server
         self._giving: Final[dict[NodeId, dict[bytes, None]]] = {}  # What each node waits for, in order.
         self._wanted: Final[dict[bytes, dict[asyncio.Future[None], tuple[NodeId, ...]]]] = {}  # And who was asked.
+        self._watches: Final[dict[bytes, list[_Watch]]] = {}
 
     # Giving.
 
@@ -102,6 +118,10 @@ class Codes:
 
     async def given(self, node: NodeId, code: bytes, content: bytes) -> None:
         """Have code kept that another node gives, if it was asked for it."""
+        for watch in self._watches.get(code, ()):
+            if node in watch.nodes and sha256(content).digest() == code:
+                watch.have[node] = None
+                watch.news.set()
         if not any(node in asked for asked in self._wanted.get(code, {}).values()):
             return
         try:
@@ -124,6 +144,28 @@ class Codes:
             await self._server.recorder.read_code(code)
         except RefusedError:
             await self._ask(code, tuple(nodes))
+
+    async def shown(self, code: bytes, nodes: Iterable[NodeId], count: int) -> bool:
+        """Wait until so many of these nodes have shown that they have code, by giving it; False: not in CODE_S_MAX."""
+        watch = _Watch(tuple(nodes))
+        self._watches.setdefault(code, []).append(watch)
+        try:
+            async with asyncio.timeout(CODE_S_MAX):
+                while len(watch.have) < count:
+                    watch.news.clear()
+                    for node in watch.nodes:
+                        if node not in watch.have:
+                            self._server.tell_node(node, encode_message(CodeWanted(code)))
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(CODE_SHOWN_S):
+                            await watch.news.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._watches[code].remove(watch)
+            if not self._watches[code]:
+                del self._watches[code]
+        return True
 
     async def _ask(self, code: bytes, nodes: tuple[NodeId, ...]) -> None:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -7,7 +7,7 @@ Normative text: docs/reference/api.md, under ``env``.
 import asyncio
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Final, Protocol, TypeVar, final
@@ -32,7 +32,7 @@ from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import RefusedError
 from atoll.domain.reviving import Archive
 from atoll.domain.showing import shown
-from atoll.domain.views import EnvironmentsView, EnvironmentView, LogView, RunView
+from atoll.domain.views import ENVIRONMENTS_SCHEMA, EnvironmentsView, EnvironmentView, LogView, RunView
 from atoll.env.beginning import Stuck, Wanted
 from atoll.env.graves import Barred
 from atoll.env.hosted import Hosted
@@ -47,6 +47,8 @@ __all__ = ["VERBS", "Commands"]
 
 VERBS: Final = ("run", "list", "show", "logs", "stop", "move", "copy", "checkpoint", "upgrade")
 NAMED_VERBS: Final = frozenset({"show", "logs", "stop", "move", "copy", "checkpoint", "upgrade"})  # About one.
+_LOOK: Final = "it may be, all the same: atoll env show {}"
+_MIGRATE: Final = "mend the migration, or add one, or change the code; it runs as before"
 _NO_DATA: Final = "try again when no coroutine waits; or mend the field that is named"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
@@ -135,6 +137,10 @@ class Around(Protocol):
         """Have another node do it."""
         ...
 
+    async def code_shown(self, code: bytes, nodes: Sequence[NodeId], count: int) -> bool:
+        """Wait until so many of these nodes have code; return whether they have."""
+        ...
+
     def stir(self) -> None:
         """Have the steward's orders obeyed soon."""
         ...
@@ -168,6 +174,8 @@ class Commands:
         self._waiting: dict[int, asyncio.Future[Told]] = {}
         self._last = 0
         self._logs_kept: dict[bytes, deque[str]] = {}
+        self._storing: dict[asyncio.Future[Exception | None], tuple[bytes, int]] = {}  # Of what, and after which block.
+        self._beginning: dict[bytes, RefusedError | None] = {}  # Why the recorder does not begin its journal.
 
     async def obey(self, verb: str, params: bytes) -> bytes:
         """Do it; return what came of it as JSON.
@@ -185,7 +193,10 @@ class Commands:
             except UserError as error:
                 if error.code != "A612" or verb != "show":
                     raise  # What everybody may know is shown all the same.
-        return msgspec.json.encode(await found(params))
+        answer = await found(params)
+        if isinstance(answer, EnvironmentView):
+            answer = msgspec.structs.replace(answer, schema=ENVIRONMENTS_SCHEMA)
+        return msgspec.json.encode(answer)
 
     def check_asker(self, node: NodeId, verb: str, params: bytes) -> None:
         """Return if another node may ask for this: it keeps the journal of the environment, or has begun it.
@@ -227,6 +238,17 @@ class Commands:
         waiting = self._waiting.pop(order.command, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(order)
+
+    def stored(self, identity: bytes, number: int, error: Exception | None = None) -> None:
+        """Hear that a snapshot is on the disk, or why it is not."""
+        for waiting, (wanted, after) in self._storing.items():
+            if wanted == identity and number > after and not waiting.done():
+                waiting.set_result(error)
+
+    def refused(self, identity: bytes, error: RefusedError) -> None:
+        """Hear that the recorder does not begin a journal."""
+        if identity in self._beginning:
+            self._beginning[identity] = error
 
     def note(self, identity: bytes, line: str) -> None:
         """Take a line of an environment's log."""
@@ -303,17 +325,38 @@ class Commands:
     async def _until_durable(self, name: str, identity: bytes) -> None:
         """Wait until a new environment is in the journal: who is told that it runs may rely on it."""
         steward = self._server.steward
-        self._server.stir()
-        give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
-        while (hosted := steward.hosted.get(identity)) is not None and not hosted.is_open:
-            await asyncio.sleep(GUEST_TURN_S)
-            if asyncio.get_running_loop().time() > give_up_s:
+        self._beginning[identity] = None
+        try:
+            self._server.stir()
+            give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
+            while (hosted := steward.hosted.get(identity)) is not None and not hosted.is_open:
+                await asyncio.sleep(GUEST_TURN_S)
+                refused = self._beginning[identity]
+                if refused is None and asyncio.get_running_loop().time() <= give_up_s:
+                    continue
                 if hosted.runner is not None or hosted.is_new:
                     steward.stop(identity, self._now())
                 self._server.stir()
-                raise UserError(
+                raise refused or UserError(
                     "A611", f"{name} does not run now", where="it cannot be recorded", fix="see: atoll logs"
                 )
+        finally:
+            del self._beginning[identity]
+
+    async def _until_committed(self, hosted: Hosted) -> None:
+        """Wait until everything that was applied so far is in the journals of enough nodes."""
+        runner, name = hosted.runner, hosted.facts.name
+        assert runner is not None, "it runs here"
+        number = runner.number
+        give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
+        while hosted.runner is runner and hosted.holding.committed < number:
+            if asyncio.get_running_loop().time() > give_up_s:
+                where = "too few of the nodes that keep it answer, or a disk refuses"
+                raise UserError("A611", f"{name} could not be recorded yet", where=where, fix=_LOOK.format(name))
+            await asyncio.sleep(GUEST_TURN_S)
+        if hosted.runner is not runner:
+            where = "it changed hands meanwhile"
+            raise UserError("A611", f"{name} was perhaps not recorded", where=where, fix=_LOOK.format(name))
 
     async def _place(self, content: bytes, level: Level) -> tuple[bytes, Place]:
         """Return the hash of code, and where it is ready to run."""
@@ -398,12 +441,24 @@ class Commands:
         return view
 
     async def _checkpoint(self, params: bytes) -> EnvironmentView:
-        notice, _ = self._running(_decoded(params, _Named).name)
+        notice, hosted = self._running(_decoded(params, _Named).name)
+        stored: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._storing[stored] = notice.id, 0 if hosted.runner is None else hosted.runner.number
         try:
             self._server.steward.checkpoint(notice.id, self._now())
+            self._server.stir()
+            await self._until_committed(hosted)
+            async with asyncio.timeout(DURABLE_S_MAX):
+                refused = await stored
         except UsageError as error:
             raise UserError("A607", f"{notice.name} cannot be checkpointed", where=str(error), fix=_NO_DATA) from error
-        self._server.stir()
+        except TimeoutError as error:
+            fix = "see: atoll logs"
+            raise UserError("A611", f"the state of {notice.name} is not written yet", fix=fix) from error
+        finally:
+            del self._storing[stored]
+        if refused is not None:
+            raise refused
         return self._view(notice)
 
     async def _upgrade(self, params: bytes) -> EnvironmentView:
@@ -419,11 +474,21 @@ class Commands:
             raise
         except (UsageError, CorruptError) as error:
             place.close()
-            raise UserError(
-                "A607", f"{notice.name} cannot be upgraded", where=str(error), fix="add a migration; it runs as before"
-            ) from error
+            raise UserError("A607", f"{notice.name} cannot be upgraded", where=str(error), fix=_MIGRATE) from error
         self._server.stir()
+        await self._until_committed(hosted)
+        await self._until_spread(hosted, code)
         return self._view(self._named(asked.name))
+
+    async def _until_spread(self, hosted: Hosted, code: bytes) -> None:
+        """Wait until so many nodes have code that it can be run when this one is lost: as many as have the journal."""
+        holders = hosted.holding.holders
+        others = [NodeId(node) for node in holders if NodeId(node) in self._server.members]
+        if not await self._server.code_shown(code, others, len(holders) // 2):
+            name = hosted.facts.name
+            where = f"if {self._server.name} is lost now, it goes on when that is back"
+            fix = "see: atoll status; the others go on asking for it"
+            raise UserError("A611", f"{name} runs the new code, which too few others have", where=where, fix=fix)
 
     async def _move(self, params: bytes) -> EnvironmentView:
         asked = _decoded(params, _Move)

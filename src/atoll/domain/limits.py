@@ -132,6 +132,9 @@ GIVING_MAX: Final = 256
 CODE_AGAIN_S: Final = 2.0
 """How often other nodes are asked for code that does not come: the message or its answer may be lost."""
 
+CODE_SHOWN_S: Final = 0.1
+"""How often the keepers of what was upgraded are asked whether they have its code: they get it while a person waits."""
+
 CODE_S_MAX: Final = 30.0
 """How long it may take to come. Then who needs it is told so, and tries again in a while."""
 

@@ -443,6 +443,8 @@ class Server:
             error = None if future.cancelled() else future.exception()
             if error is None or (isinstance(error, RefusedError) and error.code is Code.EXISTS):
                 return
+            if isinstance(error, RefusedError):
+                self.commands.refused(identity, error)
             log.error("a journal cannot be begun: %s", error)
             if not isinstance(error, LinkError):
                 self._loop.call_later(CREATE_AGAIN_S, again)
@@ -481,6 +483,10 @@ class Server:
             if await self._fetched(code, (node,)):
                 return
             await asyncio.sleep(CREATE_AGAIN_S)
+
+    async def code_shown(self, code: bytes, nodes: Sequence[NodeId], count: int) -> bool:
+        """Wait until so many of these nodes have code; return whether they have."""
+        return await self._codes.shown(code, nodes, count)
 
     async def _fetch_once(self, code: bytes, nodes: Sequence[NodeId]) -> None:
         await self._fetched(code, nodes)
@@ -549,7 +555,9 @@ class Server:
             await self.recorder.keep_snapshot(order.id, order.number, order.snapshot)
         except (RefusedError, LinkError, LimitError) as error:
             log.warning("a snapshot is not kept: %s", error)
+            self.commands.stored(order.id, order.number, error)
             return
+        self.commands.stored(order.id, order.number)
         self._shipper.offer(order.id, order.number)
         await self.snapshot_kept(order.id, order.number)
 

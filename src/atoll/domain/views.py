@@ -39,6 +39,7 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
         waits_for: Members that cannot be reached and without which nobody can run it.
         barred: Why this node cannot use the journal of it that is here. Others may run it.
         fix: What to do about ``waits_for`` or ``barred``.
+        schema: Said where it is the whole answer; empty inside an ``EnvironmentsView``, which says it itself.
     """
 
     name: str
@@ -57,6 +58,7 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
     waits_for: tuple[str, ...] = ()
     barred: str = ""
     fix: str = ""
+    schema: str = ""
 
 
 class EnvironmentsView(msgspec.Struct, frozen=True):
