@@ -164,7 +164,7 @@ async def fails(environment: RemoteEnvironment, what: str) -> str:
 
 
 def test_it_is_run_looked_at_and_ended_by_the_command_line(box: Box, shop: Path) -> None:
-    assert refused(lambda: asyncio.run(Desk(box.state).__aenter__())) == "A611", "before anything runs here"
+    assert box.run("env", "call", "store", "Do", "what=log").code == "A609", "before anything runs here"
     said = box.run("run", str(shop), "--name", "store", "--with", "n=5", "--copies", "1")
     assert said.status == 0, said.err
     assert said.out.startswith("store runs Shop on one")

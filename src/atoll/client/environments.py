@@ -27,7 +27,7 @@ from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.tuples import TYPE_FIELD, Tuple
 from atoll.host.clock import SystemClock
-from atoll.node.api import open_call
+from atoll.node.api import call, open_call
 from atoll.node.state import SOCKET_NAME
 
 __all__ = ["CallError", "Desk", "RemoteEnvironment"]
@@ -93,13 +93,18 @@ class Desk:
         self._is_due = False
 
     async def __aenter__(self) -> "Desk":
-        """Attach; waits up to ATTACH_S while the node starts what runs environments, as it does after a fault.
+        """Attach; waits up to ATTACH_S while the node starts what runs environments: here for the first time, or again.
 
         Raises:
             UserError: A401, no node runs here; A611, it does not run environments.
         """
         give_up_s = asyncio.get_running_loop().time() + ATTACH_S
+        is_asked = False
         while not await self._attach():
+            if not is_asked:
+                await self._wake()
+                is_asked = True
+                continue
             (await open_call(self._node, "status"))[1].close()  # It says A401 when there is no node at all.
             if asyncio.get_running_loop().time() >= give_up_s:
                 raise self._away()
@@ -139,7 +144,8 @@ class Desk:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 while not (found := await self._find(name)).party:
                     if loop.time() >= give_up_s:
-                        raise UserError("A609", f"there is no environment {name!r}", fix="see: atoll env list")
+                        fix = "see: atoll env list; of one that began a moment ago, try again in some seconds"
+                        raise UserError("A609", f"there is no environment {name!r}", fix=fix)
                     await asyncio.sleep(AGAIN_S)
         except TimeoutError as error:
             raise self._away() from error
@@ -216,6 +222,21 @@ class Desk:
     def _away(self) -> UserError:
         fix = "try again in a second; if it stays so, atoll logs says why"
         return UserError("A611", "environments do not run on this node now", where=str(self._path), fix=fix)
+
+    async def _wake(self) -> None:
+        """Have the node start what runs environments: on a node that has none, and has heard of none, nothing does.
+
+        Raises:
+            UserError: A401, no node runs here.
+        """
+        try:
+            async with asyncio.timeout(ATTACH_S):
+                await call(self._node, "env.list")
+        except TimeoutError:
+            pass
+        except UserError as error:
+            if error.code != "A611":
+                raise
 
     async def _attach(self) -> bool:
         try:
