@@ -94,6 +94,7 @@ class NearGuest:
         self.is_untouched = False
         self.script: deque[Answer | bytes | Exception | None] = deque()
         self.asked: list[bytes] = []
+        self.patience_s: list[float] = []  # With which it was waited for.
         self.closed = 0
         self._guest = Guest(Clock())
         self._answer = b""
@@ -111,6 +112,7 @@ class NearGuest:
 
     def answer(self, patience_s: float) -> bytes | None:
         assert patience_s >= 0
+        self.patience_s.append(patience_s)
         if self.script:
             scripted = self.script.popleft()
             if isinstance(scripted, Exception):

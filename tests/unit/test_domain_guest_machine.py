@@ -10,6 +10,7 @@ from atoll.base.errors import CorruptError, LinkError, UsageError, UserError
 from atoll.domain.guest.launch import GuestGoneError
 from atoll.domain.guest.machine import EVENTS_MAX, GuestEnvironment, GuestPlace
 from atoll.domain.guest.messages import Content, Done, Fault, Status
+from atoll.domain.limits import SILENT_S_MAX
 from atoll.env.history import decode_body, decode_snapshot
 from atoll.env.places import HandlerFailedError, UnansweredError
 from atoll.env.records import Confirmed, Failed, Fired, Held, Note, Post
@@ -288,6 +289,24 @@ def test_what_cannot_be_made_is_named() -> None:
     world.guest.script.append(Fault("corrupt", "another class"))
     with pytest.raises(CorruptError, match="another class"):
         world.place.blank()
+
+
+def test_a_state_that_does_not_come_to_its_end_does_not_hold_up_the_server_until_it_is_killed() -> None:
+    nursery = Nursery()
+
+    def fork() -> NearGuest:
+        guest = nursery.fork()
+        guest.script += [Done(Status()), None]  # It loads its code, and then a migration loops.
+        return guest
+
+    place = GuestPlace(fork, bundle(), "Busy")
+    place.begin_loading()
+    assert place.is_loaded()
+    with pytest.raises(CorruptError, match="does not come to its end"):
+        place.blank()
+    (_, first_s), second_s = (guest.patience_s for guest in nursery.made)
+    assert first_s + max(second_s) + 1.0 < SILENT_S_MAX, "a second passes from one sign of life to the next"
+    assert nursery.made[1].closed
 
 
 def test_code_is_loaded_while_others_run() -> None:

@@ -249,6 +249,10 @@ GUEST_TURN_S: Final = 0.002
 GUEST_START_S_MAX: Final = 10.0
 """How long the zygote may take to start, and a guest to load its code; then it counts as failed."""
 
+GUEST_AGAIN_S_MAX: Final = 6.0
+"""How long a new guest may take to load its code and go back to its state, migrations included, while the server waits:
+with GUEST_ASK_S_MAX for the guest before, and the second between two signs of life, it stays below SILENT_S_MAX."""
+
 GUEST_FIRED_MAX: Final = 65_536
 """Timers in a row that make no event, as many as an environment can set. A guest that names more of them lies."""
 

@@ -31,11 +31,11 @@ from atoll.domain.guest.messages import (
 )
 from atoll.domain.guest.mirror import Mirror
 from atoll.domain.limits import (
+    GUEST_AGAIN_S_MAX,
     GUEST_ANSWER_BYTES_MAX,
     GUEST_ASK_S_MAX,
     GUEST_FIRED_MAX,
     GUEST_PATIENCE_S,
-    GUEST_START_S_MAX,
     GUEST_STATE_BYTES_MAX,
     HANDLER_S_MAX,
 )
@@ -253,7 +253,7 @@ class GuestPlace:
             self.close()
             raise
         self.close()
-        raise LinkError("a guest does not answer")
+        raise LinkError("a guest does not answer: what it was asked does not come to its end")
 
     def _patiently(self, request: Request) -> Done | Content | Fault:
         """Ask, in a new guest if need be."""
@@ -263,10 +263,11 @@ class GuestPlace:
                     return self.ask(request, GUEST_ANSWER_BYTES_MAX)
                 except LinkError:
                     pass  # It died of what came before. A new one knows nothing of that.
+            until_s = time.monotonic() + GUEST_AGAIN_S_MAX
             self.begin_loading()
-            if not self._loaded(GUEST_START_S_MAX):
-                raise LinkError("it does not load its code")
-            return self.ask(request, GUEST_ANSWER_BYTES_MAX, GUEST_START_S_MAX)
+            if not self._loaded(GUEST_AGAIN_S_MAX):
+                raise LinkError(f"it does not load its code within {GUEST_AGAIN_S_MAX:g} s")
+            return self.ask(request, GUEST_ANSWER_BYTES_MAX, max(0.0, until_s - time.monotonic()))
         except (LinkError, UserError) as error:
             self.close()
             raise CorruptError(f"no guest: {error}") from error
