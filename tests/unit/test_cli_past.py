@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 import pytest
 
 from atoll.base.errors import UserError
+from atoll.cli import past_look
 from atoll.cli.app import run
 from atoll.cli.past import AGAIN_VARIABLE, when
 from atoll.cli.past_look import debug
@@ -118,6 +120,16 @@ def test_changed_code_is_compared_with_history(command: Command, tmp_path: Path)
     assert "first at event 5" in out
     assert "handlers that failed: 1 then, 0 now" in out
     assert json.loads(command("replay", "auction", "--with", str(new), "--json")[1])["first"]["event"] == 5
+
+
+def test_changed_code_that_loops_is_ended(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past_look, "REVISED_S_MAX", 0.1)
+    new = tmp_path / "auction.py"
+    new.write_text(AUCTION.replace('raise ValueError("no")', "while True: pass"))
+    status, out, _ = command("replay", "auction", "--with", str(new))
+    assert (status, out.splitlines()[0]) == (1, f"1 of 10 events differ with {new}")
+    assert "it ran for more than 0.05 s" in out
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from atoll.domain import causes, guard
-from atoll.domain.causes import Cause, GuardedWalls, cause_of, rehearsed
+from atoll.domain.causes import Cause, GuardedWalls, TimedWalls, cause_of, rehearsed
 from atoll.domain.loading import FORMAT, Bundle, load
 from atoll.domain.recorder.segments import open_segment
 from atoll.domain.shelves import DiskShelf, find_journal
@@ -20,7 +20,7 @@ from atoll.env.chain import segment_start
 from atoll.env.comparing import Difference
 from atoll.env.past import Past
 from atoll.env.records import Note
-from atoll.env.runner import OPEN
+from atoll.env.runner import OPEN, HandlerKilled
 from atoll.env.state import State
 from atoll.env.stepping import DivergedError
 from tests.unit.past_world import ANN, DiskWorld, arrived, bid
@@ -155,6 +155,27 @@ def test_a_rehearsal_says_whether_it_repeats_the_recording(tmp_path: Path) -> No
     assert causes.Outcome(got="x").plain() == "x"
     assert time.time_ns() > 0
     assert random.random() < 1
+
+
+def test_a_handler_that_does_not_come_to_its_end_is_ended_once() -> None:
+    def loop() -> None:
+        while True:
+            pass
+
+    try:
+        with TimedWalls(0.02) as walls:
+            walls.about(b"", b"", 0, 0)
+            walls.enter()
+            with pytest.raises(HandlerKilled, match=r"more than 0\.01 s"):
+                loop()
+            for _ in range(2_000_000):
+                pass  # What clears up after it is not ended as well.
+            walls.leave()
+            walls.enter()
+            walls.leave()
+    finally:
+        guard.end(0)
+        guard.remove()
 
 
 def test_a_rehearsal_that_comes_to_nothing_says_nothing(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def _look(past: "Past", shelf: "DiskShelf", *, as_json: bool, **chosen: Any) -> 
     def event_of(text: str) -> int:
         return _event_of(past, text)
 
-    Look(past, shelf, _walls(), event_of, _json if as_json else None).show(Chosen(**chosen))
+    Look(past, shelf, event_of, _json if as_json else None).show(Chosen(**chosen))
 
 
 # What they share.

@@ -13,6 +13,8 @@ import click
 
 from atoll.base.errors import UserError
 from atoll.cli import past_text
+from atoll.domain.causes import TimedWalls
+from atoll.domain.limits import REVISED_S_MAX
 from atoll.domain.loading import bundle_of, load
 from atoll.domain.shelves import DiskShelf
 from atoll.env.app import AppClass, Handler, Program
@@ -21,7 +23,6 @@ from atoll.env.context import Context
 from atoll.env.history import Snapshot
 from atoll.env.past import Moment, Past
 from atoll.env.revising import revise
-from atoll.env.runner import Walls
 from atoll.env.stepping import DivergedError, Sight
 from atoll.env.watching import Change, Expression, first_true, last_change
 
@@ -60,7 +61,6 @@ class Look:
     Args:
         past: The past.
         shelf: Its journal.
-        walls: What stands around handlers.
         event_of: Returns the event that a number or a time means.
         json: Writes JSON; None: text is wanted.
     """
@@ -69,11 +69,10 @@ class Look:
         self,
         past: Past,
         shelf: DiskShelf,
-        walls: Walls,
         event_of: Callable[[str], int],
         json: Callable[[Any], str] | None,
     ) -> None:
-        self._past, self._shelf, self._walls, self._event_of, self._json = past, shelf, walls, event_of, json
+        self._past, self._shelf, self._event_of, self._json = past, shelf, event_of, json
 
     def show(self, chosen: Chosen) -> None:
         """Show what the options ask for.
@@ -162,7 +161,8 @@ class Look:
 
     def _revised(self, target: str, first: int, last: int) -> None:
         program = load(bundle_of(target)).program
-        found = revise(self._past, program, first, last, self._walls)
+        with TimedWalls(REVISED_S_MAX) as walls:
+            found = revise(self._past, program, first, last, walls)
         if self._json is not None:
             click.echo(self._json(past_text.plain_revision(found)))
         else:

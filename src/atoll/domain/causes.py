@@ -10,6 +10,7 @@ atoll. If it is none of these, that is said.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from base64 import b64decode, b64encode
@@ -17,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, final
+from types import FrameType
+from typing import Any, Final, Self, final
 
 import msgspec
 
@@ -30,7 +32,7 @@ from atoll.env.comparing import Difference, differences, grouped_effects
 from atoll.env.lint_rules import RULES
 from atoll.env.past import Past, flat
 from atoll.env.records import Effect
-from atoll.env.runner import Walls
+from atoll.env.runner import HandlerKilled, Walls
 from atoll.env.state import State
 from atoll.env.stepping import DivergedError
 
@@ -38,6 +40,7 @@ __all__ = [
     "Cause",
     "GuardedWalls",
     "Outcome",
+    "TimedWalls",
     "cause_of",
     "changed_code",
     "changes_of",
@@ -74,6 +77,53 @@ class GuardedWalls:
 
     def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
         """Note nothing: what ends this process is seen by whoever started it."""
+
+
+@final
+class TimedWalls:
+    """As ``GuardedWalls``, and ends a handler that does not come to its end. Use it with ``with``, in the main thread.
+
+    Other code than was recorded may loop, and so does the same code at an event at which it was ended then.
+
+    Args:
+        handler_s_max: A handler is ended after this long, or a little sooner; at least after half of it.
+    """
+
+    def __init__(self, handler_s_max: float) -> None:
+        self._inner: Final = GuardedWalls()
+        self._period_s: Final = handler_s_max / 2
+        self._entered = self._seen = 0
+        self._inside = False
+
+    def __enter__(self) -> Self:
+        signal.signal(signal.SIGALRM, self._alarm)
+        signal.setitimer(signal.ITIMER_REAL, self._period_s, self._period_s)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def enter(self, *, is_again: bool = False) -> None:
+        """Handlers run from here on."""
+        self._entered += 1
+        self._inside = True
+        self._inner.enter(is_again=is_again)
+
+    def leave(self) -> None:
+        """No handler runs any more."""
+        self._inside = False
+        self._inner.leave()
+
+    def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
+        """Note nothing."""
+
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._inside and self._seen == self._entered:
+            self._inside = False
+            raise HandlerKilled(f"it ran for more than {self._period_s:g} s")
+        self._seen = self._entered
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,9 @@ COMMANDS_MAX: Final = 256
 HANDLER_S_MAX: Final = 4.0
 """A handler that runs longer is ended, and its event counts as failed: others wait for it. Half of it is safe."""
 
+REVISED_S_MAX: Final = 2 * HANDLER_S_MAX
+"""The same where history is run through other code: twice as long, for that computer may be slower."""
+
 MEMORY_BYTES_MAX: Final = 4 * GIB
 """Address space of the server of environments; what a handler wants beyond is a ``MemoryError`` in it."""
 
