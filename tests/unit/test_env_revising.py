@@ -200,6 +200,22 @@ def test_changed_code_that_ends_the_process_fails_and_whoever_interrupts_is_obey
         revise(Past(shelf), program_of(Leaves), 1, 2)
 
 
+@pytest.mark.parametrize(("then", "differing"), [(HandlerKilled("more than 2 s"), 0), (ValueError("no"), 1)])
+def test_what_was_ended_then_and_is_ended_now_does_not_differ(then: BaseException, differing: int) -> None:
+    raised = then
+
+    class Loops(atoll.App):
+        @atoll.on(Add)
+        def add(self, _event: Add, _ctx: atoll.Context) -> Sum:
+            raise raised
+
+    shelf = MemoryShelf.of(Loops)
+    shelf.seal(arrived(ANN, 1, add(1)))
+    raised = HandlerKilled("more than 4 s")
+    found = revise(Past(shelf), program_of(Loops), 1, 1)
+    assert (found.differing, found.failed) == (differing, (1, 1))
+
+
 class Timed(atoll.App):
     total: int = 0
 

@@ -38,6 +38,7 @@ from atoll.env.stepping import Start
 
 __all__ = ["FirstDifference", "Revision", "revise"]
 
+_KILLED: Final = "killed"
 _encode: Final = msgspec.msgpack.Encoder().encode
 _raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
@@ -93,15 +94,22 @@ class _Side:
         self.failures = 0
         self.environment = self._restored()
 
-    def take(self, record: Record, now_ns: int) -> list[Effect]:
-        """Apply a record; return what leaves. A handler that fails is undone, and its event counts as failed."""
+    def take(self, record: Record, now_ns: int, then: Record | None = None) -> list[Effect]:
+        """Apply a record; return what leaves. A handler that fails is undone, and its event counts as failed.
+
+        Args:
+            record: What came in.
+            now_ns: When, ns since 1970.
+            then: What was recorded of it. One that was ended then and is ended now did the same, whatever each took.
+        """
         if isinstance(record, Checkpointed):
             self._rest()
             return []
         try:
             return self._handle(record, now_ns)
         except HandlerKilled as error:
-            failed = ("killed", str(error))
+            text = then.text if isinstance(then, Failed) and then.code == _KILLED else str(error)
+            failed = (_KILLED, text)
         except MemoryError:
             failed = ("grown", "out of memory")
         except KeyboardInterrupt:
@@ -189,7 +197,7 @@ def revise(past: Past, program: Program, first: int, last: int, walls: Walls = O
             old.upgrade(shelf.program(record.code))
             continue
         failed += isinstance(record, Failed)
-        one, other = old.take(record, entry.now_ns), new.take(instead, entry.now_ns)
+        one, other = old.take(record, entry.now_ns), new.take(instead, entry.now_ns, record)
         if old.failures:
             raise CorruptError(f"event {old.environment.events}: the recorded code fails, and did not fail then")
         compared += old.environment.events - before
