@@ -8,6 +8,7 @@ from hashlib import sha256
 import pytest
 
 from atoll.base.errors import LinkError
+from atoll.base.ids import NodeId
 from atoll.domain import codes as codes_module
 from atoll.domain.codes import Codes
 from atoll.domain.recorder.messages import Code, Done, RefusedError

@@ -540,7 +540,7 @@ def test_what_waits_for_a_node_that_is_lost_says_what_to_do(tmp_path: Path) -> N
         assert taken.fix.endswith("atoll remove two")
         (listed,) = (await around.do("list"))["environments"]
         assert (listed["waits_for"], listed["node"]) == (["two"], "two")
-        assert (await around.do("show", name="store")) == listed
+        assert (await around.do("show", name="store")) == {**listed, "schema": ENVIRONMENTS_SCHEMA}
         assert listed["fix"].endswith("atoll remove two")
         for verb, params in (
             ("stop", {"name": "store"}),
@@ -582,7 +582,7 @@ def test_a_journal_that_cannot_be_used_is_shown_with_what_to_do_and_is_put_aside
         assert (listed["name"], listed["id"], listed["node"], listed["barred"]) == ("store", "65" * 16, "", why)
         assert listed["fix"].startswith("see what is wrong: atoll audit verify store; ")
         assert listed["fix"].endswith("atoll env stop store")
-        assert await around.do("show", name="store") == listed
+        assert await around.do("show", name="store") == {**listed, "schema": ENVIRONMENTS_SCHEMA}
         error = await around.refused("checkpoint", name="65" * 16)
         assert (error.code, error.fix) == ("A611", listed["fix"])
         assert error.where == f"its journal on this node cannot be used: {why}"
