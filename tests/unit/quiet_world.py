@@ -12,12 +12,12 @@ from atoll.base.errors import LinkError
 from atoll.base.ids import NodeId
 from atoll.base.units import MILLISECOND_NS, SECOND_NS
 from atoll.domain.recorder.messages import Answer, Append, Appended, Create, Keep, Kept, Promise, Request
+from atoll.env.beginning import Wanted
 from atoll.env.chain import Block, Sealer, pack_body
 from atoll.env.messages import Message, decode_message
 from atoll.env.orders import RecorderOrder
 from atoll.env.records import Arrived, Began, Held, Item, Opened, Record
 from atoll.env.runner import Made, Runner
-from atoll.env.steward import Wanted
 from atoll.env.tuples import Tuple
 from atoll.lab.stewards.blueprint import bundle, loaded
 from atoll.lab.stewards.checks import Checks, Truth

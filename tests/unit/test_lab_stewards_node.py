@@ -11,6 +11,7 @@ from atoll.base.errors import UsageError, WireError
 from atoll.base.ids import NodeId
 from atoll.base.units import SECOND_NS
 from atoll.domain.recorder.messages import Append, Create, Forget, Promise
+from atoll.env.beginning import Wanted
 from atoll.env.keepers import Peer
 from atoll.env.messages import (
     Carried,
@@ -23,7 +24,7 @@ from atoll.env.messages import (
 )
 from atoll.env.orders import FetchCode, Moment, Say, StoreSnapshot, Told
 from atoll.env.orders import Forget as ForgetOrder
-from atoll.env.steward import Steward, Wanted
+from atoll.env.steward import Steward
 from atoll.lab.stewards import apps
 from atoll.lab.stewards.blueprint import bundle, loaded
 from atoll.lab.stewards.node import (
