@@ -457,6 +457,7 @@ class Group:
     def __init__(self, *names: str) -> None:
         self.places = {node_id(name): Place(name) for name in names}
         self.cut: set[NodeId] = set()
+        self.loses: Callable[[Message], bool] = lambda _: False
         self.meet()
 
     def __getitem__(self, name: str) -> Place:
@@ -482,6 +483,8 @@ class Group:
             for place in self.places.values():
                 place.out = []
             for source, node, message in on_their_way:
+                if self.loses(message):
+                    continue
                 if source.own not in self.cut and node not in self.cut and node in self.places:
                     target = self.places[node]
                     target.steward.heard(source.own, decode_message(encode_message(message)), target.now)

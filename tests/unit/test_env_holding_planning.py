@@ -266,8 +266,12 @@ def test_nobody_is_told_of_a_hand_over_before_the_promise_is_kept() -> None:
     assert not any(isinstance(message, HandOver) for message in bench.told(C))
     bench.do(PromiseFailed(2, C, "full"))
     assert bench.told(C) == []
+    assert bench.machine.heir == b""
     bench.do(PromiseKept(2, C))
     assert bench.told(C) == [gone(1)]
+    assert bench.machine.heir == C
+    bench.hear(C, Store(2, 1, 1, (), 1, 0, counted=True))
+    assert bench.machine.heir == b""
 
 
 def test_who_handed_over_and_votes_for_another_later_tells_nobody_to_stand() -> None:

@@ -554,6 +554,8 @@ class Steward:
             return
         notice = self.directory.find(target)
         node = self._routes.node(target) if notice is None else NodeId(notice.owner)
+        if hosted is not None and (heir := self._heir(hosted)):
+            node = heir
         if node is not None:
             if node != self._own:
                 if is_passed and message.hops < HOPS_MAX:
@@ -567,6 +569,12 @@ class Steward:
         if isinstance(message, Carried) and hosted is None and (is_over or self._knows_all(now)):
             text = "it has ended" if is_over else "no such environment"
             self._route(Refusal(target, message.source, "unknown", text, message.first), now)
+
+    def _heir(self, hosted: Hosted) -> NodeId | None:
+        """Return who is about to run an environment that changes hands; None: as others were told."""
+        if hosted.holding.is_heir:
+            return self._own
+        return NodeId(hosted.holding.heir) if hosted.holding.heir else None
 
     def _knows_all(self, now: Moment) -> bool:
         """Return whether everybody had the time to say what it runs: before that, who is not known may be alive."""
@@ -629,6 +637,8 @@ class Steward:
             self._after(hosted, now)
         if hosted.is_ended and self.hosted.get(hosted.facts.id) is hosted:
             self._end(hosted, now)
+        if hosted.holding.heir:  # It need not wait here until that one says that it runs it.
+            self._free(hosted.facts.id, now)
         if hosted.ran and hosted.runner is None and hosted.holding.owner not in {b"", self._own}:
             hosted.ran = False
             self._vouch(hosted, now)

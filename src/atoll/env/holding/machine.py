@@ -56,7 +56,7 @@ from atoll.env.holding.messages import (
 )
 from atoll.env.holding.planning import Planning
 from atoll.env.holding.serving import Serving
-from atoll.env.holding.state import OWNER, HoldingOptions, HoldingState, Promise, Role
+from atoll.env.holding.state import CANDIDATE, OWNER, HoldingOptions, HoldingState, Promise, Role
 from atoll.env.holding.voting import Voting
 
 __all__ = ["KIND", "Holding"]
@@ -130,6 +130,19 @@ class Holding:
     def owner(self) -> bytes:
         """Who owns the environment in this epoch; empty: not known."""
         return self._state.owner
+
+    @property
+    def heir(self) -> bytes:
+        """Who was told to take over from this node, while it is not known whether it has; empty: nobody."""
+        awaited = self._state.awaited
+        return b"" if awaited is None or awaited.tell_ns is None else awaited.target
+
+    @property
+    def is_heir(self) -> bool:
+        """Whether the owner told this node to take over, and it has not yet."""
+        state = self._state
+        is_summoned = state.summons is not None and state.summons.epoch == state.promise.epoch
+        return is_summoned or (state.role == CANDIDATE and state.transfer)
 
     @property
     def holders(self) -> tuple[bytes, ...]:
