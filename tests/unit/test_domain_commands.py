@@ -16,9 +16,11 @@ from atoll.domain.limits import LOG_LINES_MAX
 from atoll.domain.recorder.messages import Code, RefusedError
 from atoll.domain.views import ENVIRONMENTS_SCHEMA
 from atoll.env.beginning import Wanted
+from atoll.env.limits import NAMED_AT_ONCE_NS
+from atoll.env.messages import Notice, Notices
 from atoll.env.orders import Told
 from tests.unit.commands_world import SOURCE, TWO, Around, code, run
-from tests.unit.steward_world import ANN, Add, Elsewhere, Hang, node_id
+from tests.unit.steward_world import ANN, Add, Elsewhere, Hang, Place, node_id
 
 
 def test_what_is_run_is_listed_shown_and_stopped(tmp_path: Path) -> None:
@@ -433,5 +435,25 @@ def test_a_copy_has_the_state_and_goes_its_own_way(tmp_path: Path, monkeypatch: 
         assert (await around.refused("copy", name="shop", copy="more")).code == "A607"
         around.place.send(identity, 3, Hang())
         assert (await around.refused("copy", name="shop", copy="more")).code == "A607"
+
+    run(tmp_path, body)
+
+
+def test_commands_clients_and_programs_mean_the_same_by_a_name(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        begun = await around.run()
+        place, identity = around.place, bytes.fromhex(begun["id"])
+        again = Place()
+        again.promises = place.promises
+        again.is_restoring = False
+        again.again(place)
+        again.hear(TWO, Notices((Notice(b"t" * 16, 1, TWO, "shop", "Shop", b"c" * 32, (TWO,)),)))
+        again.tick(2 * NAMED_AT_ONCE_NS)
+        again.restore(again.restoring[-1])
+        around.place = again
+        assert again.steward.named("shop") == identity
+        assert again.steward.parties("shop") == (identity,)
+        assert (await around.do("show", name="shop"))["id"] == begun["id"]
+        assert again.steward.parties("none") == ()
 
     run(tmp_path, body)

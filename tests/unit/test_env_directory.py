@@ -21,8 +21,9 @@ def notice(
     *,
     holders: tuple[bytes, ...] = (),
     ended: bool = False,
+    app: str = "Shop",
 ) -> Notice:
-    return Notice(party, epoch, owner, name, "Shop", b"c" * 32, holders or (owner,), ended)
+    return Notice(party, epoch, owner, name, app, b"c" * 32, holders or (owner,), ended)
 
 
 def test_what_is_told_is_found_by_id_and_by_name() -> None:
@@ -256,11 +257,26 @@ def test_a_stranger_is_believed_when_the_owner_was_silent_for_long() -> None:
     assert owner_of(directory) == THREE
 
 
-def test_parties_are_meant_by_a_name_or_by_what_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parties_are_meant_by_what_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
     directory = Directory()
     directory.note(notice(B, name="one"), 0)
     directory.note(notice(A, name="two"), 0)
-    assert (directory.parties("one"), directory.parties("none")) == ((B,), ())
-    assert (directory.parties("app:Shop"), directory.parties("app:Other")) == ((A, B), ())
+    directory.note(notice(C, name="three", app="Bank"), 0)
+    assert (directory.of_app("Shop"), directory.of_app("Bank"), directory.of_app("Other")) == ((A, B), (C,), ())
+    directory.note(notice(A, name="two", epoch=2, app="Bank"), 0)
+    assert (directory.of_app("Shop"), directory.of_app("Bank")) == ((B,), (A, C))
     monkeypatch.setattr(directory_module, "FOUND_MAX", 1)
-    assert directory.parties("app:Shop") == (A,)
+    assert directory.of_app("Bank") == (A,)
+    directory.note(notice(A, name="two", epoch=2, app="Bank", ended=True), 0)
+    assert directory.of_app("Bank") == (C,)
+    directory.part((ONE,), (TWO,))
+    assert (directory.of_app("Shop"), directory.of_app("Bank")) == ((), ())
+
+
+def test_an_owner_that_is_known_to_live_was_not_silent() -> None:
+    directory = Directory()
+    kept(directory, TWO)
+    directory.heard(A, SILENT_NS)
+    directory.heard(B, SILENT_NS)
+    assert not directory.hear(notice(A, owner=THREE, epoch=2), THREE, 2 * SILENT_NS - 1)
+    assert not directory.knows(B)

@@ -215,6 +215,10 @@ def test_an_owner_refuses_but_yields_to_who_was_told_to_take_over() -> None:
 # Taking over.
 
 
+def is_heir(bench: Bench) -> bool:
+    return bench.machine.is_heir
+
+
 def test_a_holder_that_is_told_to_take_over_stands_without_a_trial() -> None:
     bench = Bench()
     bench.store(block(1, 1))
@@ -251,26 +255,26 @@ def test_a_hand_over_waits_for_what_was_told_before_it() -> None:
     bench.hear(B, HandOver(1, (), 2))
     bench.do(Kept(1, 1))
     assert bench.role() == "holder", "block 2 is still on its way"
-    assert bench.machine.is_heir
+    assert is_heir(bench)
     bench.store(block(2, 1), before=(1, 1))
     assert bench.role() == "holder"
     bench.do(Kept(2, 1))
     assert bench.role() == "candidate"
-    assert bench.machine.is_heir
+    assert is_heir(bench)
     assert bench.got(GetReady) == [GetReady(2)], "what is restored follows"
     bench.do(PromiseKept(2, A))
     bench.elect_now(C)
-    assert not bench.machine.is_heir
+    assert not is_heir(bench)
 
 
 def test_a_hand_over_that_waits_is_void_in_the_next_epoch() -> None:
     bench = Bench()
     bench.store()
     bench.hear(B, HandOver(1, (), 1))
-    assert bench.machine.is_heir
+    assert is_heir(bench)
     bench.answers = False
     bench.store(block(1, 2), epoch=2)
-    assert not bench.machine.is_heir
+    assert not is_heir(bench)
     bench.do(PromiseKept(2, b""))
     assert bench.role() == "holder"
     assert bench.state.summons is None

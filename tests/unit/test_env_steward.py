@@ -12,7 +12,7 @@ from atoll.base.ids import NodeId
 from atoll.base.units import SECOND_NS
 from atoll.env import graves as graves_module
 from atoll.env import routes as routes_module
-from atoll.env import steward as steward_module
+from atoll.env import stranded as stranded_module
 from atoll.env.app import App, on, program_of
 from atoll.env.beginning import Wanted
 from atoll.env.changes import Failure
@@ -292,7 +292,7 @@ def test_what_is_for_an_environment_elsewhere_goes_there() -> None:
 
 
 def test_what_is_for_one_that_changes_hands_waits_until_somebody_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steward_module, "STRANDED_MAX", 2)
+    monkeypatch.setattr(stranded_module, "STRANDED_MAX", 2)
     place = Place()
     place.attach()
     place.steward.directory.note(notice(owner=ONE, holders=(ONE, TWO)), 0)  # We ran it, and do not any more.

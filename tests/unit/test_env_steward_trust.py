@@ -4,6 +4,7 @@
 import pytest
 
 from atoll.base.errors import UserError
+from atoll.base.ids import NodeId
 from atoll.env.holding.messages import Canvass, HandOver, HoldingMessage, Promised, Stored
 from atoll.env.holding.messages import Store as StoreMessage
 from atoll.env.keepers import Peer
@@ -37,6 +38,27 @@ def test_nobody_speaks_in_the_name_of_what_runs_elsewhere() -> None:
     assert (place.said(1), place.counter(identity)["n"], place.steward.strange) == ([], 0, 4)
     place.hear(node_id("four"), Carried(OTHER, identity, 1, items(Add(1))))
     assert place.counter(identity)["n"] == 1, "a keeper may have taken over"
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_nobody_who_keeps_nothing_deposes_an_owner_that_lives(copies: int) -> None:
+    group = Group("one", "two", "three", "four")
+    one = group["one"]
+    identity = one.run(copies=copies)
+    group.until(lambda: len(one.hosted(identity).holding.holders) == copies)
+    end_ns = one.now_ns + 3 * SILENT_NS
+    group.until(lambda: one.now_ns >= end_ns)
+    holders = one.hosted(identity).holding.holders
+    stranger = next(node for node in group.places if node not in holders)
+    for place in (group.places[NodeId(node)] for node in holders):
+        for ended in (False, True):
+            place.hear(stranger, Notices((notice(identity, stranger, epoch=2, ended=ended),)))
+        known = place.steward.directory.find(identity)
+        assert known is not None
+        assert known.owner == one.own
+        place.hear(stranger, letter(StoreMessage(2, 0, 0, (), 0, 1, counted=True), identity))
+        assert place.hosted(identity).holding.owner == one.own
+    assert group.owner(identity) is one
 
 
 def test_nobody_who_keeps_nothing_speaks_for_a_client_that_is_here() -> None:

@@ -545,11 +545,12 @@ class Commands:
         Raises:
             UserError: A609, there is none; A611, nobody is known to run it.
         """
-        known = self._known()
-        notice = self._server.steward.directory.named(name)
-        if notice is None:
+        known, steward = self._known(), self._server.steward
+        meant = steward.named(name)  # As programs and clients of this node mean it.
+        notice = steward.directory.find(meant) or next((one for one in known if meant == one.id), None)
+        if not meant:
             notice = next((one for one in known if name in {one.name, one.id.hex()}), None)
-        if notice is None and self._server.steward.named(name):
+        if notice is None and meant:
             where = "this node keeps it, and has not heard yet who runs it"
             raise UserError("A611", f"{name} does not run now", where=where, fix="try again in some seconds")
         if notice is None:

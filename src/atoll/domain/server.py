@@ -267,9 +267,10 @@ class Server:
                 self._say(connection, Welcome(self.name))
                 self.steward.attach(party, session, now())
             case Find(number, name):
-                notice = self.steward.directory.named(name)
+                meant = self.steward.named(name)
+                notice = self.steward.directory.find(meant)
                 where = "" if notice is None else self.name_of(NodeId(notice.owner))
-                self._say(connection, Found(number, self.steward.named(name), where))
+                self._say(connection, Found(number, meant, where))
             case _:
                 self.steward.heard(session, message, now())
 

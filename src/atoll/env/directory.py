@@ -13,6 +13,7 @@ Nobody takes the room of others, nor their names: each node brings in so many en
 that of the first one that had it, for as long as that is known.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, final
@@ -57,6 +58,7 @@ class Directory:
         self._told: Final[dict[bytes, int]] = {}  # How many that are not over each node has brought in.
         self._names: Final[dict[str, tuple[bytes, int]]] = {}  # Whose each is, and since when it is somebody's.
         self._called: Final[dict[str, dict[bytes, None]]] = {}  # All of a name that are not over, first named first.
+        self._of_app: Final[dict[str, list[bytes]]] = {}  # All of an application that are not over, sorted.
         self.doubted = 0
 
     def hear(self, notice: Notice, node: bytes, now_ns: int) -> bool:
@@ -99,6 +101,7 @@ class Directory:
             if not notice.ended:
                 self._told[notice.owner] = self._told.get(notice.owner, 0) + 1
                 self._name(known)
+                self._enlist(notice)
             return True
         said = known.notice
         if said.ended or (notice.epoch < said.epoch and not notice.ended) or notice == said:
@@ -113,6 +116,10 @@ class Directory:
         said, known.notice, known.heard_ns = known.notice, notice, now_ns
         if notice.ended:
             self._end(known)
+        if notice.ended or notice.app != said.app:
+            self._strike(said)
+        if not notice.ended and notice.app != said.app:
+            self._enlist(notice)
         if notice.ended or notice.name != said.name:
             self._free(said)
         if not notice.ended and notice.name != said.name:
@@ -140,6 +147,7 @@ class Directory:
         if not known.notice.ended:
             self._end(known)
             self._free(known.notice)
+            self._strike(known.notice)
 
     def _end(self, known: _Known) -> None:
         """Count one less for who has brought it in."""
@@ -188,7 +196,28 @@ class Directory:
             first = next(iter(called))
             self._names[said.name] = first, self._known[first].named_ns
 
+    # Applications.
+
+    def _enlist(self, notice: Notice) -> None:
+        insort(self._of_app.setdefault(notice.app, []), notice.id)
+
+    def _strike(self, notice: Notice) -> None:
+        """Take an environment from those of its application."""
+        ids = self._of_app[notice.app]
+        del ids[bisect_left(ids, notice.id)]
+        if not ids:
+            del self._of_app[notice.app]
+
+    def of_app(self, app: str) -> tuple[bytes, ...]:
+        """Return the ids of those that run an application, in their order; at most FOUND_MAX."""
+        return tuple(self._of_app.get(app, ())[:FOUND_MAX])
+
     # What is known.
+
+    def heard(self, party: bytes, now_ns: int) -> None:
+        """Note that the owner of an environment lives, which is this node."""
+        if party in self._known:
+            self._known[party].heard_ns = now_ns
 
     def knows(self, party: bytes) -> bool:
         """Return whether anything is known of an environment."""
@@ -208,14 +237,6 @@ class Directory:
         """Return the environment of a name; of several, the one that was heard of first."""
         found = self._names.get(name)
         return None if found is None else self._known[found[0]].notice
-
-    def parties(self, name: str) -> tuple[bytes, ...]:
-        """Return the ids that are meant by a name, or by ``app:`` and that of an application; at most FOUND_MAX."""
-        if name.startswith("app:"):
-            app = name.removeprefix("app:")
-            return tuple(sorted(notice.id for notice in self.all() if notice.app == app)[:FOUND_MAX])
-        notice = self.named(name)
-        return () if notice is None else (notice.id,)
 
     def all(self) -> Iterable[Notice]:
         """Return all environments that are not over, by name."""

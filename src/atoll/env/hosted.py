@@ -182,6 +182,13 @@ class Hosted:
         return runner is not None and not (runner.is_busy or self._hold) and len(self._ahead) < BLOCKS_AHEAD_MAX
 
     @property
+    def heir(self) -> NodeId | None:
+        """Who is about to run it, as it changes hands: perhaps this node. None: nobody was told to."""
+        if self.holding.is_heir:
+            return self._own
+        return NodeId(self.holding.heir) if self.holding.heir else None
+
+    @property
     def is_open(self) -> bool:
         """Whether it runs here, and with what it began in this epoch is committed."""
         return self._is_open

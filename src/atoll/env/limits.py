@@ -358,6 +358,9 @@ MAINTAIN_NS: Final = SECOND_NS
 STRANDED_MAX: Final = 1_024
 """Messages of one node for environments that are changing hands. More are dropped, and sent again by who sent them."""
 
+STRANDED_BYTES_MAX: Final = 64 * MIB
+"""The same, bytes of items: one that cannot go on may wait for long, and all its clients say theirs again."""
+
 GONE_MAX: Final = 3
 """How often in a row whoever runs an environment may be gone before a record that no handler is to blame for. Then it
 does not run here any more: something ends its process again and again."""

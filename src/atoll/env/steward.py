@@ -23,7 +23,7 @@ from atoll.env.facts import Facts
 from atoll.env.graves import Graves
 from atoll.env.holding import Holding, HoldingOptions
 from atoll.env.holding.events import Cleared, Heard, HoldersAsked, HoldingInput, Suspected
-from atoll.env.holding.messages import Canvass, HandOver, HoldingMessage, Store
+from atoll.env.holding.messages import HandOver, Store, is_question
 from atoll.env.holding.messages import decode as decode_letter
 from atoll.env.hosted import Hosted
 from atoll.env.keepers import Peer, parted
@@ -35,10 +35,8 @@ from atoll.env.limits import (
     NOTICE_NS,
     NOTICES_MAX,
     SILENT_NS,
-    STRANDED_MAX,
 )
 from atoll.env.messages import (
-    AGE_UNSAID,
     FORGOTTEN,
     Answered,
     Asked,
@@ -60,6 +58,7 @@ from atoll.env.records import CODE_BYTES, Began, Found, Record
 from atoll.env.records import Told as TellAll
 from atoll.env.routes import Routes
 from atoll.env.runner import OPEN, Runner, Walls
+from atoll.env.stranded import Stranded
 
 __all__ = ["Origin", "Steward"]
 
@@ -102,7 +101,7 @@ class Steward:
         self._told: dict[bytes, Notice] = {}  # What was said last of each that runs here.
         self._dues: Final = Dues(self.hosted)
         self._before: Final[set[bytes]] = set()  # Taken up with a journal that was here.
-        self._stranded: list[Routed] = []
+        self._stranded: Final = Stranded()
         self._met_at_ns: int | None = None  # When it was first told who else is in the group.
 
     def orders(self) -> list[Order]:
@@ -139,6 +138,13 @@ class Steward:
             return notice.id
         # What was kept here before this process began is meant here, whoever was heard to have its name meanwhile.
         return min(self._before.intersection(kept) or kept, default=b"")
+
+    def parties(self, name: str) -> tuple[bytes, ...]:
+        """Return the ids that are meant by a name, or by ``app:`` and that of an application; at most FOUND_MAX."""
+        if name.startswith("app:"):
+            return self.directory.of_app(name.removeprefix("app:"))
+        identity = self.named(name)
+        return (identity,) if identity else ()
 
     def failed(self) -> tuple[Notice, ...]:
         """Return what is here and cannot run, or is stuck, as far as nobody else runs it: others do not tell of it."""
@@ -492,7 +498,7 @@ class Steward:
             if hosted.facts.code != notice.code:
                 hosted.facts.code, hosted.facts.app = notice.code, notice.app
                 self._orders.append(FetchCode(notice.code, node))
-        elif not (hosted.holding.knows(node) or self._is_keeper(identity, node) or _is_question(message)):
+        elif not (hosted.holding.knows(node) or self._is_keeper(identity, node) or is_question(message)):
             self.strange += 1  # Nobody is an owner, or has a vote, because it says so.
             return
         if isinstance(message, HandOver) and node in self._members:
@@ -526,6 +532,8 @@ class Steward:
 
     def _believes(self, hosted: Hosted | None, notice: Notice, node: NodeId, now: Moment) -> bool:
         """Note what a node says, if it can know; return whether it is news."""
+        if hosted is not None and hosted.holding.owner == self._own:
+            self.directory.heard(notice.id, now.ns)  # Nobody tells an owner of itself.
         if hosted is None or self.directory.knows(notice.id):
             return self.directory.hear(notice, node, now.ns)
         if node in self._keepers(hosted):
@@ -554,27 +562,21 @@ class Steward:
             return
         notice = self.directory.find(target)
         node = self._routes.node(target) if notice is None else NodeId(notice.owner)
-        if hosted is not None and (heir := self._heir(hosted)):
-            node = heir
+        if hosted is not None and hosted.heir:
+            node = hosted.heir
         if node is not None:
             if node != self._own:
                 if is_passed and message.hops < HOPS_MAX:
                     self._orders.append(TellNode(node, msgspec.structs.replace(message, hops=message.hops + 1)))
                 elif not is_passed:
                     self._orders.append(TellNode(node, message))
-            elif len(self._stranded) < STRANDED_MAX:
-                self._stranded.append(message)  # Ours, and not running now: it goes on when somebody runs it.
+            else:
+                self._stranded.keep(message)  # Ours, and not running now: it goes on when somebody runs it.
             return
         is_over = self.graves.is_buried(target) or self.directory.ended(target)
         if isinstance(message, Carried) and hosted is None and (is_over or self._knows_all(now)):
             text = "it has ended" if is_over else "no such environment"
             self._route(Refusal(target, message.source, "unknown", text, message.first), now)
-
-    def _heir(self, hosted: Hosted) -> NodeId | None:
-        """Return who is about to run an environment that changes hands; None: as others were told."""
-        if hosted.holding.is_heir:
-            return self._own
-        return NodeId(hosted.holding.heir) if hosted.holding.heir else None
 
     def _knows_all(self, now: Moment) -> bool:
         """Return whether everybody had the time to say what it runs: before that, who is not known may be alive."""
@@ -582,12 +584,8 @@ class Steward:
 
     def _free(self, target: bytes, now: Moment) -> None:
         """Send on what waited for somebody to run an environment."""
-        waiting = [message for message in self._stranded if message.target == target]
-        if waiting:
-            self._stranded = [message for message in self._stranded if message.target != target]
-            for message in waiting:
-                is_item = isinstance(message, Carried)
-                self._route(msgspec.structs.replace(message, age_ns=AGE_UNSAID) if is_item else message, now)
+        for message in self._stranded.take(target) if self._stranded else ():
+            self._route(message, now)
 
     def _take(self, hosted: Hosted, message: Routed, now: Moment) -> None:
         match message:
@@ -632,12 +630,14 @@ class Steward:
     def _after(self, hosted: Hosted, now: Moment) -> None:
         """Take what an environment wants done; deliver what it sends; tell others when it changed hands."""
         self._deliver(hosted, now)
-        for search in hosted.searches():
-            hosted.found(Found(search.number, self.directory.parties(search.name)), now)
+        if searches := hosted.searches():
+            meant = {name: self.parties(name) for name in {search.name for search in searches}}
+            for search in searches:
+                hosted.found(Found(search.number, meant[search.name]), now)
             self._after(hosted, now)
         if hosted.is_ended and self.hosted.get(hosted.facts.id) is hosted:
             self._end(hosted, now)
-        if hosted.holding.heir:  # It need not wait here until that one says that it runs it.
+        if hosted.heir not in {None, self._own}:  # It need not wait here until that one says that it runs it.
             self._free(hosted.facts.id, now)
         if hosted.ran and hosted.runner is None and hosted.holding.owner not in {b"", self._own}:
             hosted.ran = False
@@ -695,8 +695,3 @@ class Steward:
     def _announce(self, notices: tuple[Notice, ...]) -> None:
         if notices:
             self._orders += [TellNode(node, Notices(notices)) for node in self._members]
-
-
-def _is_question(message: HoldingMessage) -> bool:
-    """Return whether a message asks for something that changes nothing here, and so may come of any member."""
-    return isinstance(message, Canvass) and message.trial

@@ -39,6 +39,7 @@ __all__ = [
     "Stored",
     "decode",
     "encode",
+    "is_question",
 ]
 
 ENVIRONMENT_ID_BYTES: Final = 16
@@ -227,6 +228,12 @@ class Prepared(Tuple, frozen=True, tag=104):
 
 
 HoldingMessage = Store | Stored | Canvass | Promised | HandOver | SnapshotPart | PartStored | Prepare | Prepared
+
+
+def is_question(message: HoldingMessage) -> bool:
+    """Return whether a message asks for something that changes nothing at the receiver, so any member may send it."""
+    return isinstance(message, Canvass) and message.trial
+
 
 _codec: Final = Codec[HoldingMessage](HoldingMessage, bytes_max=HOLDING_BYTES_MAX, name="holding message")
 
