@@ -8,6 +8,7 @@ from atoll.env.facts import Facts
 from atoll.env.graves import Barred
 from atoll.env.holding import HoldingOptions
 from atoll.env.keepers import Peer
+from atoll.env.limits import AWAITED_NS
 from atoll.env.orders import Forget
 from tests.unit.commands_world import TWO, Around, code, run
 from tests.unit.steward_world import Group, Place
@@ -67,6 +68,9 @@ def test_what_waits_for_a_node_that_is_lost_says_what_to_do(tmp_path: Path) -> N
         around.place.members(two=Peer("two"))
         around.elsewhere("store")
         around.place.members(two=Peer("two", lost=True))
+        assert await around.do("stop", name="store") == {"there": 1}, "who is lost for a moment is asked"
+        around.asked.clear()
+        around.place.now_ns += AWAITED_NS
         taken = await around.refused("run", name="store", bundle=code())
         assert (taken.code, taken.where) == ("A606", "it cannot run without two, which cannot be reached")
         assert taken.fix.endswith("atoll remove two")
@@ -97,6 +101,7 @@ def test_what_too_few_are_left_of_is_stopped_only_if_it_is_said_twice(tmp_path: 
         begun.until(lambda: len(begun["one"].hosted(identity).holding.holders) == 3)
         around.place = begun["one"]
         around.place.members(two=Peer("two", lost=True), three=Peer("three", lost=True))
+        around.place.now_ns += AWAITED_NS
         error = await around.refused("stop", name="shop")
         assert (error.code, error.fix.endswith("--anyway, on one")) == ("A611", True)
         assert (await around.do("stop", name="shop", anyway=True))["waits_for"] == ["two", "three"]

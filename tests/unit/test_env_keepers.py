@@ -101,4 +101,5 @@ def test_the_owner_comes_first_and_nobody_twice(copies: int) -> None:
 def test_an_environment_waits_for_keepers_only_where_those_that_are_there_are_too_few(
     owner: bytes, holders: tuple[bytes, ...], members: dict[NodeId, Peer], found: tuple[list[NodeId], ...] | None
 ) -> None:
-    assert parted(Notice(ID, 1, owner, "shop", "Shop", b"c" * 32, holders), OWN, members) == found
+    lost = {node for node, peer in members.items() if peer.lost}
+    assert parted(Notice(ID, 1, owner, "shop", "Shop", b"c" * 32, holders), OWN, members, lost) == found

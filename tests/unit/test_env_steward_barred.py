@@ -7,7 +7,7 @@ import pytest
 from atoll.base.errors import UsageError, UserError
 from atoll.env.graves import Barred
 from atoll.env.keepers import Peer
-from atoll.env.limits import NOTICE_NS
+from atoll.env.limits import AWAITED_NS, NOTICE_NS
 from atoll.env.messages import Notices
 from atoll.env.orders import Forget
 from tests.unit.steward_world import ONE, OTHER, TWO, Place, notice, told_nodes
@@ -73,6 +73,7 @@ def test_a_node_that_cannot_use_its_journal_does_not_count_among_those_that_coul
     known = notice(holders=(TWO, ONE))
     place.hear(TWO, Notices((known,)))
     place.members(two=Peer("two", lost=True), three=Peer("three"))
-    stuck = place.steward.stuck(known)
+    place.now_ns += AWAITED_NS
+    stuck = place.steward.stuck(known, place.now)
     assert stuck is not None
     assert (stuck.awaited, stuck.left) == (("two",), ())

@@ -6,7 +6,7 @@ import pytest
 from atoll.base.errors import UsageError, UserError
 from atoll.env.beginning import Stuck
 from atoll.env.keepers import Peer
-from atoll.env.limits import NOTICE_NS
+from atoll.env.limits import AWAITED_NS
 from atoll.env.messages import Notices
 from tests.unit.steward_world import ONE, OTHER, THREE, TWO, Group, Place, notice, told_nodes
 
@@ -25,7 +25,9 @@ def test_the_only_copy_on_a_node_that_is_lost_keeps_its_name_until_that_node_is_
     place.hear(TWO, Notices((notice(),)))
     assert refused(place).where == "", "it runs"
     place.members(**LOST)
-    place.tick(100 * NOTICE_NS)
+    place.tick(AWAITED_NS - 1)
+    assert refused(place).where == "", "its path may heal"
+    place.tick(1)
     assert refused(place).where == "it cannot run without two, which cannot be reached"
     assert refused(place).fix.endswith("atoll remove two")
     place.members(three=Peer("three"))
@@ -41,6 +43,9 @@ def test_what_too_few_are_left_of_is_given_up_where_it_is_kept() -> None:
     with pytest.raises(UsageError, match="somebody can run it"):
         two.steward.give_up(identity, two.now)
     two.members(one=Peer("one", lost=True), three=Peer("three", lost=True))
+    with pytest.raises(UsageError, match="somebody can run it"):
+        two.steward.give_up(identity, two.now)
+    two.now_ns += AWAITED_NS
     assert refused(two, "shop").fix.endswith("atoll env stop shop --anyway, on two")
     two.steward.give_up(identity, two.now)
     two.settle()
@@ -66,11 +71,12 @@ def test_what_is_kept_here_and_of_which_nobody_tells_is_known_to_wait() -> None:
     group.until(lambda: len(two.hosted(identity).holding.holders) == 3)
     fresh = Place("two")
     fresh.again(two)
-    assert fresh.steward.failed() == (), "nobody has said yet who is there"
+    assert fresh.steward.failed(fresh.now) == (), "nobody has said yet who is there"
     fresh.members(one=Peer("one", lost=True), three=Peer("three"))
-    assert fresh.steward.failed() == (), "three and it can choose one"
+    assert fresh.steward.failed(fresh.now) == (), "three and it can choose one"
     fresh.members(one=Peer("one", lost=True), three=Peer("three", lost=True))
-    (waiting,) = fresh.steward.failed()
+    fresh.now_ns += AWAITED_NS
+    (waiting,) = fresh.steward.failed(fresh.now)
     assert set(waiting.holders) == {ONE, TWO, THREE}
-    assert fresh.steward.stuck(waiting) == Stuck("shop", ("one", "three"), ("two",))
+    assert fresh.steward.stuck(waiting, fresh.now) == Stuck("shop", ("one", "three"), ("two",))
     assert refused(fresh, "shop").where == "it cannot run without one, three, which cannot be reached"

@@ -226,7 +226,7 @@ class Commands:
         hosted = self._server.steward.hosted.get(notice.id)
         if hosted is not None and hosted.runner is not None:
             return None
-        stuck = self._server.steward.stuck(notice)
+        stuck = self._server.steward.stuck(notice, self._now())
         if stuck is not None and verb not in {"show", "stop"}:
             raise _cannot(stuck)
         if stuck is not None:
@@ -263,7 +263,7 @@ class Commands:
         asked = _decoded(params, _Run)
         _check_name(asked.name)
         steward, bundle = self._server.steward, _code(asked.bundle)
-        steward.check_free(asked.name)
+        steward.check_free(asked.name, self._now())
         target = self._member(asked.node) if asked.node not in {"", self._server.name} else None
         level: Level = asked.level or (PROCESS if level_of(bundle) == PROCESS else INLINE)
         arguments = _arguments(asked.arguments)
@@ -299,7 +299,7 @@ class Commands:
         asked = _decoded(params, _Copy)
         _check_name(asked.copy)
         notice, hosted = self._running(asked.name)
-        self._server.steward.check_free(asked.copy)
+        self._server.steward.check_free(asked.copy, self._now())
         runner = hosted.runner
         assert runner is not None, "it runs here"
         try:
@@ -407,7 +407,7 @@ class Commands:
         name, notice, steward = asked.name, self._named(asked.name), self._server.steward
         if not notice.owner and steward.graves.barred(notice.id) is not None:
             return await self._put_aside(notice)
-        stuck, hosted = steward.stuck(notice), steward.hosted.get(notice.id)
+        stuck, hosted = steward.stuck(notice, self._now()), steward.hosted.get(notice.id)
         if stuck is not None and (not asked.anyway or hosted is None or hosted.is_blank):
             raise _cannot(stuck)
         if stuck is None and not self._is_failed(notice):
@@ -536,7 +536,7 @@ class Commands:
             for one in steward.graves.all_barred()
             if steward.directory.find(one.id) is None
         ]
-        found = (*steward.directory.all(), *steward.failed(), *barred)
+        found = (*steward.directory.all(), *steward.failed(self._now()), *barred)
         return sorted(found, key=lambda notice: (notice.name, notice.id))
 
     def _named(self, name: str) -> Notice:
@@ -582,7 +582,7 @@ class Commands:
     def _view(self, notice: Notice) -> EnvironmentView:
         steward = self._server.steward
         hosted, barred = steward.hosted.get(notice.id), steward.graves.barred(notice.id)
-        stuck = steward.stuck(notice) if notice.owner else None
+        stuck = steward.stuck(notice, self._now()) if notice.owner else None
         fixes = ("" if stuck is None else stuck.way_out, "" if barred is None else _barred_fix(barred, notice))
         return EnvironmentView(
             name=notice.name,

@@ -5,7 +5,7 @@ Two holders are worth less than one: both are needed for each block, so that eit
 Hence a group of two keeps one copy unless somebody asks for two, and three are made as soon as there is a third node.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -59,22 +59,25 @@ def fit_of(holders: Iterable[bytes], peers: Mapping[NodeId, Peer]) -> list[NodeI
     return fit
 
 
-def parted(notice: Notice, own: NodeId, peers: Mapping[NodeId, Peer]) -> tuple[list[NodeId], list[NodeId]] | None:
+def parted(
+    notice: Notice, own: NodeId, members: Collection[NodeId], lost: Collection[NodeId]
+) -> tuple[list[NodeId], list[NodeId]] | None:
     """Return who keeps an environment and cannot be reached, and who else does; None: somebody runs it, or could.
 
     Args:
         notice: What is believed of it.
         own: This node.
-        peers: The other members. Who is neither is gone for good, and counts as not reached.
+        members: The other members. Who is neither is gone for good, and counts as not reached.
+        lost: Those of them that have not been reached for long.
 
     Returns:
         Lost members and those that are there, in the order of the holders; one of the two may be empty.
     """
     kept = [NodeId(node) for node in notice.holders or (notice.owner,)]
-    there = [node for node in kept if node == own or (node in peers and not peers[node].lost)]
-    lost = [node for node in kept if node in peers and peers[node].lost]
+    there = [node for node in kept if node == own or (node in members and node not in lost)]
+    away = [node for node in kept if node in lost]
     is_run = notice.owner == own or notice.owner in there
-    return None if is_run or 2 * len(there) > len(kept) or not (lost or there) else (lost, there)
+    return None if is_run or 2 * len(there) > len(kept) or not (away or there) else (away, there)
 
 
 def wanted_holders(kept: Kept, peers: Mapping[NodeId, Peer], gone: set[NodeId]) -> tuple[bytes, ...]:

@@ -346,6 +346,10 @@ COPIES: Final = 3
 LOST_NS: Final = 30 * SECOND_NS
 """How long a holder may be lost before another node takes its place: a restart or an upgrade takes less."""
 
+AWAITED_NS: Final = SILENT_NS
+"""How long a member must be lost before it is said that a program waits for it, and that its removal would end the
+waiting. A path that heals and a node that has just started take less; who asks meanwhile waits for the answer."""
+
 CONFIRM_ITEMS: Final = 256
 """So many confirmed items of one party are recorded at once, without waiting for CONFIRM_NS."""
 

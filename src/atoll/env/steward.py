@@ -28,6 +28,7 @@ from atoll.env.holding.messages import decode as decode_letter
 from atoll.env.hosted import Hosted
 from atoll.env.keepers import Peer, parted
 from atoll.env.limits import (
+    AWAITED_NS,
     COPIES,
     HOPS_MAX,
     LOST_NS,
@@ -52,6 +53,7 @@ from atoll.env.messages import (
     Refusal,
     Routed,
 )
+from atoll.env.notices import kept_notice, told_notice
 from atoll.env.orders import Create, FetchCode, Forget, Moment, Order, TellNode, TellSession
 from atoll.env.places import Inline, Place
 from atoll.env.records import CODE_BYTES, Began, Found, Record
@@ -146,13 +148,13 @@ class Steward:
         identity = self.named(name)
         return (identity,) if identity else ()
 
-    def failed(self) -> tuple[Notice, ...]:
+    def failed(self, now: Moment) -> tuple[Notice, ...]:
         """Return what is here and cannot run, or is stuck, as far as nobody else runs it: others do not tell of it."""
         unheard = [hosted for identity, hosted in self.hosted.items() if self.directory.find(identity) is None]
-        stuck = [self._kept(hosted) for hosted in unheard if not hosted.failed and not hosted.is_blank]
+        stuck = [kept_notice(hosted) for hosted in unheard if not hosted.failed and not hosted.is_blank]
         return (
-            *(self._notice(hosted) for hosted in unheard if hosted.failed),
-            *(notice for notice in stuck if self.stuck(notice)),
+            *(told_notice(hosted, self._own) for hosted in unheard if hosted.failed),
+            *(notice for notice in stuck if self.stuck(notice, now)),
         )
 
     # What is here.
@@ -193,7 +195,7 @@ class Steward:
             UserError: A602, its first handler fails, if that is known by now; A606, the name is taken.
             CorruptError: It cannot be made here.
         """
-        self.check_free(wanted.name)
+        self.check_free(wanted.name, now)
         identity, seed = self._draws.token(16), self._draws.token(_SEED_BYTES)
         began = Began(
             identity,
@@ -217,14 +219,14 @@ class Steward:
             UserError: A606, the name is taken.
         """
         name, identity, runner = begun.wanted.name, begun.began.id, begun.runner
-        self.check_free(name)
+        self.check_free(name, now)
         facts = Facts(identity, name, runner.place.name, begun.wanted.code, self._own)
         self._orders.append(Create(identity, name))
         options = HoldingOptions(self._own, self._draws.token(_SEED_BYTES), holders=(self._own,))
         self.adopt(facts, options, now, (runner, begun.began), begun.wanted.copies)
         return identity
 
-    def check_free(self, name: str) -> None:
+    def check_free(self, name: str, now: Moment) -> None:
         """Return if no environment has this name, one that has begun here and is not known to anybody yet included.
 
         Raises:
@@ -232,7 +234,7 @@ class Steward:
         """
         if identity := self.named(name):
             notice = self._believed(identity)
-            raise taken(name, None if notice is None else self.stuck(notice))
+            raise taken(name, None if notice is None else self.stuck(notice, now))
         barred = next((one for one in self.graves.all_barred() if one.name == name), None)
         if barred is not None:
             raise unusable(barred)
@@ -240,12 +242,12 @@ class Steward:
     def _believed(self, identity: bytes) -> Notice | None:
         """Return who runs an environment, as this node has heard, or else as its journal here has it."""
         hosted = self.hosted.get(identity)
-        return self.directory.find(identity) or (None if hosted is None else self._kept(hosted))
+        return self.directory.find(identity) or (None if hosted is None else kept_notice(hosted))
 
-    def stuck(self, notice: Notice) -> Stuck | None:
+    def stuck(self, notice: Notice, now: Moment) -> Stuck | None:
         """Return why nobody can run an environment, and what to do; None: somebody can, or does, as far as is known."""
         is_barred = self.graves.barred(notice.id) is not None  # Then this node is of no help.
-        found = parted(notice, NodeId(b"") if is_barred else self._own, self._members)
+        found = parted(notice, NodeId(b"") if is_barred else self._own, self._members, self._lost(AWAITED_NS, now))
         if found is None or self._met_at_ns is None:
             return None
         lost, there = (tuple(self._name_of(node) for node in nodes) for nodes in found)
@@ -351,7 +353,7 @@ class Steward:
             UsageError: It is not kept here, or somebody can run it.
         """
         hosted, notice = self.hosted.get(identity), self._believed(identity)
-        if hosted is None or hosted.is_blank or notice is None or self.stuck(notice) is None:
+        if hosted is None or hosted.is_blank or notice is None or self.stuck(notice, now) is None:
             raise UsageError("it is not kept here, or somebody can run it")
         hosted.is_ended = True
         self._after(hosted, now)
@@ -616,16 +618,17 @@ class Steward:
             self._announce(self.graves.over())
         if now.ns >= self._maintain_at_ns:
             self._maintain_at_ns = now.ns + MAINTAIN_NS
-            gone = {
-                node
-                for node, peer in self._members.items()
-                if peer.lost_ns is not None and now.ns - peer.lost_ns >= LOST_NS
-            }
+            gone = self._lost(LOST_NS, now)
             for hosted in tuple(self.hosted.values()):
                 hosted.maintain(self._members, gone, now)
                 if self._slow:
                     hosted.flee(self._members, now)
                 self._after(hosted, now)
+
+    def _lost(self, since_ns: int, now: Moment) -> set[NodeId]:
+        """Return the members that have been lost for so long."""
+        lost = {node: peer.lost_ns for node, peer in self._members.items() if peer.lost_ns is not None}
+        return {node for node, lost_ns in lost.items() if now.ns - lost_ns >= since_ns}
 
     def _after(self, hosted: Hosted, now: Moment) -> None:
         """Take what an environment wants done; deliver what it sends; tell others when it changed hands."""
@@ -651,7 +654,7 @@ class Steward:
         if hosted.runner is None or self.hosted.get(identity) is not hosted:
             self._told.pop(identity, None)
             return
-        notice = self._notice(hosted)
+        notice = told_notice(hosted, self._own)
         if notice != self._told.get(identity):
             self._told[identity] = notice
             self.directory.note(notice, now.ns)
@@ -666,7 +669,7 @@ class Steward:
 
     def _end(self, hosted: Hosted, now: Moment) -> None:
         """Let go of an environment that is over; its files are put aside, here and where other holders hear of it."""
-        notice = self._notice(hosted)
+        notice = told_notice(hosted, self._own)
         del self.hosted[notice.id]
         self._bury(notice, now)
         hosted.end()
@@ -674,23 +677,15 @@ class Steward:
 
     def _vouch(self, hosted: Hosted, now: Moment) -> None:
         """Say who runs what ran here: others believe a keeper, and perhaps not a node that they do not know."""
-        notice = self._kept(hosted)
+        notice = kept_notice(hosted)
         self.directory.note(notice, now.ns)
         self._announce((notice,))
         self._free(notice.id, now)
 
-    @staticmethod
-    def _kept(hosted: Hosted) -> Notice:
-        """Return what the journal here says of who runs an environment."""
-        facts, holding = hosted.facts, hosted.holding
-        return Notice(facts.id, holding.epoch, holding.owner, facts.name, facts.app, facts.code, tuple(holding.holders))
-
     def _notices(self) -> tuple[Notice, ...]:
-        return tuple(self._notice(hosted) for hosted in self.hosted.values() if hosted.runner is not None)[:NOTICES_MAX]
-
-    def _notice(self, hosted: Hosted) -> Notice:
-        facts, holders = hosted.facts, tuple(hosted.holding.holders)
-        return Notice(facts.id, hosted.epoch, self._own, facts.name, facts.app, facts.code, holders, hosted.is_ended)
+        return tuple(told_notice(hosted, self._own) for hosted in self.hosted.values() if hosted.runner is not None)[
+            :NOTICES_MAX
+        ]
 
     def _announce(self, notices: tuple[Notice, ...]) -> None:
         if notices:
