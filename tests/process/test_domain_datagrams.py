@@ -29,6 +29,7 @@ class Side:
         self.carried: list[tuple[NodeId, bytes]] = []
         self.batches = 0
         self.news = asyncio.Event()
+        self.device = device
         addresses = GROUP, own
         self.door = DatagramDoor(device, addresses, take=self._take, carry=self._carry, taken=self._taken)
 
@@ -261,5 +262,6 @@ def test_a_device_that_ends_is_not_read_again_and_again() -> None:
         world.b.carried.clear()
         world.b.door.send(A, b"hello")
         await world.b.until(lambda: world.b.carried == [(A, b"hello")])
+        assert not asyncio.get_running_loop().remove_reader(world.b.device), "it is read no more"
 
     run(scenario)

@@ -353,7 +353,9 @@ def test_when_the_server_dies_nothing_of_it_goes_on() -> None:
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=WAIT_S, check=False)
-    for pid in map(int, done.stdout.split()):
+    pids = list(map(int, done.stdout.split()))
+    assert (len(pids), done.returncode) == (2, -9), done.stderr
+    for pid in pids:
         _until(partial(_is_over, pid))
 
 

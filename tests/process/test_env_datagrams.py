@@ -98,6 +98,12 @@ def has_another(box: Box, device: int) -> bool:
 def test_the_metrics_say_what_runs_and_what_was_sent(pair: tuple[Box, Box]) -> None:
     one, two = pair
     speak(two)
-    text = json.loads(Api(one.state, WAIT_S).call("metrics", {}))["text"]
-    assert "atoll_environments 1.0" in text
-    assert 'atoll_environment_datagrams_total{fate="sent"}' in text
+    for box, runs in ((one, 1.0), (two, 0.0)):
+        text = json.loads(Api(box.state, WAIT_S).call("metrics", {}))["text"]
+        assert f"atoll_environments {runs}" in text
+        assert value_of('atoll_environment_datagrams_total{fate="sent"}', text) >= CALLS, "calls, or their answers"
+
+
+def value_of(metric: str, text: str) -> float:
+    (line,) = [line for line in text.splitlines() if line.startswith(metric)]
+    return float(line.removeprefix(metric))
