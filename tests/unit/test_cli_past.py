@@ -372,6 +372,18 @@ def test_a_journal_that_cannot_be_read_is_a_fault_with_its_place(command: Comman
     assert (status, "A304" in err, str(world.directory) in err) == (1, True, True)
 
 
+def test_an_audit_speaks_of_no_blocks_that_are_not_there(command: Command, world: DiskWorld) -> None:
+    (world.directory / "snapshots" / "9.ats").write_bytes(b"that of another journal")
+    status, out, _ = command("audit", "verify")
+    assert (status, "snapshots/9.ats" in out, "for this to pass" in out) == (1, True, False)
+    world.segment.unlink()
+    status, out, _ = command("audit", "verify")
+    assert (status, "for this to pass" in out, "0 to 0" in out) == (1, False, False)
+    rows = [line.split() for line in out.splitlines()]
+    assert ["blocks", "0", "-"] in rows
+    assert ["events", "0", "-"] in rows
+
+
 def test_heads_that_are_not_there_are_refused(command: Command, world: DiskWorld) -> None:
     status, out, err = command("audit", "verify", "--heads", str(world.state / "none"))
     assert (status, out) == (2, "")

@@ -121,7 +121,9 @@ def test_packages_are_named_with_their_versions(write: Write) -> None:
 
 def test_the_application_can_be_named_and_must_be_where_there_are_several(write: Write) -> None:
     target = write(shop=APP + "from atoll import App\nclass Store(App):\n    m: int = 0\nclass Plain:\n    pass\n")
-    assert code_of(lambda: bundle_of(target)) == "A604"
+    with pytest.raises(UserError, match="A604") as caught:
+        bundle_of(target)
+    assert caught.value.fix == f"name one, such as {target}:Store"
     assert bundle_of(f"{target}:Store").app == "Store"
     assert code_of(lambda: bundle_of(write(none="x = 1"))) == "A604"
 
@@ -245,8 +247,10 @@ def test_code_that_cannot_be_loaded_leaves_nothing_behind(source: str) -> None:
 
 
 def test_an_application_that_is_not_there_is_named() -> None:
-    assert code_of(lambda: load(bundle(APP, app="Store"))) == "A604"
-    assert code_of(lambda: load(bundle("Shop = 1"))) == "A604"
+    for made, fix in ((bundle(APP, app="Store"), "shop.py:Shop"), (bundle("Shop = 1"), "write: class Name(atoll.App)")):
+        with pytest.raises(UserError, match="A604") as caught:
+            load(made)
+        assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(

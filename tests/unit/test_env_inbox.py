@@ -76,7 +76,8 @@ def test_what_is_missing_is_asked_for_now_and_then(inbox: Inbox) -> None:
 
 def test_refusals_say_why_and_from_which_item_on(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "INBOX_ITEMS_MAX", 2)
-    assert put(inbox, 1, 5, full=True) == Refusal(ME, ANN, "disk-full", "the disk of one refuses", 1)
+    text = "one cannot record it: its disk refuses, or its recorder has just ended"
+    assert put(inbox, 1, 5, full=True) == Refusal(ME, ANN, "disk-full", text, 1)
     assert put(inbox, 1, 5, 6) is None
     assert put(inbox, 3, 7) == Refusal(ME, ANN, "queue-full", "2 items of 33 bytes wait already", 3)
     inbox.pop()

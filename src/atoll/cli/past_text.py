@@ -204,8 +204,8 @@ def audited(audit: Audit, names: dict[bytes, str]) -> str:
     counts = audit.counts
     rows = [
         ("segments", str(counts["segments"]), "-"),
-        ("blocks", str(counts["blocks"]), f"{audit.first} to {audit.sound}"),
-        ("events", str(counts["events"]), f"{audit.first_event} to {audit.sound_events}"),
+        ("blocks", str(counts["blocks"]), _span(audit.first, audit.sound)),
+        ("events", str(counts["events"]), _span(audit.first_event, audit.sound_events)),
         ("seals", str(counts["blocks"]), "Ed25519"),
         ("certificates", str(counts["certificates"]), _sealers(audit, names)),
         ("snapshots", str(counts["snapshots"]), "-"),
@@ -221,6 +221,10 @@ def audited(audit: Audit, names: dict[bytes, str]) -> str:
     lines += [f"  OPEN  {question.sentence}" for question in audit.open]
     lines += [f"  {text}" for text in _forger(audit, names)]
     return "\n".join(lines)
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first} to {last}" if 0 < first <= last else "-"
 
 
 def _verdict(audit: Audit) -> str:
@@ -266,6 +270,8 @@ def _forger(audit: Audit, names: dict[bytes, str]) -> list[str]:
     if not wrong:
         return []  # Nobody can seal what is here so that more of it is here.
     block = min((block for block in wrong if block), default=audit.first)
+    if block > audit.last or not audit.last:
+        return []  # It is something beside the blocks, such as a snapshot of another journal.
     first = audit.sound_events + 1 if block > audit.sound else audit.first_event
     blocks = f"blocks {block} to {audit.last} (events {first} to {audit.last_event})"
     lines = [f"for this to pass, {blocks} would have to be sealed anew with the recorder's key of {keys}"]

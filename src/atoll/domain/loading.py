@@ -218,7 +218,7 @@ def _program(bundle: Bundle, module: ModuleType) -> Program:
             "A604",
             f"{bundle.entry}.py has no application called {bundle.app}",
             where=f"it has: {', '.join(one.__name__ for one in apps) or 'none'}",
-            fix=f"name one: {bundle.entry}.py:App",
+            fix=f"name one: {bundle.entry}.py:{apps[0].__name__}" if apps else "write: class Name(atoll.App)",
         )
     try:
         return program_of(main[0], [one for one in apps if one is not main[0]], known)
@@ -324,7 +324,7 @@ def _only_app(source: str, path: Path) -> str:
             "A604",
             f"{path} has {'no application' if not names else 'several applications'}",
             where=f"classes with the base atoll.App: {', '.join(names) or 'none'}",
-            fix=f"name one: atoll run {path}:App" if names else "write: class Name(atoll.App)",
+            fix=f"name one, such as {path}:{names[-1]}" if names else "write: class Name(atoll.App)",
         )
     return names[0]
 

@@ -75,7 +75,8 @@ class Inbox:
             done = self.done.get(party, 0)
             return Receipt(self._identity, party, done) if done >= first + count - 1 else None
         if is_disk_full:
-            return self._refusal(message, "disk-full", f"the disk of {self._name} refuses")
+            text = f"{self._name} cannot record it: its disk refuses, or its recorder has just ended"
+            return self._refusal(message, "disk-full", text)
         if (since_ns := self._doubtful(message, environment)) is not None:
             if message.age_ns == AGE_UNSAID:
                 return None  # Who has sent it says so again, and how old it is.
