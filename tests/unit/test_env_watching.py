@@ -6,6 +6,7 @@ import pytest
 
 import atoll
 from atoll.base.errors import UserError
+from atoll.env.app import program_of
 from atoll.env.past import Past
 from atoll.env.watching import NOTHING, Change, Expression, first_true, last_change
 from tests.unit.past_world import ANN, MemoryShelf, arrived
@@ -106,6 +107,29 @@ def test_a_name_that_is_no_field_is_refused_with_those_that_are() -> None:
     with pytest.raises(UserError, match="there is no field best") as caught:
         first_true(past(), Expression("best > 1"), 1, 7)
     assert caught.value.where == "fields: held, last"
+
+
+def test_a_field_that_an_upgrade_took_away_has_a_value_until_then() -> None:
+    class Renamed(atoll.App):
+        newest: int = 0
+
+        @atoll.on(Set)
+        def set(self, event: Set, _ctx: atoll.Context) -> None:
+            self.newest = event.value
+
+    Renamed.__name__ = "Table"
+    shelf = MemoryShelf.of(Table, Inner)
+    shelf.seal(arrived(ANN, 1, put("a", 1), put("b", 2), ask=False))
+    shelf.programs[bytes(32)] = program_of(Renamed)
+    shelf.runner.upgrade(shelf.programs[bytes(32)], bytes(32), shelf.now_ns)
+    shelf.seal()
+    shelf.seal(arrived(ANN, 3, put("c", 3), ask=False))
+    looked_at, last = Past(shelf), shelf.last_event
+    assert first_true(looked_at, Expression("last > 1"), 1, last) == last - 1
+    assert first_true(looked_at, Expression("newest > 1"), 1, last) == last
+    assert last_change(looked_at, Expression("last"), last) == Change(last - 1, "1", "2")
+    with pytest.raises(UserError, match="there is no field best"):
+        first_true(looked_at, Expression("best > last"), 1, last)
 
 
 def test_there_are_no_builtins_but_harmless_ones() -> None:

@@ -51,6 +51,9 @@ class Expression:
     Args:
         text: Python.
 
+    Attributes:
+        fields: The fields that it names.
+
     Raises:
         UserError: A501, it is no Python expression.
     """
@@ -78,6 +81,7 @@ class Expression:
         }
         self._names: Final = tuple(name for name in loaded if name not in bound and name not in _BUILTINS)
         self._fields: Final = tuple(name for name in self._names if name != _NESTED)
+        self.fields: Final = frozenset(self._fields)
         self._has_nested: Final = len(self._fields) < len(self._names)
 
     def check(self, environment: Environment) -> None:
@@ -195,11 +199,21 @@ def _last_in(past: Past, expression: Expression, first: int, last: int) -> Chang
 
 
 def _check(past: Past, expression: Expression, event: int) -> None:
-    """Look at the names where the walk ends: an upgrade may have brought fields."""
+    """Look at the names where the walk ends: an upgrade may have brought fields. Then before: it may take some."""
+    failed: list[UserError] = []
 
     def see(sight: Sight) -> bool:
         if sight.after >= event:
-            expression.check(sight.environment)
+            try:
+                expression.check(sight.environment)
+            except UserError as error:
+                failed.append(error)
         return False
 
     past.walk(event, event, see)
+    if failed:
+        codes = {past.start_before(first).code for first, _ in past.chunks(event)}
+        if not expression.fields <= {
+            one for code in codes for one in past.shelf.program(code).main.app.__struct_fields__
+        }:
+            raise failed[0]
