@@ -32,6 +32,10 @@ def test_it_says_what_it_cannot_show_and_why_it_cannot_run(capsys: pytest.Captur
     assert shown(cut, capsys)[1:] == ['  n  "too long"', "  not all of it is shown: it is too long"]
     failed = msgspec.structs.replace(VIEW, failed="its state does not fit its code")
     assert shown(failed, capsys)[1:] == ["  cannot run: its state does not fit its code"]
+    dropped = msgspec.structs.replace(VIEW, gone=("n", "m"))
+    assert shown(dropped, capsys)[1:] == [
+        "  dropped: n, m (the code has no such field now; atoll replay shows what was in it)"
+    ]
 
 
 def test_it_says_what_it_waits_for_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

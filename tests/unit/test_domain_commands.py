@@ -227,6 +227,29 @@ def test_an_upgrade_is_said_when_it_cannot_be_lost(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+def test_an_upgrade_after_which_it_cannot_go_on_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(around: Around) -> None:
+        hosted = around.steward.hosted[bytes.fromhex((await around.run())["id"])]
+        monkeypatch.setattr(around, "stir", lambda: setattr(hosted, "runner", None))
+        refused = await around.refused("upgrade", name="shop", bundle=code())
+        assert (refused.code, refused.sentence) == ("A611", "shop was perhaps not recorded")
+
+    run(tmp_path, body)
+
+
+def test_an_upgrade_names_the_fields_that_it_drops(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run())["id"])
+        other = code(SOURCE.replace("cells: dict[tuple[int, int], str] = {}", "m: int = 0"))
+        assert (await around.do("upgrade", name="shop", bundle=other))["gone"] == ["cells"]
+        assert "gone" not in await around.do("upgrade", name="shop", bundle=other)
+        around.place.attach(ANN)
+        around.place.send(identity, 1, Add(13))
+        assert (await around.refused("upgrade", name="shop", bundle=code())).code == "A607"
+
+    run(tmp_path, body)
+
+
 def test_an_upgrade_that_is_not_recorded_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(around: Around) -> None:
         await around.run()

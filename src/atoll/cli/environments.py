@@ -239,6 +239,9 @@ def _print(raw: bytes, *, as_json: bool) -> None:
         click.echo(f"  {line}")
     if seen.events is not None:
         click.echo(f"  events  {seen.events}, handlers that failed {seen.failures or 0}")
+    if seen.gone:
+        now = "the code has no such field now; atoll replay shows what was in it"
+        click.echo(f"  dropped: {', '.join(seen.gone)} ({now})")
     for field, value in (seen.state or {}).items():
         click.echo(f"  {field}  {msgspec.json.encode(value).decode()}")
     if seen.is_cut:

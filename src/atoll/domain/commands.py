@@ -346,15 +346,14 @@ class Commands:
     async def _until_committed(self, hosted: Hosted) -> None:
         """Wait until everything that was applied so far is in the journals of enough nodes."""
         runner, name = hosted.runner, hosted.facts.name
-        assert runner is not None, "it runs here"
-        number = runner.number
+        number = 0 if runner is None else runner.number
         give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
         while hosted.runner is runner and hosted.holding.committed < number:
             if asyncio.get_running_loop().time() > give_up_s:
                 where = "too few of the nodes that keep it answer, or a disk refuses"
                 raise UserError("A611", f"{name} could not be recorded yet", where=where, fix=_LOOK.format(name))
             await asyncio.sleep(GUEST_TURN_S)
-        if hosted.runner is not runner:
+        if runner is None or hosted.runner is not runner:
             where = "it changed hands meanwhile"
             raise UserError("A611", f"{name} was perhaps not recorded", where=where, fix=_LOOK.format(name))
 
@@ -466,6 +465,7 @@ class Commands:
         notice, hosted = self._running(asked.name)
         level = INLINE if hosted.runner is None else hosted.runner.level
         code, place = await self._place(asked.bundle, level)
+        before = _fields_of(hosted)
         try:
             await self._server.recorder.keep_code(code, asked.bundle)
             self._server.steward.upgrade(notice.id, place, code, self._now())
@@ -476,9 +476,11 @@ class Commands:
             place.close()
             raise UserError("A607", f"{notice.name} cannot be upgraded", where=str(error), fix=_MIGRATE) from error
         self._server.stir()
+        after = _fields_of(hosted)
         await self._until_committed(hosted)
         await self._until_spread(hosted, code)
-        return self._view(self._named(asked.name))
+        gone = () if before is None or after is None else tuple(name for name in before if name not in after)
+        return msgspec.structs.replace(self._view(self._named(asked.name)), gone=gone)
 
     async def _until_spread(self, hosted: Hosted, code: bytes) -> None:
         """Wait until so many nodes have code that it can be run when this one is lost: as many as have the journal."""
@@ -613,6 +615,14 @@ def _barred_fix(barred: Barred, notice: Notice) -> str:
 
 def _cannot(stuck: Stuck) -> UserError:
     return UserError("A611", f"{stuck.name} does not run now", where=stuck.reason, fix=stuck.way_out)
+
+
+def _fields_of(hosted: Hosted) -> tuple[str, ...] | None:
+    """Return the names of the declared state; None: it cannot be shown."""
+    try:
+        return None if hosted.runner is None else tuple(hosted.runner.environment.fields())
+    except UsageError:
+        return None
 
 
 def _decoded(params: bytes, kind: type[T]) -> T:

@@ -39,6 +39,7 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
         waits_for: Members that cannot be reached and without which nobody can run it.
         barred: Why this node cannot use the journal of it that is here. Others may run it.
         fix: What to do about ``waits_for`` or ``barred``.
+        gone: Fields that an upgrade has just dropped, because the new code does not have them.
         schema: Said where it is the whole answer; empty inside an ``EnvironmentsView``, which says it itself.
     """
 
@@ -58,6 +59,7 @@ class EnvironmentView(msgspec.Struct, frozen=True, omit_defaults=True):
     waits_for: tuple[str, ...] = ()
     barred: str = ""
     fix: str = ""
+    gone: tuple[str, ...] = ()
     schema: str = ""
 
 
