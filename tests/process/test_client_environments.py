@@ -4,14 +4,19 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import atoll
 from atoll.base.errors import LimitError, UserError
+from atoll.cli.app import run
 from atoll.client import Group
 from atoll.client.environments import Desk
+from atoll.domain.frames import FrameConnection
+from atoll.domain.messages import DOOR_NAME, Find, Found, Hello, ServerMessage, Welcome, client_codec, server_codec
+from atoll.env.messages import FORGOTTEN, Carried, Refusal
 from tests.process.node_world import WAIT_S, Box, nodes
 
 pytestmark = pytest.mark.process
@@ -201,6 +206,36 @@ def test_what_is_not_there_is_named(box: Box) -> None:
     attached(box, test)
     with pytest.raises(UserError, match="A401"):
         asyncio.run(nowhere())
+
+
+def test_what_may_not_have_been_taken_is_no_success_of_the_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = b"e" * 16
+
+    def take(connection: FrameConnection, frame: bytes) -> None:
+        match client_codec.decode(frame):
+            case Hello():
+                answer: ServerMessage = Welcome("one")
+            case Find(number):
+                answer = Found(number, environment, "one")
+            case Carried(source, target, first):
+                answer = Refusal(target, source, FORGOTTEN, "it has forgotten you", first)
+            case _:
+                return
+        connection.send(server_codec.encode(answer))
+
+    async def serve() -> int:
+        loop = asyncio.get_running_loop()
+        door = await loop.create_unix_server(lambda: FrameConnection(take), str(tmp_path / DOOR_NAME))
+        async with asyncio.timeout(WAIT_S), door:
+            arguments = ["env", "send", "counter", "Add", "amount=1", "--state", str(tmp_path)]
+            return await asyncio.to_thread(run, arguments)
+
+    assert asyncio.run(serve()) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith('Failure code="forgotten" text="it is not known whether 1 tuples')
 
 
 def test_people_try_it_from_the_shell(box: Box) -> None:

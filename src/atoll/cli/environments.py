@@ -151,9 +151,15 @@ def call(
 @click.argument("kind", metavar="TYPE")
 @click.argument("fields", metavar="FIELD=VALUE", nargs=-1)
 @node_options
-def send(*, name: str, kind: str, fields: tuple[str, ...], state: str | None, config: Path | None) -> None:
+@click.pass_context
+def send(
+    context: click.Context, *, name: str, kind: str, fields: tuple[str, ...], state: str | None, config: Path | None
+) -> None:
     """Send it a tuple and wait until that is durable; what it makes of it is not waited for."""
-    _say(state_of(state, config), name, _event(kind, fields), 0)
+    said = _say(state_of(state, config), name, _event(kind, fields), 0)
+    if said:
+        click.echo(_line(said), err=True)
+        context.exit(ExitStatus.FAILURE)
 
 
 @env.command()
