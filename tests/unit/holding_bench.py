@@ -27,6 +27,7 @@ from atoll.env.holding.state import HoldingState
 
 A, B, C, D, E, F = (bytes([letter]) * 10 for letter in b"ABCDEF")
 THREE = (A, B, C)
+SIGN = Store(1, 1, 1, (), 0, 0, counted=True)
 Rows = tuple[tuple[int, int, tuple[bytes, ...]], ...]
 Kind = TypeVar("Kind")
 

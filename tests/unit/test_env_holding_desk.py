@@ -18,7 +18,7 @@ from atoll.env.holding.events import (
     Stop,
     Tell,
 )
-from atoll.env.holding.messages import HandOver, SnapshotPart
+from atoll.env.holding.messages import HandOver, SnapshotPart, Store
 from atoll.env.holding.state import Awaited, Incoming, Plan
 from atoll.env.limits import (
     DISK_RETRY_NS,
@@ -173,7 +173,9 @@ def test_the_outcome_of_a_hand_over_is_awaited() -> None:
     assert bench.told(B)[-1] == message
     assert bench.got(Stop) == [Stop(1)]
     due_ns, until_ns = bench.now_ns + HEARTBEAT_NS, bench.now_ns + HAND_OVER_NS
-    assert bench.state.awaited == Awaited(B, message, until_ns, due_ns, asked=True)
+    assert bench.state.awaited == Awaited(
+        B, message, Store(1, 1, 1, (), 1, 0, counted=True), until_ns, due_ns, asked=True
+    )
 
 
 def test_time_does_not_go_back() -> None:

@@ -31,7 +31,7 @@ from atoll.env.holding.messages import (
 )
 from atoll.env.holding.state import Awaited, Early
 from atoll.env.limits import EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, EARLY_NS, KEEPS_MAX
-from tests.unit.holding_bench import A, B, Bench, C, D, block, rows
+from tests.unit.holding_bench import SIGN, A, B, Bench, C, D, block, rows
 
 
 def confirmed(number: int, epoch: int = 1, echo_ns: int = 0) -> Stored:
@@ -263,13 +263,13 @@ def test_there_is_one_owner_in_an_epoch() -> None:
 
 def test_who_asked_for_a_move_hears_who_owns_the_environment() -> None:
     bench = Bench()
-    bench.state.awaited = Awaited(B, HandOver(0, ()), 10, asked=True)
+    bench.state.awaited = Awaited(B, HandOver(0, ()), SIGN, 10, asked=True)
     bench.store()
     assert bench.got(Moved) == [Moved(B, 1)]
-    bench.state.awaited = Awaited(C, HandOver(1, ()), 10, asked=True)
+    bench.state.awaited = Awaited(C, HandOver(1, ()), SIGN, 10, asked=True)
     bench.store(epoch=2)
     assert bench.got(MoveFailed) == [MoveFailed("another holder took over")]
-    bench.state.awaited = Awaited(C, HandOver(2, ()), 10, asked=True)
+    bench.state.awaited = Awaited(C, HandOver(2, ()), SIGN, 10, asked=True)
     bench.do(Tick(), 1)
     assert bench.got(MoveFailed) == [MoveFailed("no owner is known")]
 
@@ -277,14 +277,15 @@ def test_who_asked_for_a_move_hears_who_owns_the_environment() -> None:
 def test_where_nobody_asked_for_it_nobody_hears_who_took_over() -> None:
     bench = Bench()
     for epoch, node in ((1, B), (2, C)):
-        bench.state.awaited = Awaited(node, HandOver(epoch - 1, ()), 10)
+        bench.state.awaited = Awaited(node, HandOver(epoch - 1, ()), SIGN, 10)
         bench.store(epoch=epoch)
         assert bench.got(Moved) + bench.got(MoveFailed) == []
         assert bench.state.awaited is None
-    bench.state.awaited = Awaited(C, HandOver(2, ()), 10)
+    bench.state.awaited = Awaited(C, HandOver(2, ()), SIGN, 10)
     bench.do(Tick(), 1)
     assert bench.got(MoveFailed) == []
-    assert bench.state.awaited is None
+    assert bench.state.awaited is not None
+    assert bench.state.awaited.until_ns is None
 
 
 # Leaving.

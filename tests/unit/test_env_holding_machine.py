@@ -32,7 +32,7 @@ from atoll.env.holding.events import (
 )
 from atoll.env.holding.messages import Canvass, HandOver, PartStored, Promised, SnapshotPart, Stored
 from atoll.env.holding.state import Awaited
-from tests.unit.holding_bench import THREE, A, B, Bench, C, block, rows
+from tests.unit.holding_bench import SIGN, THREE, A, B, Bench, C, block, rows
 
 
 def test_what_the_disk_had_is_what_it_starts_from() -> None:
@@ -138,7 +138,7 @@ def test_a_deadline_is_the_nearest_of_all() -> None:
     bench = Bench()
     nearest_ns = bench.machine.deadline_ns
     assert nearest_ns is not None
-    bench.state.awaited = awaited = Awaited(B, HandOver(0, ()), nearest_ns - 1, asked=True)
+    bench.state.awaited = awaited = Awaited(B, HandOver(0, ()), SIGN, nearest_ns - 1, asked=True)
     assert bench.machine.deadline_ns == nearest_ns - 1
     awaited.tell_ns = nearest_ns - 2
     assert bench.machine.deadline_ns == nearest_ns - 2
@@ -187,7 +187,7 @@ def test_a_life_from_the_first_vote_to_the_last_block() -> None:
     bench.do(PromiseKept(2, b""))
     bench.store(block(1, 2), epoch=2)
     bench.do(KeepFailed(1, 2, "full"))
-    bench.state.awaited = Awaited(C, HandOver(2, ()), bench.now_ns, asked=True)
+    bench.state.awaited = Awaited(C, HandOver(2, ()), SIGN, bench.now_ns, asked=True)
     assert bench.do(Tick()) == [MoveFailed("no owner is known")]
     bench.hear(B, SnapshotPart(2, 5, 1, (A, B), 0, 3, b"abc", 4))
     bench.do(SnapshotKept(5, 1))

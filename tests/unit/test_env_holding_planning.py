@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moves and changes of the holders: one step at a time, and what becomes of them when a node does not answer."""
 
+import msgspec
 import pytest
 
 from atoll.base.units import MILLISECOND_NS
-from atoll.core.machine import Tick
 from atoll.env.holding.events import (
     Change,
     Cleared,
@@ -48,8 +48,9 @@ from atoll.env.limits import (
     PROGRESS_NS,
     ROUND_NS,
     ROUNDS_MAX,
+    SUSPECT_NS,
 )
-from tests.unit.holding_bench import A, B, Bench, C, D, E, F, block
+from tests.unit.holding_bench import SIGN, A, B, Bench, C, D, E, F, block
 
 HOLDERS = (A, B, C, D, E)
 
@@ -247,12 +248,14 @@ def test_a_move_to_a_holder_that_has_everything() -> None:
     assert bench.told(C) == [Prepare(1)]
     bench.prepared(C)
     assert bench.told(C)[-1] == gone(2), "it was told block 2, and stands when that is on its disk"
-    assert isinstance(bench.told(B)[-1], Store), "nobody shall miss the owner meanwhile"
+    sign = Store(1, 2, 1, (), 1, bench.now_ns, counted=True)
+    assert bench.told(B) == [sign], "nobody shall miss the owner meanwhile"
     assert bench.got(KeepPromise) == [KeepPromise(2, C)]
     assert (bench.role(), bench.got(Stop)) == ("holder", [Stop(1)])
     assert bench.machine.deadline_ns == bench.now_ns + HEARTBEAT_NS
     bench.tick()
     assert bench.told(C) == [gone(2)], "it may have been lost"
+    assert bench.told(B) == [msgspec.structs.replace(sign, sent_ns=bench.now_ns)]
     bench.hear(C, Store(2, 2, 1, (), 2, 0, counted=True))
     assert bench.got(Moved) == [Moved(C, 2)]
     assert bench.state.awaited is None
@@ -435,7 +438,7 @@ def test_who_takes_over_again_tells_that_the_move_failed() -> None:
     bench = Bench()
     for asked in (True, False):
         bench = Bench()
-        bench.state.awaited = Awaited(B, HandOver(1, ()), 1 << 60, asked=asked)
+        bench.state.awaited = Awaited(B, HandOver(1, ()), SIGN, 1 << 60, asked=asked)
         bench.elect(B)
         assert bench.got(MoveFailed) == [MoveFailed("this node took over again")] * asked
         assert bench.got(Run) == [Run(1, 0)]
@@ -460,14 +463,23 @@ def test_a_hand_over_that_nobody_takes_is_given_up() -> None:
     bench = owner(B, C)
     bench.do(MoveAsked(C))
     bench.prepared(C)
-    while bench.state.awaited is not None:
-        assert bench.machine.deadline_ns is not None
-        bench.now_ns = min(bench.machine.deadline_ns, bench.state.awaited.until_ns)
-        bench.do(Tick())
-        assert bench.role() != "owner"
+    while not bench.got(MoveFailed):
+        assert bench.role() == "holder", "it waits for the other one"
+        bench.tick()
     assert bench.got(MoveFailed) == [MoveFailed("no owner is known")]
-    bench.elect(B)
-    assert bench.machine.holders == (A, B, C)
+    assert bench.told(B) == []
+
+
+def test_where_the_other_holder_is_lost_nobody_waits_for_it() -> None:
+    for lost, role in ((C, "trial"), (B, "holder")):
+        bench = owner(B, C)
+        bench.do(MoveAsked(C))
+        bench.prepared(C)
+        until_ns = bench.now_ns + SUSPECT_NS
+        bench.do(Suspected(lost))
+        while (due_ns := bench.machine.deadline_ns) is not None and due_ns <= until_ns:
+            bench.tick()
+        assert bench.role() == role
 
 
 def test_an_owner_alone_removes_again_who_did_not_take_over() -> None:
@@ -477,8 +489,9 @@ def test_an_owner_alone_removes_again_who_did_not_take_over() -> None:
     bench.propose((A, B))
     bench.stored(B, 2)
     bench.prepared(B)
+    while not bench.got(MoveFailed):
+        bench.tick()
     bench.elect(B)
-    assert bench.got(MoveFailed) == [MoveFailed("this node took over again")]
     bench.propose()
     bench.stored(B, 3)
     assert bench.got(Change) == [Change(3, (A,))]

@@ -3,6 +3,8 @@
 
 from typing import Final, final
 
+import msgspec
+
 from atoll.env.holding.events import (
     Change,
     Committed,
@@ -104,12 +106,20 @@ class Desk:
         self.state.awaited = awaited
 
     def summon(self, awaited: Awaited) -> None:
-        """Tell the one to which it was handed over, while our vote is for it; again after a while: it may be lost."""
-        if awaited.is_of(self.state.promise):
-            awaited.tell_ns = self.state.now_ns + HEARTBEAT_NS
-            self.tell(awaited.target, awaited.message)
-        else:
+        """Tell the one to which it was handed over, while our vote is for it; again after a while: it may be lost.
+
+        That may take it longer than it takes others to stand, where processors are busy: they hear a sign of life.
+        """
+        state = self.state
+        if not awaited.is_of(state.promise):
             awaited.tell_ns = None
+            return
+        awaited.tell_ns = state.now_ns + HEARTBEAT_NS
+        self.tell(awaited.target, awaited.message)
+        self.arm()
+        for node in state.ledger.holders:
+            if node not in {state.own, awaited.target}:
+                self.tell(node, msgspec.structs.replace(awaited.sign, sent_ns=state.now_ns))
 
     def commit(self, number: int) -> None:
         """Note that a majority keeps the blocks up to this number."""

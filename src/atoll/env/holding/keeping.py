@@ -156,8 +156,11 @@ class Keeping:
 
     def find_nobody(self) -> None:
         """Answer who asked for a move: it is not known who owns the environment."""
-        awaited, self._desk.state.awaited = self._desk.state.awaited, None
-        if awaited is not None and awaited.asked:
+        awaited = self._desk.state.awaited
+        assert awaited is not None, "nobody waits for an owner"
+        awaited.until_ns = awaited.tell_ns = None
+        if awaited.asked:
+            awaited.asked = False
             self._desk.effects.append(MoveFailed("no owner is known"))
 
     def _confirm(self) -> None:

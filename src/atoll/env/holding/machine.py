@@ -295,7 +295,7 @@ class Holding:
         if state.promise.retry_ns is not None and state.now_ns >= state.promise.retry_ns:
             self._desk.promise_again()
         awaited = state.awaited
-        if awaited is not None and state.now_ns >= awaited.until_ns:
+        if awaited is not None and awaited.until_ns is not None and state.now_ns >= awaited.until_ns:
             self._keeping.find_nobody()
         elif awaited is not None and awaited.tell_ns is not None and state.now_ns >= awaited.tell_ns:
             self._desk.summon(awaited)

@@ -13,7 +13,7 @@ from typing import Final, Literal, final
 from atoll.base.ids import NODE_ID_BYTES
 from atoll.env.holding.desk import Desk
 from atoll.env.holding.events import HoldersChanged, HoldersFailed, Moved, MoveFailed
-from atoll.env.holding.messages import HandOver, Prepare, Prepared
+from atoll.env.holding.messages import HandOver, Prepare, Prepared, Store
 from atoll.env.holding.serving import Serving
 from atoll.env.holding.state import Awaited, Handing, Learning, Plan, Preparing, Reign
 from atoll.env.limits import (
@@ -169,11 +169,10 @@ class Planning:
             # Not when all of it is committed: that would be two ways later. What is not is committed by the next owner.
             wish = plan.wanted if plan.wanted != state.ledger.holders else ()
             message = HandOver(state.promise.epoch, wish, last, promised=True)
-            until_ns = state.now_ns + HAND_OVER_NS
-            self._serving.beat()  # So that nobody else stands because the owner is silent from now on.
-            desk.entrust(
-                plan, Awaited(handing.target, message, until_ns, asked=plan.asked == "move", back=self._back(plan))
-            )
+            sign = Store(state.promise.epoch, last, state.ledger.last_epoch, (), state.committed, 0, counted=True)
+            until_ns, asked = state.now_ns + HAND_OVER_NS, plan.asked == "move"
+            back = self._back(plan)
+            desk.entrust(plan, Awaited(handing.target, message, sign, until_ns, asked=asked, back=back))
 
     def _is_prepared(self, plan: Plan, target: bytes) -> bool:
         """Return whether the target is ready to run it; ask it to be, and give up when it is not in time."""

@@ -293,15 +293,17 @@ class Awaited(msgspec.Struct):
     Attributes:
         target: Who was told to take over.
         message: What it is told, when the promise is on our disk.
-        until_ns: When to give up.
-        tell_ns: When to tell it again; None: it was not told yet.
+        sign: What the other holders are told meanwhile, so that none stands because nobody owns it.
+        until_ns: When to give up; None: that was given up, and any holder may stand.
+        tell_ns: When to tell it again; None: it was not told yet, or is told no more.
         asked: Whether somebody waits for the outcome.
         back: Who shall be the holders if we own it again; empty: as they are.
     """
 
     target: bytes
     message: HandOver
-    until_ns: int
+    sign: Store
+    until_ns: int | None
     tell_ns: int | None = None
     asked: bool = False
     back: tuple[bytes, ...] = ()

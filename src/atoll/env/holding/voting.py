@@ -38,7 +38,12 @@ class Voting:
         """Stand soon if this node is the owner: the overlay knows sooner than silence does."""
         state = self._desk.state
         state.suspected[node] = True
-        if node == state.owner and state.role == HOLDER and state.election_ns is not None:
+        awaited = state.awaited
+        if awaited is not None and node == awaited.target:
+            awaited.tell_ns = None  # It will not take over, and nobody need wait for it.
+        elif node != state.owner:
+            return
+        if state.role == HOLDER and state.election_ns is not None:
             state.election_ns = min(state.election_ns, state.now_ns + state.draws.below(SUSPECT_NS))
 
     def stand_alone(self) -> None:
