@@ -262,6 +262,18 @@ def test_damage_that_is_found_later_is_named(command: Command, world: DiskWorld)
     assert (status, "A302" in err) == (1, True)
 
 
+def test_a_damaged_roster_is_no_damaged_journal(command: Command, world: DiskWorld) -> None:
+    (world.state / "roster").write_bytes(b"odd")
+    asked = (("replay", "auction"), ("diff", "auction", "auction"), ("trace", "auction", "9"), ("audit", "verify"))
+    for arguments in asked:
+        status, out, err = command(*arguments)
+        assert (status, out) == (1, ""), arguments
+        assert err.startswith(f"error A108: the file {world.state / 'roster'} is damaged"), err
+        assert "move it away" in err
+    (world.state / "roster").unlink()
+    assert command("audit", "verify")[0] == 0, "as the error says"
+
+
 def test_a_replay_that_differs_says_where_and_why(command: Command, tmp_path: Path, world: DiskWorld) -> None:
     source = AUCTION.replace('ctx.log(f"best is {self.best}")', "import time; ctx.log(str(time.time_ns()))")
     other = DiskWorld(tmp_path / "other", source)

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from atoll.base.errors import CorruptError, UserError
+from atoll.base.errors import UserError
 from atoll.base.ids import GroupId
 from atoll.domain.auditing import Audit, audit, heads_in, roster_of, trusting
 from atoll.domain.recorder.heads import HeadFiles
@@ -465,5 +465,7 @@ def test_a_roster_is_read_if_there_is_one(tmp_path: Path) -> None:
         roster_of(tmp_path)
     (tmp_path / "roster").rmdir()
     (tmp_path / "roster").write_bytes(b"x")
-    with pytest.raises(CorruptError):
+    with pytest.raises(UserError, match="A108") as caught:
         roster_of(tmp_path)
+    assert str(tmp_path / "roster") in caught.value.sentence
+    assert "backup" in caught.value.fix

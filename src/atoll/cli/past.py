@@ -309,7 +309,7 @@ def _shelf(directory: Path, name: str, *, is_trusted: bool) -> "DiskShelf":
         is_trusted: Whether code may be run that comes with another journal.
 
     Raises:
-        UserError: A302, A304, A305, A501, A610.
+        UserError: A108, A302, A304, A305, A501, A610.
     """
     from atoll.domain.auditing import trusting  # noqa: PLC0415
     from atoll.domain.shelves import CODE_NAME, DiskShelf, find_journal  # noqa: PLC0415

@@ -169,8 +169,7 @@ def roster_of(state: Path) -> Roster | None:
     """Return the group's roster, as a node keeps it; None: there is none.
 
     Raises:
-        CorruptError: It is not signed by the group.
-        UserError: A108, it cannot be read.
+        UserError: A108, it cannot be read, or is not signed by the group: no journal is to blame for that.
     """
     path = state / ROSTER_NAME
     try:
@@ -181,6 +180,9 @@ def roster_of(state: Path) -> Roster | None:
         raise UserError(
             "A108", f"cannot read {path}", fix="check who may read it", where=error.strerror or str(error)
         ) from error
+    except CorruptError as error:
+        fix = "restore it from a backup; or move it away: certificates are believed then; join anew: atoll up INVITE"
+        raise UserError("A108", f"the file {path} is damaged", where=str(error), fix=fix) from error
 
 
 def trusting(state: Path) -> Callable[[Sealer], bool] | None:
