@@ -127,6 +127,31 @@ def test_what_cannot_be_asked_at_all_fails_and_holds_up_nothing(tmp_path: Path) 
     run(tmp_path, body)
 
 
+def test_of_an_environment_that_has_all_its_answers_nothing_is_kept(tmp_path: Path) -> None:
+    async def body(one: Desk, _: Desk) -> None:
+        asked = one.clerk._asked  # pyright: ignore[reportPrivateUsage]
+        answers = await one.ask(on.KeepPromise(1, ONE), seal(1))
+        assert [type(answer) for answer in answers] == [on.PromiseKept, on.Sealed]
+        assert not asked
+        feed = one.clerk._feed  # pyright: ignore[reportPrivateUsage]
+        impossible = on.Seal(RECORDED_NUMBER_MAX + 1, 3, 3, 1, b"body", ())  # Its answer is there at once.
+
+        def go_on(environment: bytes, event: on.HoldingInput) -> None:
+            """Ask for more when an answer comes, and once more when all that is done."""
+            feed(environment, event)
+            if len(one.fed) == 1:
+                one.clerk.obey(environment, impossible)
+                one.clerk.obey(environment, seal(3))
+                asyncio.get_running_loop().call_soon(one.clerk.obey, environment, impossible)
+
+        one.clerk._feed = go_on  # pyright: ignore[reportPrivateUsage]
+        answers = await one.ask(seal(2))
+        assert [type(answer) for answer in answers] == [on.Sealed, on.SealFailed, on.Sealed, on.SealFailed]
+        assert not asked
+
+    run(tmp_path, body)
+
+
 def test_numbers_that_the_recorder_could_not_read_never_reach_it(tmp_path: Path) -> None:
     async def body(one: Desk, two: Desk) -> None:
         top = RECORDED_NUMBER_MAX

@@ -60,7 +60,7 @@ class _Own(NamedTuple):
 
 
 @final
-class _Turn:
+class _Asked:
     """One order that has an answer, which waits for the answers of the orders before it."""
 
     __slots__ = ("event",)
@@ -96,7 +96,7 @@ class Clerk:
         self._knows, self._feed, self._holding = knows, feed, holding
         self.parcels: Final = Parcels(recorder)
         self._sealed: dict[bytes, deque[_Own]] = {}  # Own blocks, from the newest committed one on.
-        self._turns: dict[bytes, deque[_Turn]] = {}
+        self._asked: dict[bytes, deque[_Asked]] = {}  # Of whom nothing is being asked, there is none.
         self._owed: dict[bytes, list[on.CutFrom | on.Left]] = {}  # Had no room on their way; nothing overtakes them.
 
     def obey(self, environment: bytes, order: RecorderOrder) -> None:
@@ -150,7 +150,7 @@ class Clerk:
     def _seal(self, environment: bytes, order: on.Seal) -> None:
         body = pack_body(order.body)
         block = Block(order.number, order.epoch, order.first_event, order.events, body)
-        answer = self._turn(environment)
+        answer = self._in_order(environment)
         if not _fits(block):  # A state that another node made said so of itself, and only its environment suffers.
             answer(on.SealFailed(order.number, order.epoch, str(to.Code.NUMBER)))
             return
@@ -166,7 +166,7 @@ class Clerk:
         self._ask(environment, lambda request: to.Append(request, environment, block), told)
 
     def _keep(self, environment: bytes, order: on.Keep) -> None:
-        answer = self._turn(environment)
+        answer = self._in_order(environment)
         try:
             wire = _wire.decode(order.sealed)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -186,7 +186,7 @@ class Clerk:
         self._ask(environment, lambda request: to.Keep(request, environment, sealer, sealed.block, sealed.seal), told)
 
     def _promise(self, environment: bytes, order: on.KeepPromise) -> None:
-        answer = self._turn(environment)
+        answer = self._in_order(environment)
         if order.epoch > RECORDED_NUMBER_MAX:
             answer(on.PromiseFailed(order.epoch, order.node, str(to.Code.EPOCH)))
             return
@@ -200,7 +200,7 @@ class Clerk:
         self._ask(environment, lambda request: to.Promise(request, environment, order.epoch, order.node), told)
 
     def _keep_snapshot(self, environment: bytes, order: on.KeepSnapshot) -> None:
-        answer = self._turn(environment)
+        answer = self._in_order(environment)
         try:
             state, snapshot = open_state(order.payload, environment)
             if (state.at.number, state.at.epoch) != (order.number, order.epoch):
@@ -253,17 +253,19 @@ class Clerk:
 
     # In their order.
 
-    def _turn(self, environment: bytes) -> Callable[[on.HoldingInput], None]:
+    def _in_order(self, environment: bytes) -> Callable[[on.HoldingInput], None]:
         """Return what takes the answer to an order that is about to be handed over."""
-        turn = _Turn()
-        turns = self._turns.setdefault(environment, deque())
-        turns.append(turn)
+        one = _Asked()
+        asked = self._asked.setdefault(environment, deque())
+        asked.append(one)
 
         def answer(event: on.HoldingInput) -> None:
-            turn.event = event
-            while turns and (first := turns[0].event) is not None:
-                turns.popleft()
+            one.event = event
+            while asked and (first := asked[0].event) is not None:
+                asked.popleft()
                 self._feed(environment, first)
+            if not asked and self._asked.get(environment) is asked:  # What was fed may have asked for more.
+                del self._asked[environment]
 
         return answer
 
