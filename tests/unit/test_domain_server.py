@@ -23,7 +23,7 @@ from atoll.env.beginning import Wanted
 from atoll.env.chain import Sealer
 from atoll.env.limits import MESSAGE_BYTES_MAX
 from atoll.env.messages import Letter
-from atoll.env.orders import Say, TellNode
+from atoll.env.orders import Restore, Say, TellNode
 from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import CODE, PROGRAM, encode
 
@@ -159,6 +159,28 @@ def test_it_is_not_tried_again_when_nobody_wants_it_or_it_is_there(
     for name, code in (("full", Code.FULL), ("there", Code.EXISTS)):
         (tmp_path / name).mkdir()
         asyncio.run(body(tmp_path / name, code))
+
+
+def test_a_restore_is_answered_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unforeseen(*_: object) -> None:
+        raise RecursionError("nobody expected this")
+
+    async def body() -> None:
+        around = Around(tmp_path, 0)
+        identity = around.begin()
+        hosted = around.server.steward.hosted[identity]
+        await around.until(lambda: hosted.is_open)
+        monkeypatch.setattr(around.server.warming, "take", unforeseen)
+        order = Restore(identity, hosted.epoch, hosted.holding.last)
+        hosted._drop()  # pyright: ignore[reportPrivateUsage]
+        hosted.epoch = order.epoch
+        with pytest.raises(RecursionError):
+            await around.server._restore(order)  # pyright: ignore[reportPrivateUsage]
+        assert hosted.failed == "it cannot be restored"
+        assert hosted.deadline_ns is not None
+        await around.stop()
+
+    asyncio.run(body())
 
 
 def test_what_a_former_member_has_sealed_stays_true_and_nothing_else_that_it_says_counts(tmp_path: Path) -> None:

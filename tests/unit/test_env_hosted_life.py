@@ -157,8 +157,6 @@ def test_a_handler_that_is_not_deterministic_stops_its_environment_which_is_rest
     place.tick(RESTORE_RETRY_NS)
     (order,) = place.restoring
     assert order == Restore(identity, 1, hosted.holding.last)
-    place.tick(RESTORE_RETRY_NS)
-    assert len(place.restoring) == 2
 
 
 # Opening, and failing to.
@@ -214,6 +212,28 @@ def test_what_cannot_be_restored_is_said_and_tried_again() -> None:
     place.tick(RESTORE_RETRY_NS)
     assert not hosted.failed
     assert place.counter(identity)["n"] == 5
+
+
+def test_it_is_not_restored_again_before_it_is_known_what_came_of_the_last_time() -> None:
+    before, identity = started()
+    before.send(identity, 1, Add(5))
+    place = Place()
+    place.is_restoring = False
+    place.again(before)
+    for _ in range(3):
+        place.tick(RESTORE_RETRY_NS)
+        (order,) = place.restoring
+        place.restoring.clear()
+        place.restore(order, "the code is not here")
+        assert not place.restoring, "not at once"
+        place.tick(RESTORE_RETRY_NS)
+        for _ in range(12):
+            place.tick(RESTORE_RETRY_NS)
+        assert len(place.restoring) == 1, "it takes long"
+    place.restore(place.restoring.pop())
+    assert place.counter(identity)["n"] == 5
+    place.tick(RESTORE_RETRY_NS)
+    assert not place.restoring
 
 
 def test_an_opening_that_breaks_what_is_restored_counts_as_a_failed_restore() -> None:

@@ -537,19 +537,22 @@ class Server:
         return None if hosted is None else hosted.holding
 
     async def _restore(self, order: Restore) -> None:
-        failed, runner = "", None
+        """Restore an environment, and answer whatever happens: it is not tried again before."""
+        failed, runner = "it cannot be restored", None
         try:
             runner = await self.warming.take(order.id, order.number)
             if runner is None:
                 recorded = next(one for one in await self.recorder.environments() if one.environment == order.id)
                 runner = await self.archive.runner(recorded, order.number, self._walls)
+            failed = ""
         except (ProjectError, StopIteration, ValueError) as error:
-            failed = str(error)
+            failed = str(error) or failed
             log.error("an environment cannot go on here: %s", failed)  # noqa: TRY400 - the sentence is the message.
             if isinstance(error, MissingCodeError):  # It is restored again in some seconds, and by then it may be here.
                 self.spawn(self._fetch_once(error.code, self._other_holders(order.id)))
-        self.steward.restored(order.id, order.epoch, runner, failed, now())
-        self.stir()
+        finally:
+            self.steward.restored(order.id, order.epoch, runner, failed, now())
+            self.stir()
 
     async def _store_snapshot(self, order: StoreSnapshot) -> None:
         try:

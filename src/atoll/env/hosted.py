@@ -492,7 +492,7 @@ class Hosted:
         if self._resends.is_due(now.ns):
             self._resend(b"", now)
         if self._restore_at_ns is not None and now.ns >= self._restore_at_ns:
-            self._restore_at_ns = now.ns + RESTORE_RETRY_NS
+            self._restore_at_ns = None  # Set again by its answer: it may take long, and two would slow each other.
             self._orders.append(Restore(self.facts.id, self.epoch, self.holding.last))
         deadline_ns = self.holding.deadline_ns
         if deadline_ns is not None and now.ns >= deadline_ns:
