@@ -13,6 +13,7 @@ from atoll.env.holding.events import (
     Checkpointed,
     Committed,
     Hold,
+    HoldersAsked,
     KeepPromise,
     MoveAsked,
     Proposed,
@@ -89,6 +90,21 @@ def test_an_owner_that_is_alone_commits_what_is_sealed() -> None:
     bench = owner(holders=(A,))
     bench.propose()
     assert bench.got(Committed) == [Committed(1)]
+
+
+def test_an_owner_that_is_alone_tells_nobody_and_waits_for_nothing_until_another_one_learns() -> None:
+    bench = owner(holders=(A,))
+    bench.propose(body=b"one")
+    dues = [bench.machine.deadline_ns]
+    bench.now_ns += 100 * HEARTBEAT_NS
+    now_ns = bench.now_ns
+    bench.do(HoldersAsked((A, B)))
+    bench.tick()
+    assert bench.now_ns == now_ns, "it is told at once"
+    assert of(bench, B)
+    dues.append(bench.machine.deadline_ns)
+    assert dues == [None, now_ns + HEARTBEAT_NS]
+    assert bench.machine.owner == A
 
 
 def test_of_two_holders_both_must_have_it() -> None:

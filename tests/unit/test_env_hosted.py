@@ -21,6 +21,7 @@ from atoll.env.limits import (
     BLOCKS_AHEAD_MAX,
     CONFIRM_ITEMS,
     CONFIRM_NS,
+    DISK_RETRY_NS,
     INBOX_ITEMS_MAX,
     ITEMS_MAX,
     OWED_MAX,
@@ -211,12 +212,17 @@ def test_an_environment_that_does_not_run_takes_nothing_and_says_nothing() -> No
 def test_the_deadline_is_the_first_of_all() -> None:
     place, identity = started()
     hosted = place.hosted(identity)
-    due_ns = hosted.deadline_ns
-    assert due_ns is not None
-    assert hosted.holding.deadline_ns is not None
-    assert due_ns <= hosted.holding.deadline_ns
+    assert (hosted.holding.deadline_ns,) == (None,), "it is alone, and has nobody to tell"
+    dues = [hosted.deadline_ns]
+    place.tick(RESEND_NS)
+    dues.append(hosted.deadline_ns)
+    assert dues == [place.now_ns, None], "nothing was sent that could be lost, and it is idle"
     place.send(identity, 1, Later(5))
     assert hosted.wall_deadline_ns == place.now.wall_ns + 5 * SECOND_NS
+    assert hosted.deadline_ns == place.now_ns + RESEND_NS
+    place.is_full = True
+    place.send(identity, 2, Add(1))
+    assert hosted.deadline_ns == hosted.holding.deadline_ns == place.now_ns + DISK_RETRY_NS
 
 
 # Confirmations, and sending again.

@@ -19,6 +19,7 @@ from atoll.env.holding.messages import Prepare as PrepareLetter
 from atoll.env.keepers import Peer
 from atoll.env.limits import (
     CONFIRM_NS,
+    RESEND_NS,
     RESTORE_RETRY_NS,
 )
 from atoll.env.messages import AGE_UNSAID, Carried, Receipt
@@ -550,7 +551,7 @@ def test_a_move_that_waits_when_it_stops_is_answered() -> None:
     hosted._is_changing = True  # A change of holders.  # pyright: ignore[reportPrivateUsage]
     place.steward.move(identity, node_id("two"), 5, place.now)
     hosted._drop()  # pyright: ignore[reportPrivateUsage]
-    place.tick()
+    place.holding_tick(identity)
     assert place.got(Told) == [Told(5, "it does not run here any more")]
 
 
@@ -566,7 +567,7 @@ def test_what_is_due_first_is_when_it_is_looked_after_and_not_while_nothing_may_
     assert place.now_ns < due_ns < place.now_ns + CONFIRM_NS
     hosted._hold = "move"  # pyright: ignore[reportPrivateUsage]
     assert hosted.wall_deadline_ns is None
-    assert hosted.deadline_ns == hosted.holding.deadline_ns
+    assert hosted.deadline_ns == place.now_ns + RESEND_NS
 
 
 def test_a_change_of_the_holders_is_told_in_the_block_that_it_is_proposed_with() -> None:

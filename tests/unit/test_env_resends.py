@@ -34,6 +34,19 @@ def test_it_is_time_a_while_after_something_was_sent_and_then_again_and_again() 
     assert not resends.is_due(99 * RESEND_NS)
 
 
+def test_it_is_no_time_any_more_when_all_is_confirmed_or_has_not_left_yet() -> None:
+    resends = Resends()
+    resends.sent(5)
+    assert resends.is_due(5 + RESEND_NS)
+    assert resends.chosen(owed(ANN, 2), {}, nothing) == owed(ANN, 2)
+    assert resends.chosen(owed(ANN, 2), {}, lambda _: 2, ANN) == []
+    assert resends.is_due(5 + 2 * RESEND_NS), "only one was asked for"
+    assert resends.chosen(owed(ANN, 2) + owed(BOB, 1), {BOB: 1}, lambda _: 2) == []
+    assert not resends.is_due(5 + 9 * RESEND_NS)
+    resends.sent(7)
+    assert resends.deadline_ns == 7 + RESEND_NS, "now it has left"
+
+
 def test_many_who_never_confirm_do_not_keep_others_from_their_turn() -> None:
     resends = Resends()
     gone = [number.to_bytes(16, "big") for number in range(3 * RESEND_PARCELS_MAX)]

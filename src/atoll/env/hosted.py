@@ -380,24 +380,32 @@ class Hosted:
             self._target = None
             self.feed(on.MoveAsked(target), now)
 
-    def maintain(self, peers: Mapping[NodeId, Peer], gone: set[NodeId], now: Moment) -> None:
-        """See that as many nodes keep the journal as should."""
+    def maintain(self, peers: Mapping[NodeId, Peer], gone: set[NodeId], now: Moment) -> bool:
+        """See that as many nodes keep the journal as should; return whether they do not yet."""
         runner = self.runner
         if runner is None or not self._is_open or self._mover or self._is_changing or runner.is_over:
-            return
+            return False
         holders = self.holding.holders
         kept = Kept(self.facts.id, self._own, holders, runner.copies)
         wanted = wanted_holders(kept, peers, gone)
-        if set(wanted) != set(holders):
-            self._is_changing = True
-            self.feed(on.HoldersAsked(wanted), now)
+        if set(wanted) == set(holders):
+            return False
+        self._is_changing = True
+        self.feed(on.HoldersAsked(wanted), now)
+        return True
 
-    def flee(self, peers: Mapping[NodeId, Peer], now: Moment) -> None:
-        """Move away from this node, which is slow, to a holder that is not; not again before FLEE_NS are over."""
+    def flee(self, peers: Mapping[NodeId, Peer], now: Moment) -> bool:
+        """Move away from this node, which is slow, to a holder that is not; not again before FLEE_NS are over.
+
+        Returns:
+            Whether it begins to.
+        """
         better = fit_of(self.holding.holders, peers)
-        if better and self.runner is not None and not self._mover and now.ns >= self._flee_at_ns:
-            self._flee_at_ns = now.ns + FLEE_NS
-            self.move(better[0], NOBODY, now)
+        if not better or self.runner is None or self._mover or now.ns < self._flee_at_ns:
+            return False
+        self._flee_at_ns = now.ns + FLEE_NS
+        self.move(better[0], NOBODY, now)
+        return True
 
     def comes_from(self, name: str, epoch: int) -> None:
         """Remember who gives it away in this epoch: if the next one is ours, it is a move and no recovery."""

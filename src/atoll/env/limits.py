@@ -154,7 +154,8 @@ NUMBER_MAX: Final = 1 << 48
 so what follows from such a number, as the next epoch does, never leaves what it reads."""
 
 HEARTBEAT_NS: Final = 250 * MILLISECOND_NS
-"""An owner is heard so often by each holder: 4 small messages a second for each environment and holder."""
+"""An owner is heard so often by each holder: 4 small messages a second for each environment and holder. One that is
+alone with its journal has nobody to tell, and does nothing meanwhile."""
 
 ELECTION_NS_MIN: Final = 900 * MILLISECOND_NS
 """A holder that heard no owner for so long stands for election: three heartbeats were lost or late."""
@@ -358,6 +359,10 @@ OWED_MAX: Final = 4 * UNCONFIRMED_MAX
 
 MAINTAIN_NS: Final = SECOND_NS
 """How often an owner looks whether as many nodes keep its environments as should."""
+
+DUES_SPARE: Final = 64
+"""Times that hold no more and are in the heap of all dues, beside as many as there are environments. Beyond it the heap
+is made anew, which costs each of those times no more than putting it in has."""
 
 STRANDED_MAX: Final = 1_024
 """Messages of one node for environments that are changing hands. More are dropped, and sent again by who sent them."""

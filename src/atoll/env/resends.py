@@ -67,7 +67,7 @@ class Resends:
     def chosen(
         self, owed: Iterable[Owed], held: Mapping[bytes, int], confirmed: Callable[[bytes], int], party: bytes = b""
     ) -> list[Owed]:
-        """Return what is sent now, of each party oldest first: RESEND_PARCELS_MAX parcels.
+        """Return what is sent now, of each party oldest first: RESEND_PARCELS_MAX parcels. Wait no more if all is had.
 
         Args:
             owed: All that is not confirmed, in an order of parties that stays.
@@ -84,6 +84,8 @@ class Resends:
         ]
         if party:
             return some[:RESEND_PARCELS_MAX]
+        if not some:  # What has not left yet begins the wait when it does.
+            self.deadline_ns = None
         turned = self._turned
         turned.intersection_update(to for to, _ in some)  # Who has confirmed all needs no turn.
         first = [one for one in some if one[0] not in turned]

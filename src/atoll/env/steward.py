@@ -607,10 +607,12 @@ class Steward:
     # Time.
 
     def tick(self, now: Moment) -> None:
-        """Do what is due by either clock."""
-        for hosted in tuple(self.hosted.values()):
-            hosted.tick(now)
-            self._after(hosted, now)
+        """Do what is due by either clock, and look at nothing else: most of many are idle."""
+        for identity in self._dues.take(now.ns, now.wall_ns):
+            hosted = self.hosted.get(identity)
+            if hosted is not None:  # What was due before it may have been the end of it.
+                hosted.tick(now)
+                self._after(hosted, now)
         if self._notice_at_ns is not None and now.ns >= self._notice_at_ns:
             self._notice_at_ns = now.ns + NOTICE_NS
             self.directory.prune({self._own, *self._members}, now.ns)
@@ -620,10 +622,9 @@ class Steward:
             self._maintain_at_ns = now.ns + MAINTAIN_NS
             gone = self._lost(LOST_NS, now)
             for hosted in tuple(self.hosted.values()):
-                hosted.maintain(self._members, gone, now)
-                if self._slow:
-                    hosted.flee(self._members, now)
-                self._after(hosted, now)
+                is_asked = hosted.maintain(self._members, gone, now)
+                if (self._slow and hosted.flee(self._members, now)) or is_asked:
+                    self._after(hosted, now)
 
     def _lost(self, since_ns: int, now: Moment) -> set[NodeId]:
         """Return the members that have been lost for so long."""

@@ -108,7 +108,7 @@ class Holding:
 
     @property
     def deadline_ns(self) -> int | None:
-        """When a ``Tick`` is owed; None: never, for a node that is no holder and hears nothing."""
+        """When a ``Tick`` is owed; None: never, for an owner that is alone, or who is no holder and hears nothing."""
         state = self._state
         dues = [state.promise.retry_ns]
         if state.awaited is not None:

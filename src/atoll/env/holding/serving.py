@@ -218,9 +218,11 @@ class Serving:
     # Time.
 
     @property
-    def deadline_ns(self) -> int:
-        """When ``tick`` has something to do."""
+    def deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do; None: nobody else is told anything, and nothing is planned."""
         reign = self._reign
+        if not reign.peers and reign.plan is None:
+            return reign.retry_ns
         return reign.heartbeat_ns if reign.retry_ns is None else min(reign.heartbeat_ns, reign.retry_ns)
 
     def tick(self) -> None:
