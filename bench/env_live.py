@@ -88,18 +88,14 @@ class Live:
         server = Server(recorder.client, recorder.sealer, NAME, secrets.token_bytes(32), walls)
         try:
             walls.raise_up()
-            await server.start()
+            await server.start(directory / "env.sock")
             loaded = load(bundle_of(f"{HERE / 'env_apps.py'}:{app}"))
             await recorder.client.keep_code(loaded.code, loaded.bundle.encode())
             wanted = Wanted(NAME, loaded.code, _encode(fields or {}), 1)
             live = Live(server, loaded.program, server.steward.create(wanted, loaded.program, now()))
-            door = await server.listen(directory / "env.sock")
             await live._attach(directory / "env.sock")
             freeze_heap()
-            try:
-                yield live
-            finally:
-                door.close()
+            yield live
         finally:
             walls.take_down()
             await server.stop()

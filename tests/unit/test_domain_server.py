@@ -213,7 +213,7 @@ def test_a_journal_that_is_damaged_or_makes_no_sense_is_said_whenever_somebody_l
 
     async def body(path: Path, why: str) -> None:
         around = Around(path, 0)
-        starting = asyncio.ensure_future(around.server.start())
+        starting = asyncio.ensure_future(around.server.start(path / "door"))
         await around.until(starting.done)
         await starting
         (listed,) = msgspec.json.decode(await around.server.commands.obey("list", b""))["environments"]

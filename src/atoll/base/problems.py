@@ -451,7 +451,9 @@ _APPLICATIONS: Final[dict[str, Explanation]] = {
     "A611": Explanation(
         _S.UNREACHABLE,
         "environments do not run on this node now",
-        "The process that runs them, or the one that records them, has ended or is being started again.",
+        "The process that runs them, or the one that records them, has ended or is being started again. Where it has "
+        "just started, it says how many are taken up so far: their journals are read since the last checkpoint, which "
+        "takes minutes where there is much. Those that are taken up run.",
         "Try again in a second; if it stays so, `atoll logs` says why.",
     ),
     "A612": Explanation(

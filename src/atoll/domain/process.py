@@ -15,6 +15,7 @@ import msgspec
 from atoll.base.errors import LinkError
 from atoll.base.ids import GroupId
 from atoll.domain import guard
+from atoll.domain.adoption import Victim
 from atoll.domain.frames import FrameConnection
 from atoll.domain.limits import MEMORY_BYTES_MAX
 from atoll.domain.recorder.client import RecorderClient
@@ -81,27 +82,35 @@ async def _serve(options: Options) -> None:
             ended.set_result(None)
 
     recorder = RecorderClient(socket.socket(fileno=options.recorder), end)
-    await recorder.greeting
     before = deadly(Path(options.note))
     walls = InlineWalls(Path(options.note))
     server = Server(recorder, options.sealer, options.name, secrets.token_bytes(32), walls)
     walls.raise_up()
-    await server.start(before)
-    door = await server.listen(Path(options.door))
+    # Control is heard, and hears that the loop turns, from the first moment: what follows may take minutes.
     await loop.create_connection(
         lambda: FrameConnection(server.from_control, server.controlled, end, is_patient=True),
         sock=socket.socket(fileno=options.control),
     )
+    server.spawn(server.beat())
     if options.device >= 0:
         server.speak_through(socket.socket(fileno=options.device), GroupId(options.group))
-    freeze_heap()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # Each guest takes three.
-    server.spawn(server.beat())
+    starting = loop.create_task(_start(server, Path(options.door), before))
     try:
-        await ended
+        await asyncio.wait((starting, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            await starting  # What went wrong is raised.
+            await ended
     finally:
-        door.close()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
         await server.stop()
         recorder.close()
+
+
+async def _start(server: Server, door: Path, before: Victim | None) -> None:
+    await server.recorder.greeting
+    await server.start(door, before)
+    freeze_heap()

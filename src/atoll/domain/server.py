@@ -16,8 +16,9 @@ from time import monotonic_ns, time_ns
 from typing import Final, final
 
 from atoll.base.errors import LimitError, LinkError, ProjectError, UserError, WireError
-from atoll.base.ids import NODE_ID_BYTES, GroupId, NodeId
+from atoll.base.ids import GroupId, NodeId
 from atoll.base.units import SECOND_NS
+from atoll.domain.adoption import Adoption, Victim
 from atoll.domain.clerk import Clerk
 from atoll.domain.codes import Codes
 from atoll.domain.commands import Commands
@@ -47,14 +48,12 @@ from atoll.domain.messages import (
     server_codec,
 )
 from atoll.domain.recorder.client import RecorderClient
-from atoll.domain.recorder.messages import Code, Done, Recorded, RefusedError
+from atoll.domain.recorder.messages import Code, Done, RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
 from atoll.domain.shipping import Shipper
 from atoll.domain.turns import Turn
 from atoll.domain.warming import Warming
 from atoll.env.chain import Sealer
-from atoll.env.facts import Suspect
-from atoll.env.graves import Barred
 from atoll.env.holding import Holding
 from atoll.env.holding.events import Checkpointed, HoldingInput
 from atoll.env.keepers import Peer
@@ -119,6 +118,7 @@ class Server:
         steward: What decides; read only.
         guests: The processes of environments that have one of their own.
         archive: What the recorder keeps.
+        adoption: Takes that up.
         ended: Completes when the server cannot go on.
     """
 
@@ -131,7 +131,7 @@ class Server:
         self.archive: Final = Archive(recorder, self.guests.place)
         self.warming: Final = Warming(self.archive, recorder.environments, self._holding, walls)
         self._cooling: dict[bytes, asyncio.TimerHandle] = {}
-        self._seed: Final = seed
+        self.adoption: Final = Adoption(self, seed, now)
         self._clerk: Final = Clerk(recorder, sealer, self.knows, self._recorded, self._holding)
         self._shipper: Final = Shipper(self, self._clerk.parcels)
         self._heads: Final = Heads(self, self._clerk)
@@ -145,6 +145,7 @@ class Server:
         self._told: dict[FrameConnection, None] = {}  # Just now.
         self._last_session = 0
         self._control: FrameConnection | None = None
+        self._door: asyncio.Server | None = None
         self._datagrams: DatagramDoor | None = None
         self.commands: Final = Commands(self, now)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,43 +156,26 @@ class Server:
 
     # Life.
 
-    async def start(self, before: tuple[bytes, bytes, int, int] | None = None) -> None:
-        """Take up every environment that the recorder has.
+    async def start(self, path: Path, before: Victim | None = None) -> None:
+        """Take up every environment that the recorder has, and let clients in as soon as it is known which there are.
+
+        Orders of control are taken before that, and beside it.
 
         Args:
-            before: What the process before this one did not survive: environment, party, first, count; None: nothing.
+            path: Of the unix socket for clients.
+            before: What the process before this one did not survive; None: nothing.
 
         Raises:
             LinkError: The recorder is lost.
         """
-        listed = await self.recorder.listed()
-        for identity in listed.ended:
-            self.steward.graves.bury(identity)
-        for recorded in listed.environments:
-            if recorded.is_blank and recorded.promised_to in {b"", bytes(NODE_ID_BYTES), self.sealer.node}:
-                # It was begun, and nobody was told that it runs; or it was to be learnt, and is learnt anew.
-                self._have(partial(self.recorder.forget, recorded.environment, ended=False), "files are not deleted")
-                continue
-            if recorded.damage:
-                self._bar(recorded, recorded.damage)
-                continue
-            try:
-                options, facts = await self.archive.options(recorded, self.sealer.node, self._seed)
-                hosted = self.steward.adopt(facts, options, now())
-                if before is not None and before[0] == facts.id:
-                    hosted.filling.suspect = Suspect(*before[1:])
-            except LinkError:
-                raise
-            except (ProjectError, ValueError) as error:
-                self._bar(recorded, str(error))
+        await self.adoption.list()
+        await self._listen(path)
         self.spawn(self._heads.run())
-        self.stir()
+        await self.adoption.run(before)
 
-    def _bar(self, recorded: Recorded, why: str) -> None:
-        """Run nothing of a journal that cannot be used, and say so whenever somebody looks."""
-        name = recorded.name or recorded.environment.hex()
-        log.error("the environment %s is not run: %s", name, why)
-        self.steward.graves.bar(Barred(recorded.environment, name, why))
+    def let_go(self, identity: bytes) -> None:
+        """Have a journal deleted in which nothing is."""
+        self._have(partial(self.recorder.forget, identity, ended=False), "files are not deleted")
 
     async def beat(self) -> None:
         """Say every second that the loop turns."""
@@ -201,14 +185,13 @@ class Server:
                 self._say(self._control, Alive(self.steward.running, counts))
             await asyncio.sleep(1)
 
-    async def listen(self, path: Path) -> asyncio.AbstractServer:
+    async def _listen(self, path: Path) -> None:
         """Serve clients at a unix socket that only this user can open."""
         path.unlink(missing_ok=True)
-        server = await self._loop.create_unix_server(
+        self._door = await self._loop.create_unix_server(
             partial(FrameConnection, self._from_client, self._client_made, self._client_lost, self._stir), path
         )
         path.chmod(0o600)
-        return server
 
     def controlled(self, connection: FrameConnection) -> None:
         """Take orders by this connection from now on."""
@@ -223,6 +206,8 @@ class Server:
 
     async def stop(self) -> None:
         """End what is under way; what is sealed stays."""
+        if self._door is not None:
+            self._door.close()
         if self._datagrams is not None:
             self._datagrams.close()
         if self._timer is not None:
@@ -306,11 +291,15 @@ class Server:
         except WireError:
             self.steward.strange += 1
             return
+        if not self.adoption.is_listed:
+            return  # It may be about what is here, and is said again.
         match message:
             case CodeWanted(code):
                 self._codes.asked(node, code)
             case CodeGiven(code, content):
                 self.spawn(self._codes.given(node, code, content))
+            case Asked() if not self.adoption.is_done:
+                pass  # It asks again for as long as commands wait.
             case Asked():
                 self._errands.asked(node, message)
             case Answered():
@@ -324,6 +313,7 @@ class Server:
 
     async def _command(self, connection: FrameConnection, command: Command) -> None:
         try:
+            await self.adoption.wait()
             ok = await answer_of(self.commands.obey(command.verb, command.params))
             outcome = Outcome(command.number, ok)
         except UserError as error:

@@ -32,6 +32,7 @@ from atoll.env.limits import (
 from atoll.env.messages import (
     Carried,
     Letter,
+    Notice,
     Receipt,
     Refusal,
     Routed,
@@ -144,6 +145,17 @@ class Hosted:
     def is_new(self) -> bool:
         """Whether it was begun here and has not run yet: the disk has not taken its first vote."""
         return self._first is not None
+
+    def notice(self) -> Notice:
+        """Return what others are told when it runs here."""
+        facts, holders = self.facts, tuple(self.holding.holders)
+        return Notice(facts.id, self.epoch, self._own, facts.name, facts.app, facts.code, holders, self.is_ended)
+
+    def believed(self) -> Notice:
+        """Return what the journal here says of who runs it."""
+        facts, holding = self.facts, self.holding
+        holders = tuple(holding.holders)
+        return Notice(facts.id, holding.epoch, holding.owner, facts.name, facts.app, facts.code, holders)
 
     def taken(self) -> tuple[list[Order], list[Routed]]:
         """Take what is to be done, and what is to be delivered to parties."""

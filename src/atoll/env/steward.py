@@ -19,6 +19,7 @@ from atoll.env.beginning import Begun, Stuck, Wanted, taken, unusable
 from atoll.env.changes import PeerSlow
 from atoll.env.directory import Directory, keepers_of
 from atoll.env.dues import Dues
+from atoll.env.expected import Expected
 from atoll.env.facts import Facts
 from atoll.env.graves import Graves
 from atoll.env.holding import Holding, HoldingOptions
@@ -53,7 +54,6 @@ from atoll.env.messages import (
     Refusal,
     Routed,
 )
-from atoll.env.notices import kept_notice, told_notice
 from atoll.env.orders import Create, FetchCode, Forget, Moment, Order, TellNode, TellSession
 from atoll.env.places import Inline, Place
 from atoll.env.records import CODE_BYTES, Began, Found, Record
@@ -84,6 +84,7 @@ class Steward:
         directory: Who runs what, as far as is known here.
         hosted: What is here, by id.
         graves: What is never taken up again here.
+        expected: What is here and not taken up yet.
         strange: Messages that were dropped because they made no sense.
     """
 
@@ -97,6 +98,7 @@ class Steward:
         self._slow = ""
         self._routes: Final = Routes()
         self.graves: Final = Graves(own)
+        self.expected: Final = Expected()
         self._orders: list[Order] = []
         self._notice_at_ns: int | None = None
         self._maintain_at_ns = 0
@@ -134,12 +136,13 @@ class Steward:
 
     def named(self, name: str) -> bytes:
         """Return the id of an environment that runs, or that is kept here and that nobody runs yet; empty: none."""
-        notice = self.directory.named(name)
+        notice, expected = self.directory.named(name), self.expected.named(name)
         kept = [one.facts.id for one in self.hosted.values() if one.facts.name == name and not one.is_blank]
-        if self._before.isdisjoint(kept) and notice is not None:
-            return notice.id
         # What was kept here before this process began is meant here, whoever was heard to have its name meanwhile.
-        return min(self._before.intersection(kept) or kept, default=b"")
+        before = [*self._before.intersection(kept), *expected]
+        if before:
+            return min(before)
+        return min(kept, default=b"") if notice is None else notice.id
 
     def parties(self, name: str) -> tuple[bytes, ...]:
         """Return the ids that are meant by a name, or by ``app:`` and that of an application; at most FOUND_MAX."""
@@ -151,9 +154,9 @@ class Steward:
     def failed(self, now: Moment) -> tuple[Notice, ...]:
         """Return what is here and cannot run, or is stuck, as far as nobody else runs it: others do not tell of it."""
         unheard = [hosted for identity, hosted in self.hosted.items() if self.directory.find(identity) is None]
-        stuck = [kept_notice(hosted) for hosted in unheard if not hosted.failed and not hosted.is_blank]
+        stuck = [hosted.believed() for hosted in unheard if not hosted.failed and not hosted.is_blank]
         return (
-            *(told_notice(hosted, self._own) for hosted in unheard if hosted.failed),
+            *(hosted.notice() for hosted in unheard if hosted.failed),
             *(notice for notice in stuck if self.stuck(notice, now)),
         )
 
@@ -177,8 +180,15 @@ class Steward:
         if hosted.holding.last:
             self._before.add(facts.id)
         hosted.open(now)
+        if self.expected.take(facts.id):  # Of those who were lost before it was told nothing.
+            for node in (node for node, peer in self._members.items() if peer.lost):
+                hosted.feed(Suspected(node), now)
         self._after(hosted, now)
         return hosted
+
+    def all_here(self, now: Moment) -> None:
+        """Note that nothing is expected any more: what others said of that counted for nothing, and is said again."""
+        self._met_at_ns = None if self._met_at_ns is None else now.ns
 
     def create(self, wanted: Wanted, program: Program, now: Moment) -> bytes:
         """Begin a new environment here, in this process; return its id.
@@ -242,7 +252,7 @@ class Steward:
     def _believed(self, identity: bytes) -> Notice | None:
         """Return who runs an environment, as this node has heard, or else as its journal here has it."""
         hosted = self.hosted.get(identity)
-        return self.directory.find(identity) or (None if hosted is None else kept_notice(hosted))
+        return self.directory.find(identity) or (None if hosted is None else hosted.believed())
 
     def stuck(self, notice: Notice, now: Moment) -> Stuck | None:
         """Return why nobody can run an environment, and what to do; None: somebody can, or does, as far as is known."""
@@ -375,9 +385,7 @@ class Steward:
         self.graves.release(notice.id)
         self._orders.append(Forget(notice.id))
         self.graves.end(notice)
-        self.directory.note(notice, now.ns)
-        self._announce((notice,))
-        self._free(notice.id, now)
+        self._declare(notice, now)
 
     def tell(self, record: Record, now: Moment) -> None:
         """Let every environment here hear of a change."""
@@ -470,12 +478,15 @@ class Steward:
             return True
         if self._routes.session(message.source) is not None:
             return False
-        return message.source not in self.hosted and self.directory.find(message.source) is None
+        return not self._is_here(message.source) and self.directory.find(message.source) is None
+
+    def _is_here(self, identity: bytes) -> bool:
+        return identity in self.hosted or identity in self.expected
 
     def _learn(self, message: Routed, node: NodeId) -> None:
         """Remember behind which node a client of another node is."""
         party = message.source
-        if party not in self.hosted and not self.directory.knows(party):
+        if not self._is_here(party) and not self.directory.knows(party):
             self._routes.learn(party, node, is_passed_on=message.hops > 0)
 
     def _letter(self, node: NodeId, content: bytes, now: Moment) -> None:
@@ -490,8 +501,8 @@ class Steward:
             if self.graves.is_buried(identity):
                 self._orders.append(TellNode(node, Notices((self.graves.tombstone(identity),))))
                 return
-            if self.graves.barred(identity) is not None:
-                return  # A journal is here that cannot be read: as if there were none, it would vote against it.
+            if self.graves.barred(identity) is not None or identity in self.expected:
+                return  # A journal is here that is not read: as if there were none, it would vote against it.
             if isinstance(message, Store) and not message.counted:
                 return  # It says only that this node is no holder, and it keeps nothing.
             if notice is None or node not in keepers_of(notice):
@@ -520,7 +531,7 @@ class Steward:
 
     def _noticed(self, notice: Notice, node: NodeId, now: Moment) -> None:
         hosted = self.hosted.get(notice.id)
-        if not self._believes(hosted, notice, node, now):
+        if notice.id in self.expected or not self._believes(hosted, notice, node, now):
             return
         if hosted is not None and not notice.ended and hosted.runner is None and notice.code != hosted.facts.code:
             hosted.facts.code, hosted.facts.app = notice.code, notice.app  # It was upgraded.
@@ -576,7 +587,7 @@ class Steward:
                 self._stranded.keep(message)  # Ours, and not running now: it goes on when somebody runs it.
             return
         is_over = self.graves.is_buried(target) or self.directory.ended(target)
-        if isinstance(message, Carried) and hosted is None and (is_over or self._knows_all(now)):
+        if isinstance(message, Carried) and not self._is_here(target) and (is_over or self._knows_all(now)):
             text = "it has ended" if is_over else "no such environment"
             self._route(Refusal(target, message.source, "unknown", text, message.first), now)
 
@@ -645,7 +656,7 @@ class Steward:
             self._free(hosted.facts.id, now)
         if hosted.ran and hosted.runner is None and hosted.holding.owner not in {b"", self._own}:
             hosted.ran = False
-            self._vouch(hosted, now)
+            self._declare(hosted.believed(), now)  # Others believe a keeper, and perhaps not a node unknown to them.
         self._tell_of(hosted, now)
         self._dues.changed(hosted.facts.id)
 
@@ -655,12 +666,16 @@ class Steward:
         if hosted.runner is None or self.hosted.get(identity) is not hosted:
             self._told.pop(identity, None)
             return
-        notice = told_notice(hosted, self._own)
+        notice = hosted.notice()
         if notice != self._told.get(identity):
             self._told[identity] = notice
-            self.directory.note(notice, now.ns)
-            self._announce((notice,))
-            self._free(identity, now)
+            self._declare(notice, now)
+
+    def _declare(self, notice: Notice, now: Moment) -> None:
+        """Note what is true of an environment, tell everybody, and send on what waited for that."""
+        self.directory.note(notice, now.ns)
+        self._announce((notice,))
+        self._free(notice.id, now)
 
     def _deliver(self, hosted: Hosted, now: Moment) -> None:
         orders, routed = hosted.taken()
@@ -670,23 +685,14 @@ class Steward:
 
     def _end(self, hosted: Hosted, now: Moment) -> None:
         """Let go of an environment that is over; its files are put aside, here and where other holders hear of it."""
-        notice = told_notice(hosted, self._own)
+        notice = hosted.notice()
         del self.hosted[notice.id]
         self._bury(notice, now)
         hosted.end()
         self._deliver(hosted, now)
 
-    def _vouch(self, hosted: Hosted, now: Moment) -> None:
-        """Say who runs what ran here: others believe a keeper, and perhaps not a node that they do not know."""
-        notice = kept_notice(hosted)
-        self.directory.note(notice, now.ns)
-        self._announce((notice,))
-        self._free(notice.id, now)
-
     def _notices(self) -> tuple[Notice, ...]:
-        return tuple(told_notice(hosted, self._own) for hosted in self.hosted.values() if hosted.runner is not None)[
-            :NOTICES_MAX
-        ]
+        return tuple(hosted.notice() for hosted in self.hosted.values() if hosted.runner is not None)[:NOTICES_MAX]
 
     def _announce(self, notices: tuple[Notice, ...]) -> None:
         if notices:

@@ -241,7 +241,7 @@ class Process:
     Attributes:
         steward: Read only.
         seen: Up to which block of each environment the world has looked.
-        is_ready: It has taken up what the recorder has, and listens.
+        is_ready: It knows what the recorder has, and listens; it may still be taking that up.
         failures: What did not work, for people.
     """
 
@@ -304,23 +304,30 @@ class Process:
             session.lost()
 
     async def start(self) -> None:
-        """Take up every environment that the recorder has, then listen."""
-        computer = self.computer
+        """Find out which environments the recorder has, then listen, and take up one after the other."""
+        computer, found = self.computer, list[to.Recorded]()
         listed = await self.end_of_recorder.listed()
         for identity in listed.ended:
             self.steward.graves.bury(identity)
         for recorded in listed.environments:
             if recorded.is_blank and recorded.promised_to in {b"", computer.id}:
                 self._let_go(recorded.environment)
-                continue
+            else:
+                self.steward.expected.expect(recorded.environment, recorded.name if recorded.at.number else "")
+                found.append(recorded)
+        self.is_ready = True
+        self.steward.members(computer.members, computer.now())
+        self.stir()
+        for recorded in found:
             try:
                 options, facts = await self.archive.options(recorded, computer.id, self._seed)
                 self.steward.adopt(facts, options, computer.now())
             except (ProjectError, ValueError) as error:
                 self.failures.append(f"{recorded.name} is not run: {error}")
+                self.steward.expected.take(recorded.environment)
                 self.steward.graves.bar(Barred(recorded.environment, recorded.name, str(error)))
-        self.is_ready = True
-        self.steward.members(computer.members, computer.now())
+            self.stir()
+        self.steward.all_here(computer.now())
         self.stir()
 
     def _let_go(self, identity: bytes) -> None:

@@ -2,7 +2,6 @@
 """Who runs it says so of itself; who only keeps it says what its journal does."""
 
 from atoll.env.messages import Notice
-from atoll.env.notices import kept_notice, told_notice
 from tests.unit.steward_world import CODE, ONE, TWO, Group, Place
 
 
@@ -10,10 +9,10 @@ def test_what_runs_here_is_told_as_ours_and_what_has_ended_as_over() -> None:
     place = Place()
     identity = place.run("shop")
     hosted = place.hosted(identity)
-    assert told_notice(hosted, ONE) == Notice(identity, 1, ONE, "shop", "Counter", CODE, (ONE,))
+    assert hosted.notice() == Notice(identity, 1, ONE, "shop", "Counter", CODE, (ONE,))
     place.steward.stop(identity, place.now)
     place.settle()
-    assert told_notice(hosted, ONE).ended
+    assert hosted.notice().ended
 
 
 def test_what_is_kept_here_is_its_owners() -> None:
@@ -26,5 +25,5 @@ def test_what_is_kept_here_is_its_owners() -> None:
             else False
         )
     )
-    kept = kept_notice(group["two"].hosted(identity))
+    kept = group["two"].hosted(identity).believed()
     assert (kept.owner, kept.epoch, set(kept.holders)) == (ONE, 1, {ONE, TWO})
