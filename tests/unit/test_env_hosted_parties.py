@@ -131,6 +131,28 @@ def test_what_waits_while_its_party_is_forgotten_is_taken_all_the_same(monkeypat
     assert receipts(place)[-1] == (2, False)
 
 
+def test_what_was_taken_of_a_parcel_counts_once_though_its_party_is_forgotten_while_the_rest_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 2)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
+    monkeypatch.setattr("atoll.env.hosted.BLOCKS_AHEAD_MAX", 1)
+    place, identity = started()
+    for session, party in enumerate((ANN, BOB, OTHER), 1):
+        place.attach(party, session)
+    place.send(identity, 1, Add(1), Add(10))
+    place.hear(2, Carried(BOB, identity, 1, items(Add(0))))
+    place.now_ns += PARTY_KEPT_NS
+    place.is_slow = True
+    place.hear(2, Carried(BOB, identity, 2, items(Add(0)), settled=1))  # While this is on its way, the others wait.
+    place.hear(3, Carried(OTHER, identity, 1, items(Add(0))))  # For whom ANN is forgotten.
+    place.hear(1, Carried(ANN, identity, 1, items(Add(1), Add(10), Add(100)), age_ns=PARTY_KEPT_NS))
+    for _ in range(3):
+        place.answer()
+    assert place.counter(identity)["n"] == 111
+    assert receipts(place)[-1] == (3, False)
+
+
 def test_what_a_party_may_have_taken_before_it_forgot_this_one_is_not_sent_again() -> None:
     place, identity = started()
     place.attach()

@@ -66,6 +66,20 @@ def test_what_came_before_is_confirmed_only_if_it_is_committed(inbox: Inbox) -> 
     assert not inbox
 
 
+def test_of_what_came_in_part_before_only_the_rest_waits(inbox: Inbox) -> None:
+    assert inbox.put(Carried(ANN, ME, 1, items(Add(1), Add(2), Add(3))), known(ANN), 0, is_disk_full=False) is None
+    rest = inbox.pop()
+    assert (rest.first, rest.count, rest.items) == (2, 2, items(Add(2), Add(3)))
+    assert put(inbox, 1, 1, 2, 3) is None, "all of it has come"
+    assert put(inbox, 3, 3, 4) is None
+    rest = inbox.pop()
+    assert (rest.first, rest.count, rest.items) == (4, 1, items(Add(4)))
+    assert not inbox
+    refused = put(inbox, 4, 4, 5, full=True)
+    assert isinstance(refused, Refusal)
+    assert (refused.code, refused.first) == ("disk-full", 5)
+
+
 def test_what_is_missing_is_asked_for_now_and_then(inbox: Inbox) -> None:
     assert put(inbox, 2, 5) == Receipt(ME, ANN, 0, again=True)
     assert put(inbox, 3, 5, now_ns=2 * AGAIN_NS - 1) is None

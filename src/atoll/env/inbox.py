@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, final
 
+import msgspec
+
 from atoll.base.units import KIB
 from atoll.env.facts import Waiting
 from atoll.env.limits import (
@@ -17,7 +19,17 @@ from atoll.env.limits import (
     PARTIES_MAX,
     TUPLE_BYTES_MAX,
 )
-from atoll.env.messages import AGE_UNSAID, FORGOTTEN, Carried, Receipt, Refusal, count_items, parcels_of, split_items
+from atoll.env.messages import (
+    AGE_UNSAID,
+    FORGOTTEN,
+    Carried,
+    Receipt,
+    Refusal,
+    count_items,
+    join_items,
+    parcels_of,
+    split_items,
+)
 from atoll.env.places import Running
 
 __all__ = ["Inbox"]
@@ -66,7 +78,7 @@ class Inbox:
             WireError: They are no items.
         """
         party, first = message.source, message.first
-        parcels = parcels_of(first, count := count_items(message.items), message.items)
+        count = count_items(message.items)
         expected = self._expected.get(party) or environment.received(party) + 1
         if first > expected and first != message.settled + 1:
             # While the disk refuses, what is missing was refused, and comes by itself later.
@@ -74,6 +86,9 @@ class Inbox:
         if first + count <= expected:  # All of it has come before; if it is committed, the receipt was lost.
             done = self.done.get(party, 0)
             return Receipt(self._identity, party, done) if done >= first + count - 1 else None
+        if first < expected:  # A part has come before.
+            message = _rest(message, expected - first)
+            first, count = expected, first + count - expected
         if is_disk_full:
             text = f"{self._name} cannot record it: its disk refuses, or its recorder has just ended"
             return self._refusal(message, "disk-full", text)
@@ -91,6 +106,7 @@ class Inbox:
             return self._refusal(message, "queue-full", f"it has not read {OWED_MAX} responses")
         if len(message.items) > TUPLE_BYTES_MAX and max(map(len, split_items(message.items))) > _ITEM_BYTES_MAX:
             return self._refusal(message, "too-large", f"a tuple of more than {TUPLE_BYTES_MAX} bytes")
+        parcels = parcels_of(first, count, message.items)
         self._frames += (Waiting(party, *parcel, message.settled) for parcel in parcels)
         self._items += count
         self._bytes += len(message.items)
@@ -155,3 +171,13 @@ class Inbox:
         self._expected, self._asked, self.done = {}, {}, {}
         self._new.clear()
         return waiting
+
+
+def _rest(message: Carried, known: int) -> Carried:
+    """Return items without the first ones, which have come before.
+
+    Who applies them would know that only as long as their party is not forgotten, and other items that wait may bring
+    just that about.
+    """
+    items = join_items(tuple(split_items(message.items)[known:]))
+    return msgspec.structs.replace(message, first=message.first + known, items=bytes(items))
