@@ -17,9 +17,11 @@ from atoll.env.changes import Failure
 from atoll.env.channel import Channel, Parcel
 from atoll.env.correspondent import Correspondent, Lost, News
 from atoll.env.directory import Directory
+from atoll.env.doubts import Doubts
 from atoll.env.environment import Environment
 from atoll.env.hosted import Hosted
 from atoll.env.inbox import Inbox
+from atoll.env.limits import NUMBER_MAX
 from atoll.env.messages import Carried, Notice, Receipt, Refusal
 from atoll.env.orders import Moment
 from atoll.env.records import Post
@@ -31,6 +33,7 @@ from atoll.sim import SimulationFailure
 
 SEEDS = 20
 CHUNK = 5
+HASTY = 12  # A seed of the forgetful world in which a party is forgotten by what is undone, and asks meanwhile.
 
 
 @pytest.mark.parametrize("first", range(1, SEEDS + 1, CHUNK))
@@ -43,6 +46,11 @@ def test_all_holds_where_nobody_can_remember_all_others(monkeypatch: pytest.Monk
     forgetful(monkeypatch)
     forgot = sum(truth.forgets for seed in range(1, CHUNK + 1) for truth in tell(seed).world.checks.truths.values())
     assert forgot
+
+
+def test_nobody_gives_up_what_is_in_doubt_by_what_was_never_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgetful(monkeypatch)
+    tell(HASTY)
 
 
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,3 +236,14 @@ def test_it_notices_numbers_that_are_given_anew_after_a_refusal(monkeypatch: pyt
 
     monkeypatch.setattr(Correspondent, "_refused", refused)
     assert found(range(1, 13)).invariant == "what was refused is not applied"
+
+
+def test_it_notices_an_environment_that_refuses_by_what_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest: Callable[[Doubts, int, int], list[Refusal]] = Doubts.due
+
+    def hasty(self: Doubts, _: int, now_ns: int) -> list[Refusal]:
+        return honest(self, NUMBER_MAX, now_ns)
+
+    forgetful(monkeypatch)
+    monkeypatch.setattr(Doubts, "due", hasty)
+    assert found(range(HASTY, HASTY + 1)).invariant == "what is settled was taken"

@@ -11,6 +11,7 @@ from atoll.env.limits import (
     CONFIRM_ITEMS,
     CONFIRM_NS,
     DISK_RETRY_NS,
+    DOUBT_NS,
     ITEMS_MAX,
     PARTY_KEPT_NS,
     RESEND_NS,
@@ -31,6 +32,7 @@ from tests.unit.steward_world import (
     items,
     notice,
     receipts,
+    refusals,
     started,
 )
 
@@ -151,6 +153,50 @@ def test_what_was_taken_of_a_parcel_counts_once_though_its_party_is_forgotten_wh
         place.answer()
     assert place.counter(identity)["n"] == 111
     assert receipts(place)[-1] == (3, False)
+
+
+def test_nobody_hears_that_he_was_forgotten_before_that_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 1)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
+    place, identity = started()
+    place.attach()
+    place.attach(BOB, 2)
+    place.send(identity, 1, Add(1))
+    place.now_ns += PARTY_KEPT_NS
+    place.is_slow = True
+    place.hear(2, Carried(BOB, identity, 1, items(Add(0))))  # For whom ANN is forgotten, in a block on its way.
+    late = Carried(ANN, identity, 2, items(Add(10)), settled=1, age_ns=PARTY_KEPT_NS)
+    place.hear(1, late)
+    place.now_ns += AGAIN_NS
+    place.hear(1, late)
+    assert refusals(place) == []
+    place.answer()
+    [refusal] = [one for one in place.said(1) if isinstance(one, Refusal)]
+    assert (refusal.code, refusal.first, refusal.age_ns) == (FORGOTTEN, 2, DOUBT_NS + AGAIN_NS)
+    place.hear(1, late)
+    assert refusals(place) == [FORGOTTEN, FORGOTTEN], "now it is said at once"
+    assert place.counter(identity)["n"] == 1
+
+
+def test_nobody_hears_that_he_was_forgotten_by_what_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 1)
+    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
+    place, identity = started()
+    place.attach()
+    place.attach(BOB, 2)
+    place.send(identity, 1, Add(1))
+    place.now_ns += PARTY_KEPT_NS
+    place.is_slow = True
+    place.hear(2, Carried(BOB, identity, 1, items(Add(0))))
+    late = Carried(ANN, identity, 2, items(Add(10)), settled=1, age_ns=PARTY_KEPT_NS)
+    place.hear(1, late)
+    again = Place()
+    again.now_ns = place.now_ns
+    again.attach()
+    again.again(place)  # Which goes on from what was durable.
+    again.hear(1, late)
+    assert refusals(place) == refusals(again) == []
+    assert again.counter(identity)["n"] == 11
 
 
 def test_what_a_party_may_have_taken_before_it_forgot_this_one_is_not_sent_again() -> None:

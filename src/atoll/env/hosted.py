@@ -15,6 +15,7 @@ from atoll.base.ids import NodeId
 from atoll.core.machine import Tick
 from atoll.env.app import Program
 from atoll.env.channel import Parcel
+from atoll.env.doubts import Doubts
 from atoll.env.facts import OPENING, Ahead, Facts
 from atoll.env.filling import Filling
 from atoll.env.holding import Holding
@@ -30,6 +31,7 @@ from atoll.env.limits import (
     STAY_NS,
 )
 from atoll.env.messages import (
+    FORGOTTEN,
     Carried,
     Letter,
     Notice,
@@ -128,7 +130,7 @@ class Hosted:
         self._is_open = False
         self._opening = 0  # The block with which it opens; what it inherited counts when that is committed.
         self._restore_at_ns: int | None = None
-        self._resends = Resends()
+        self._resends, self._doubts = Resends(), Doubts()
         self._mover = self._flee_at_ns = 0
         self._target: NodeId | None = None
         self._is_changing = self._is_preparing = False
@@ -431,9 +433,13 @@ class Hosted:
         """
         if self.runner is None:
             return  # The sender sends again, and by then it is known who runs it.
-        environment, is_disk_full = self.runner.environment, self._hold == "disk"
-        if (answer := self.filling.inbox.put(message, environment, now.ns, is_disk_full=is_disk_full)) is None:
+        runner, is_disk_full = self.runner, self._hold == "disk"
+        answer = self.filling.inbox.put(message, runner.environment, now.ns, is_disk_full=is_disk_full)
+        if answer is None:
             self.pump(now)
+        elif isinstance(answer, Refusal) and answer.code == FORGOTTEN:
+            self._doubts.note(answer, runner.number + runner.has_news, now.ns)
+            self._routed += self._doubts.due(self.holding.committed, now.ns)
         else:
             self._routed.append(answer)
 
@@ -593,6 +599,7 @@ class Hosted:
                 self._routed.append(Receipt(self.facts.id, party, upto))
             if made.snapshot is not None:
                 self._orders.append(StoreSnapshot(self.facts.id, made.number, made.snapshot))
+        self._routed += self._doubts.due(number, now.ns)
         for effect in runner.release(number):
             match effect:
                 case Post(party, first, count, items):
@@ -637,6 +644,7 @@ class Hosted:
         self._searches.clear()
         self._refused = 0
         self._resends.clear()
+        self._doubts.clear()
         self._restore_at_ns = None
         self.failed = ""
         self._is_open = self._is_awaited = False

@@ -25,6 +25,10 @@ DOUBT_NS: Final = PARTY_KEPT_NS // 2
 """Somebody may have been forgotten since something came from him that he sends again, if one who was forgotten had been
 heard of at most so long before it was made. Half of the above: a message or a clock may be half a minute late."""
 
+DOUBTS_MAX: Final = PARTIES_MAX
+"""Parties to which it is to be said, once that is committed, that they were forgotten. At it a further one is told
+nothing yet: it says again what is in doubt."""
+
 PARTY_SILENT_NS: Final = 1 * HOUR_NS
 """A party that was not heard of for so long may be forgotten with what is owed to it when room is needed."""
 
