@@ -121,6 +121,23 @@ def test_calls_are_typed_or_plain(box: Box) -> None:
     attached(box, test)
 
 
+def test_what_is_too_large_is_refused_at_once_and_keeps_nothing_back(box: Box) -> None:
+    async def test(group: Group) -> None:
+        counter = await group.environment("counter")
+        before = (await counter.call(Add(0), Sum)).value
+        large = {"is": "Note", "text": "x" * 300_000}
+        for way in (counter.send, counter.call):
+            with pytest.raises(atoll.CallError, match="too-large: a tuple of 300019 bytes; at most 262144 fit in one"):
+                await way(large)
+        assert (await counter.call(Add(1), Sum)).value == before + 1
+        await counter.send(Add(1))
+        await counter.flush()
+        with pytest.raises(atoll.CallError, match="too-large: a path of 300 characters"):
+            await (await group.environment(f"counter/{'x' * 300}")).send(Add(1))
+
+    attached(box, test)
+
+
 def test_what_comes_unasked_is_kept_until_it_is_read(box: Box) -> None:
     async def test(group: Group) -> None:
         counter = await group.environment("counter")

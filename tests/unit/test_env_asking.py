@@ -2,7 +2,7 @@
 """What handlers ask, and what comes of it: limits are said at once, walls hold, and what ended asks for nothing."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -26,7 +26,7 @@ from atoll.env.limits import (
 )
 from atoll.env.parties import Ref
 from atoll.env.query import where
-from atoll.env.records import Confirmed, Effect, Ended, Forgotten, Found, Post, Resolve
+from atoll.env.records import TEXT_CHARS_MAX, Confirmed, Effect, Ended, Forgotten, Found, Post, Resolve
 from atoll.env.tuples import Tuple
 from tests.unit.env_world import ANN, BOB, ME, Actor, Other, Word, World, go, heard, items_of, notes, said, wait
 
@@ -63,6 +63,8 @@ class Wall(Actor):
             return BIG
         if b"huge" in request.event:
             return BIG
+        if b"long" in request.event:
+            return Failure("forbidden", "x" * TUPLE_BYTES_MAX)
         return Word("changed") if b"change" in request.event else request if b"yes" in request.event else None
 
 
@@ -77,6 +79,33 @@ def test_a_tuple_that_is_too_large_is_refused_where_it_is_made() -> None:
     world = _world()
     assert world.send(go(each)) == ()
     assert world.environment.deadline_ns is None  # A call that was not made waits for nothing.
+
+
+class Choice(Tuple):
+    one: Literal["a", "b"]
+
+
+class Sharing(App):
+    shared = (Choice,)
+
+
+def test_a_failure_that_quotes_much_is_cut_so_that_whoever_asked_can_take_it() -> None:
+    world = _world()
+    [answer] = said(world.send(Word(), ask=1, to="\0" * (TUPLE_BYTES_MAX - 100)))
+    assert answer == {
+        "is": "Failure",
+        "code": "unknown",
+        "text": ("no environment '" + "\\x00" * TEXT_CHARS_MAX)[:TEXT_CHARS_MAX],
+    }
+    [answer] = said(world.send(Word(), ask=2, to="x" * 10_000))
+    assert len(answer["text"]) > 10_000, "it fits as it is"
+    world.send(go(lambda _, ctx: ctx.spawn(Wall, "wall")))
+    world.send(go(lambda _, ctx: ctx.spawn(Other, "in")), to="wall")
+    [answer] = said(world.send(go(lambda _, _ctx: Word("long")), ask=3, to="wall/in"))
+    assert answer == {"is": "Failure", "code": "forbidden", "text": "x" * TEXT_CHARS_MAX}
+    sharing = World(Sharing)
+    [answer] = said(sharing.send(Put({"is": "Choice", "one": "\0" * (TUPLE_BYTES_MAX - 100)}), ask=1))
+    assert (answer["code"], len(answer["text"])) == ("unexpected", TEXT_CHARS_MAX)
 
 
 def test_a_full_channel_raises_in_the_handler_and_takes_the_call_back() -> None:

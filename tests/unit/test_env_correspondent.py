@@ -4,13 +4,17 @@
 import msgspec
 import pytest
 
-from atoll.base.errors import WireError
+from atoll.base.errors import UsageError, WireError
 from atoll.base.units import SECOND_NS
 from atoll.env.changes import Done, Failure
 from atoll.env.correspondent import SIGN_EVERY, Came, Correspondent, GivenUp, Lost, Responded
-from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, RESEND_PARCELS_MAX, UNCONFIRMED_MAX
-from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.environment import Environment
+from atoll.env.inbox import Inbox
+from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, RESEND_PARCELS_MAX, TUPLE_BYTES_MAX, UNCONFIRMED_MAX
+from atoll.env.messages import FORGOTTEN, TOO_LARGE, Carried, Receipt, Refusal
+from atoll.env.parties import PATH_CHARS_MAX
 from atoll.env.records import Item
+from tests.unit.steward_world import PROGRAM
 
 ME, SHOP, BANK = b"m" * 16, b"s" * 16, b"b" * 16
 NOW = 1_000_000 * SECOND_NS
@@ -59,15 +63,15 @@ def test_no_message_holds_too_many_items_or_bytes() -> None:
     desk = Correspondent(ME)
     for _ in range(ITEMS_MAX + 1):
         desk.post(SHOP, EVENT)
-    desk.post(BANK, bytes(PARCEL_BYTES))
-    desk.post(BANK, EVENT)
+    for _ in range(PARCEL_BYTES // TUPLE_BYTES_MAX + 1):
+        desk.post(BANK, bytes(TUPLE_BYTES_MAX))
     desk.flush(NOW)
     messages = [message for message in desk.taken() if isinstance(message, Carried)]
     assert [(message.target, message.first) for message in messages] == [
         (SHOP, 1),
         (SHOP, ITEMS_MAX + 1),
         (BANK, 1),
-        (BANK, 2),
+        (BANK, PARCEL_BYTES // TUPLE_BYTES_MAX + 1),
     ]
 
 
@@ -79,6 +83,46 @@ def test_there_is_room_for_so_many_items() -> None:
     assert not desk.has_room(SHOP)
     desk.flush(NOW)
     assert not desk.has_room(SHOP)
+
+
+def test_what_nobody_would_take_is_not_sent() -> None:
+    desk = Correspondent(ME)
+    fix = "keep the data elsewhere, and send where it is"
+    text = f"a tuple of {TUPLE_BYTES_MAX + 1} bytes; at most {TUPLE_BYTES_MAX} fit in one: {fix}"
+    with pytest.raises(UsageError, match=text):
+        desk.post(SHOP, bytes(TUPLE_BYTES_MAX + 1))
+    with pytest.raises(UsageError, match="a path of 201 characters; a nested one has 200 at most"):
+        desk.post(SHOP, EVENT, to="x" * (PATH_CHARS_MAX + 1))
+    largest = encode({"is": "Bid", "data": bytes(TUPLE_BYTES_MAX - len(encode({"is": "Bid", "data": b""})) - 3)})
+    assert len(largest) == TUPLE_BYTES_MAX
+    desk.post(SHOP, largest, to="\U0001f3dd" * PATH_CHARS_MAX)
+    desk.flush(NOW)
+    [message] = desk.taken()
+    assert isinstance(message, Carried)
+    environment = Environment.blank(PROGRAM)
+    assert Inbox(SHOP, "one").put(message, environment, 0, is_disk_full=False) is None, "all else is taken"
+
+
+def test_what_somebody_does_not_take_for_its_size_keeps_nothing_else_back() -> None:
+    desk = Correspondent(ME)
+    call = desk.call(SHOP)
+    desk.post(SHOP, EVENT)
+    desk.post(SHOP, EVENT, call)
+    desk.post(SHOP, EVENT)
+    desk.flush(NOW)
+    desk.remind(NOW)  # It goes twice, and neither copy is taken.
+    desk.taken()
+    refusal = Refusal(SHOP, ME, TOO_LARGE, "a tuple of more than 9 bytes", 1)
+    text = "2 tuples that were sent never took effect: a tuple of more than 9 bytes"
+    assert desk.heard(refusal, NOW) == [
+        Lost(call, Failure(TOO_LARGE, "a tuple of more than 9 bytes")),
+        GivenUp(SHOP, Failure(TOO_LARGE, text)),
+    ]
+    assert desk.heard(refusal, NOW) == [], "that was said"
+    assert desk.is_settled(SHOP)
+    desk.remind(NOW)
+    [empty] = [one for one in desk.taken() if isinstance(one, Carried)]
+    assert [(item.event, item.ask) for item in items_of(empty.items)] == [(raw(Done()), 0)] * 3
 
 
 def test_a_call_has_one_response_and_others_cannot_give_it() -> None:
@@ -232,7 +276,9 @@ def test_what_may_have_been_taken_before_it_was_forgotten_is_given_up() -> None:
     desk.taken()
     text = "it is not known whether this took effect: so it is"
     refusal = Refusal(SHOP, ME, FORGOTTEN, "so it is", 1)
-    assert desk.heard(refusal, NOW) == [Lost(call, Failure(FORGOTTEN, text)), GivenUp(SHOP, 1)]
+    unsaid = "it is not known whether 1 tuples that were sent took effect: so it is"
+    given_up = GivenUp(SHOP, Failure(FORGOTTEN, unsaid))
+    assert desk.heard(refusal, NOW) == [Lost(call, Failure(FORGOTTEN, text)), given_up]
     assert desk.heard(refusal, NOW) == []
     assert not desk.is_settled(SHOP)
     desk.remind(NOW)

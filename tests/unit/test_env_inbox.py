@@ -7,11 +7,13 @@ from atoll.base.errors import WireError
 from atoll.base.units import KIB, SECOND_NS
 from atoll.env import asking
 from atoll.env import inbox as inbox_module
+from atoll.env.changes import Matched
 from atoll.env.channel import Channel
 from atoll.env.environment import Environment
 from atoll.env.inbox import Inbox
 from atoll.env.limits import AGAIN_NS, DOUBT_NS, PARCEL_BYTES, PARTY_KEPT_NS, TUPLE_BYTES_MAX
 from atoll.env.messages import AGE_UNSAID, FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.parties import PATH_CHARS_MAX
 from atoll.env.state import State
 from tests.unit.steward_world import ANN, BOB, PROGRAM, Add, encode, items
 
@@ -231,3 +233,14 @@ def test_a_tuple_among_others_has_a_bound_too(inbox: Inbox) -> None:
     assert isinstance(said, Refusal)
     assert said.code == "too-large"
     assert come(TUPLE_BYTES_MAX - KIB) is None
+
+
+def test_what_an_environment_may_send_is_taken_with_all_around_it(inbox: Inbox) -> None:
+    held = {"is": "Big", "data": bytes(TUPLE_BYTES_MAX)}
+    size = len(encode(held))
+    held["data"] = bytes(2 * TUPLE_BYTES_MAX - size)
+    assert len(encode(held)) == TUPLE_BYTES_MAX
+    path = "\U0001f3dd" * PATH_CHARS_MAX
+    matched = encode([[Matched((1 << 63) - 1, (1 << 63) - 1, held), (1 << 63) - 1, 0, path, path]])
+    assert inbox.put(Carried(BOB, ME, 1, matched), Environment.blank(PROGRAM), 0, is_disk_full=False) is None
+    assert inbox

@@ -17,13 +17,13 @@ from typing import Any, Final, TypeVar, final, overload
 
 import msgspec
 
-from atoll.base.errors import LimitError, UserError, WireError
+from atoll.base.errors import LimitError, UsageError, UserError, WireError
 from atoll.domain.frames import FrameConnection
 from atoll.domain.messages import DOOR_NAME, ClientMessage, Find, Found, Hello, Welcome, client_codec, server_codec
 from atoll.env.changes import Failure
 from atoll.env.correspondent import Came, Correspondent, GivenUp, Lost, News, Responded
 from atoll.env.limits import CALL_TIMEOUT_S
-from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.messages import TOO_LARGE, Carried, Receipt, Refusal
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.tuples import TYPE_FIELD, Tuple
 from atoll.host.clock import SystemClock
@@ -168,11 +168,19 @@ class Desk:
     # What environments of ours do.
 
     async def post(self, party: bytes, event: Tuple | dict[str, Any], ask: int, to: str = "") -> None:
-        """Send a tuple; waits while too much is on its way."""
+        """Send a tuple; waits while too much is on its way.
+
+        Raises:
+            CallError: ``too-large``, nobody would take it.
+        """
+        raw = _encode(event)
         while not self._mine.has_room(party):
             await self._news_of(party)
         self._news.setdefault(party, asyncio.Event())
-        self._mine.post(party, _encode(event), ask, to)
+        try:
+            self._mine.post(party, raw, ask, to)
+        except UsageError as error:
+            raise CallError(Failure(TOO_LARGE, str(error))) from error
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -200,7 +208,7 @@ class Desk:
         """Wait until a party has durably taken everything that was sent to it.
 
         Raises:
-            CallError: Of something it is not known.
+            CallError: Of something it is not known, or it was refused.
         """
         while not self._mine.is_settled(party):
             await self._news_of(party)
@@ -297,9 +305,8 @@ class Desk:
             case Lost(call, failure):
                 if (waiting := self._calls.get(call)) is not None and not waiting.done():
                     waiting.set_exception(CallError(failure))
-            case GivenUp(party, count):
-                text = f"it is not known whether {count} tuples that were sent took effect: it was away, and forgot you"
-                self._given_up[party] = Failure(FORGOTTEN, text)
+            case GivenUp(party, failure):
+                self._given_up[party] = failure
             case Came(party, path, event):
                 for environment in tuple(self._listening):
                     if environment.party == party and environment.path == path:
@@ -344,7 +351,11 @@ class RemoteEnvironment:
         return RemoteEnvironment(self._desk, self.name, self.party, path)
 
     async def send(self, event: Tuple | dict[str, Any]) -> None:
-        """Send a tuple; it takes effect once, or never if the environment ends before. ``flush`` says when it has."""
+        """Send a tuple; it takes effect once, or never if the environment ends before. ``flush`` says when it has.
+
+        Raises:
+            CallError: ``too-large``, more than 256 KiB: it was not sent.
+        """
         await self._desk.post(self.party, event, 0, self.path)
 
     async def flush(self) -> None:

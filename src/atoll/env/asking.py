@@ -129,7 +129,7 @@ class Asked:
             if isinstance(passed, bytes):
                 raw = passed
             elif re:
-                raw = _encode(passed)
+                raw = self._written(passed)
             else:
                 if ask:
                     self._respond(to.path, Ref(self.id, source), passed, ask)
@@ -138,7 +138,18 @@ class Asked:
 
     def _respond(self, source: str, to: Ref, answer: Tuple, re: int) -> None:
         """Respond for an application: no code of its tree is asked, so this cannot fail."""
-        self._send(source, to, _encode(answer), 0, re)
+        self._send(source, to, self._written(answer), 0, re)
+
+    @staticmethod
+    def _written(answer: Tuple) -> bytes:
+        """Encode a response that no handler made. A failure whose text is too long is cut: nobody would take it whole.
+
+        What a stranger has sent may be quoted in it, many times as long.
+        """
+        raw = _encode(answer)
+        if len(raw) > TUPLE_BYTES_MAX and isinstance(answer, Failure):
+            return _encode(Failure(plain(answer.code, NAME_CHARS_MAX), plain(answer.text, TEXT_CHARS_MAX)))
+        return raw
 
     def _send(self, source: str, to: Ref, raw: bytes, ask: int, re: int) -> None:
         if to.party == self.id:

@@ -7,7 +7,8 @@ be taken for a new one.
 
 A refusal ends a call only if its frame was sent once: then there is no other copy that could be taken. Its number goes
 on with nothing in it. Else one of the copies may have been taken, or will be, and the call waits on for its response or
-its time-out. What was sent without a call is given up only where nobody is who could take it.
+its time-out. What was sent without a call is given up only where nobody is who could take it, or where nobody ever will
+because it is too large; of that no copy counts. It is refused before it leaves; this is for who takes less.
 
 An environment may have forgotten this party, and say that it cannot know whether it has taken something before. That is
 given up, and the program hears so.
@@ -18,11 +19,19 @@ from typing import Final, final
 
 import msgspec
 
-from atoll.base.errors import WireError
+from atoll.base.errors import UsageError, WireError
 from atoll.env.changes import Done, Failure
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, PARTIES_MAX, RESEND_PARCELS_MAX, UNCONFIRMED_MAX
-from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.limits import (
+    ITEMS_MAX,
+    PARCEL_BYTES,
+    PARTIES_MAX,
+    RESEND_PARCELS_MAX,
+    TUPLE_BYTES_MAX,
+    UNCONFIRMED_MAX,
+)
+from atoll.env.messages import FORGOTTEN, TOO_LARGE, Carried, Receipt, Refusal
+from atoll.env.parties import PATH_CHARS_MAX
 from atoll.env.records import Item
 from atoll.env.resends import doubtful_upto
 
@@ -53,15 +62,15 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Tuples that were sent without a call are not sent again; it is not known whether they took effect.
+    """Tuples that were sent without a call are not sent again.
 
     Attributes:
         party: To whom.
-        count: How many.
+        failure: Why: FORGOTTEN, and it is not known whether they took effect; or TOO_LARGE, and they never did.
     """
 
     party: bytes
-    count: int
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,15 @@ class Correspondent:
             event: The tuple.
             call: As ``call`` gave it; 0: no response is wanted.
             to: Which environment nested in it.
+
+        Raises:
+            UsageError: It is too large to be taken by anybody.
         """
+        if len(event) > TUPLE_BYTES_MAX:
+            fix = "keep the data elsewhere, and send where it is"
+            raise UsageError(f"a tuple of {len(event)} bytes; at most {TUPLE_BYTES_MAX} fit in one: {fix}")
+        if len(to) > PATH_CHARS_MAX:
+            raise UsageError(f"a path of {len(to)} characters; a nested one has {PATH_CHARS_MAX} at most")
         self._line(target).pending.append((msgspec.Raw(event), call, 0, to, ""))
 
     def flush(self, now_ns: int) -> None:
@@ -217,18 +234,23 @@ class Correspondent:
         line = self._line(message.source)
         outbox = line.channel.outbox
         at = next((at for at, parcel in enumerate(outbox) if parcel.first == message.first), None)
-        if at is None or line.copies.get(message.first) != 1:
+        is_too_large = message.code == TOO_LARGE
+        if at is None or (line.copies.get(message.first) != 1 and not is_too_large):
             return []
         parcel = outbox[at]
         items = _items.decode(parcel.payload)
-        is_nobody = message.code == "unknown"
-        kept = [_VOID if item.ask or is_nobody else item for item in items]
+        is_lost = is_too_large or message.code == "unknown"
+        kept = [_VOID if item.ask or is_lost else item for item in items]
         outbox[at] = Parcel(parcel.first, parcel.count, _encode(kept), parcel.made_ns)
         if all(item is _VOID for item in kept):
             line.void[parcel.first] = None
         failure = Failure(message.code, message.text)
         calls = [item.ask for item in items if self._calls.pop(item.ask, None) is not None]
-        return [Lost(call, failure) for call in calls]
+        news: list[News] = [Lost(call, failure) for call in calls]
+        if is_too_large and (count := sum(not item.ask and item != _VOID for item in items)):
+            text = f"{count} tuples that were sent never took effect: {message.text}"
+            news.append(GivenUp(message.source, Failure(TOO_LARGE, text)))
+        return news
 
     def _forgotten(self, message: Refusal, now_ns: int) -> list[News]:
         line, news = self._line(message.source), list[News]()
@@ -241,7 +263,10 @@ class Correspondent:
             count -= sum(item == _VOID or item.ask != 0 for item in items)
             news += [Lost(item.ask, failure) for item in items if self._calls.pop(item.ask, None) is not None]
         self._forget_copies(line)
-        return [*news, GivenUp(message.source, count)] if count else news
+        if count:
+            text = f"it is not known whether {count} tuples that were sent took effect: {message.text}"
+            news.append(GivenUp(message.source, Failure(FORGOTTEN, text)))
+        return news
 
     def _line(self, party: bytes) -> _Line:
         line = self._lines.get(party)

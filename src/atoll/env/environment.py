@@ -514,7 +514,7 @@ class Environment(Asked):
             shelf = self.shelf(live.context.path) if live.kind.shared else Shelf(live.kind, {}, Space(), {})
             answer, told = shelf.serve(request, sender, self.now_ns)
             if ask:  # What a space gives away is seen by those around it, as everything is.
-                self._post_raw(live.context.path, sender, _encode(answer), 0, ask)
+                self._post_raw(live.context.path, sender, self._written(answer), 0, ask)
             ask = 0
         elif type(event) in CHANGES:
             answer = Failure("forbidden", f"{type(event).__name__} is not for others to say")

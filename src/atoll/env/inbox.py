@@ -22,6 +22,7 @@ from atoll.env.limits import (
 from atoll.env.messages import (
     AGE_UNSAID,
     FORGOTTEN,
+    TOO_LARGE,
     Carried,
     Receipt,
     Refusal,
@@ -35,7 +36,9 @@ from atoll.env.places import Running
 __all__ = ["Inbox"]
 
 _DONE_MAX: Final = 2 * PARTIES_KNOWN_MAX  # Limit. Parties in ``done`` beyond it are those that were forgotten.
-_ITEM_BYTES_MAX: Final = TUPLE_BYTES_MAX + KIB  # Limit. With its paths and numbers.
+_ITEM_BYTES_MAX: Final = (
+    TUPLE_BYTES_MAX + 2 * KIB  # Limit. With its numbers, two paths of PATH_CHARS_MAX, and what ``Matched`` adds.
+)
 
 
 @final
@@ -105,7 +108,7 @@ class Inbox:
         if environment.owes(party) > OWED_MAX:
             return self._refusal(message, "queue-full", f"it has not read {OWED_MAX} responses")
         if len(message.items) > TUPLE_BYTES_MAX and max(map(len, split_items(message.items))) > _ITEM_BYTES_MAX:
-            return self._refusal(message, "too-large", f"a tuple of more than {TUPLE_BYTES_MAX} bytes")
+            return self._refusal(message, TOO_LARGE, f"a tuple of more than {TUPLE_BYTES_MAX} bytes")
         parcels = parcels_of(first, count, message.items)
         self._frames += (Waiting(party, *parcel, message.settled) for parcel in parcels)
         self._items += count

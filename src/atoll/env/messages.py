@@ -73,6 +73,7 @@ ClassName = Annotated[str, msgspec.Meta(max_length=CLASS_CHARS_MAX)]
 
 
 FORGOTTEN: Final = "forgotten"
+TOO_LARGE: Final = "too-large"
 AGE_UNSAID: Final = (1 << 62) + 1
 """Age of what another one passes on that has waited there: who has sent it knows, and says it again."""
 
@@ -123,8 +124,8 @@ class Refusal(Tuple, frozen=True, tag=66):
     Attributes:
         source: The party that was to take them.
         target: Who sent them.
-        code: As of ``changes.Failure``; or FORGOTTEN: the source has forgotten the target, and may have taken what
-            begins with ``first``, and all before it.
+        code: As of ``changes.Failure``; with TOO_LARGE no copy of it is ever taken. Or FORGOTTEN: the source has
+            forgotten the target, and may have taken what begins with ``first``, and all before it.
         text: For people.
         first: Number of the first one: the frame that begins with it was thrown away. Another copy of it may yet be
             taken; of what came before it nothing is said.
