@@ -42,6 +42,27 @@ class Auction(atoll.App):
             ctx.log(f"best is {self.best}")
         return Best(self.who, self.best)
 """
+SHOP = """
+import atoll
+import msgspec
+
+class Place(msgspec.Struct, frozen=True):
+    row: int
+
+class Put(atoll.Tuple):
+    row: int
+
+class Held(atoll.Tuple):
+    places: dict[Place, int]
+
+class Shop(atoll.App):
+    places: dict[Place, int] = {}
+
+    @atoll.on(Put)
+    def put(self, put: Put, ctx: atoll.Context) -> Held:
+        self.places[Place(put.row)] = 1
+        return Held(self.places)
+"""
 BIDS = 40
 
 
@@ -182,3 +203,16 @@ def test_a_journal_that_only_another_node_keeps_is_said_to_be_there(tmp_path: Pa
         assert said.field("fix") == "atoll replay auction, on one of these"
         assert two.run("replay", "auction").status == 0
         assert one.run("env", "stop", "auction").status == 0, "who has begun it may end it, wherever it runs"
+
+
+@pytest.mark.parametrize("level", ["inline", "process"])
+def test_a_state_with_structs_as_keys_is_shown_now_and_later(box: Box, tmp_path: Path, level: str) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    name = f"shop-{level}"
+    assert box.run("run", str(tmp_path / "shop.py"), "--name", name, "--level", level).status == 0
+    said = box.run("env", "call", name, "Put", "row=3")
+    assert (said.status, said.out, said.err) == (0, 'Held places={"{row: 3}":1}\n', "")
+    assert json.loads(box.run("env", "show", name, "--json").out)["state"] == {"places": {"{row: 3}": 1}}
+    past = box.run("replay", name, "--event", "1")
+    assert (past.status, past.err) == (0, "")
+    assert "* places  {{'row': 3}: 1}   was {}" in past.out

@@ -9,6 +9,7 @@ import pytest
 
 from atoll.cli.environments import _print, _print_response  # pyright: ignore[reportPrivateUsage]
 from atoll.domain.views import EnvironmentView
+from atoll.env.plain_data import MapKey
 
 VIEW = EnvironmentView("count", "00", "Counter", "one", 3, "c0de", ("one", "two"))
 
@@ -63,6 +64,14 @@ def test_a_response_is_printed_as_it_would_be_said_or_as_an_object_with_a_schema
     assert _print_response(said, as_json=True) == is_done
     printed = capsys.readouterr()
     assert (json.loads(printed.out), printed.err) == ({"schema": "atoll.call/1", "response": said}, "")
+
+
+def test_keys_that_are_no_text_are_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    said: dict[str, Any] = {"is": "Grid", "cells": {(1, "b"): 2, MapKey(x=1): 3}}
+    assert _print_response(said, as_json=False)
+    assert capsys.readouterr().out == 'Grid cells={"[1, b]":2,"{x: 1}":3}\n'
+    assert _print_response(said, as_json=True)
+    assert json.loads(capsys.readouterr().out)["response"]["cells"] == {"[1, b]": 2, "{x: 1}": 3}
 
 
 def test_a_field_of_an_application_is_never_taken_for_the_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,20 @@ def test_an_event_is_shown_with_its_input_effects_and_state(command: Command) ->
     assert "where the journal begins" in command("replay", "auction", "--event", "0")[1]
 
 
+def test_what_a_stranger_has_sent_beside_the_fields_of_a_type_is_shown_whatever_it_is(
+    command: Command, world: DiskWorld
+) -> None:
+    odd = b"\x85\xa2is\xa3Bid\xa3who\xa3ann\xa6amount\xcc\xc8\xa1x\xa1\xff\xa1y\x81\x81\xa1z\xc4\x01\xfe\x07"
+    world.seal(arrived(ANN, 7, msgspec.Raw(odd)))
+    status, out, err = command("replay", "auction", "--event", "11")
+    assert (status, err) == (0, "")
+    assert "  in       Bid(who='ann', amount=200, x='\N{REPLACEMENT CHARACTER}', y={{'z': fe}: 7})" in out.splitlines()
+    plain = json.loads(command("replay", "auction", "--event", "11", "--json")[1])
+    assert plain["in"]["event"]["y"] == {"{'z': 'fe'}": 7}
+    assert command("replay", "auction", "--show")[0] == 0
+    assert command("trace", "auction", "11")[0] == 0
+
+
 def test_a_walk_prints_a_line_for_each_event(command: Command) -> None:
     _, out, _ = command("replay", "auction", "--event", "3", "--until", "5")
     assert [line.split("\t")[0] for line in out.splitlines()[:3]] == ["3", "4", "5"]

@@ -13,6 +13,7 @@ from atoll.domain.guest.messages import Content, Done, Fault, Status
 from atoll.domain.limits import SILENT_S_MAX
 from atoll.env.history import decode_body, decode_snapshot
 from atoll.env.places import HandlerFailedError, UnansweredError
+from atoll.env.plain_data import MapKey
 from atoll.env.records import Confirmed, Failed, Fired, Held, Note, Post
 from atoll.env.runner import Runner
 from tests.unit.guest_world import ANN, SOURCE, NearGuest, Nursery, began, bundle, done, encode
@@ -268,6 +269,12 @@ def test_a_state_that_cannot_be_written_changes_nothing() -> None:
         assert world.guest.closed == 1
     with pytest.raises(UsageError, match="does not answer"):
         world.environment.snapshot()
+
+
+def test_fields_may_have_keys_that_are_maps() -> None:
+    world = _World()
+    world.guest.script.append(Content(encode({"cells": {MapKey(x=1): 2}}), Status()))
+    assert world.environment.fields() == {"cells": {MapKey(x=1): 2}}
 
 
 def test_fields_that_are_no_map_are_not_shown() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from atoll.domain import showing as showing_module
 from atoll.domain.showing import shown
+from atoll.env.plain_data import MapKey
 
 
 def told(fields: dict[str, Any]) -> Any:
@@ -22,9 +23,9 @@ def test_what_json_knows_is_shown_as_it_is() -> None:
 
 
 def test_keys_that_are_no_text_are_shown_as_text() -> None:
-    cells: dict[Any, int] = {(1, "b"): 1, 2: 2, b"\xff": 3, None: 4, (b"\x01", (1,)): 5}
+    cells: dict[Any, int] = {(1, "b"): 1, 2: 2, b"\xff": 3, None: 4, (b"\x01", (1,)): 5, MapKey(a=3, b=b"\x02"): 6}
     assert told({"cells": {"in": [cells]}}) == {
-        "cells": {"in": [{"[1, b]": 1, "2": 2, "ff": 3, "None": 4, "[01, [1]]": 5}]}
+        "cells": {"in": [{"[1, b]": 1, "2": 2, "ff": 3, "None": 4, "[01, [1]]": 5, "{a: 3, b: 02}": 6}]}
     }
 
 

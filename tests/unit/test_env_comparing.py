@@ -16,6 +16,7 @@ from atoll.env.comparing import (
     plain_tuple,
     shown,
 )
+from atoll.env.plain_data import MapKey
 from atoll.env.records import Ended, Item, Note, Post
 
 encode = msgspec.msgpack.encode
@@ -57,6 +58,7 @@ def test_what_is_found_is_bounded() -> None:
 def test_a_value_is_shown_in_one_line() -> None:
     assert shown(b"\xff") == "ff"
     assert shown({b"\xff": [b"\xfe", (1,)]}) == "{ff: [fe, (1,)]}"
+    assert shown({MapKey(a=b"\xff"): 1}) == "{{'a': ff}: 1}"
     assert shown("x\ny") == "'x\\ny'"
 
 

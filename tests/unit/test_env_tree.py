@@ -11,9 +11,10 @@ from atoll.env.app import App, Program, migration, program_of
 from atoll.env.changes import Done
 from atoll.env.context import Context, Operation
 from atoll.env.environment import Environment
+from atoll.env.plain_data import MapKey
 from atoll.env.shelf import Shelf
 from atoll.env.space import Space
-from atoll.env.state import Branch
+from atoll.env.state import Branch, State
 from atoll.env.tree import Task, begun, revived, written
 from atoll.env.tuples import Tuple
 from tests.unit.env_world import encode
@@ -45,6 +46,20 @@ class Third(App):
     @migration(2)
     def from_2(fields: dict[str, Any]) -> dict[str, Any]:
         return {"total": fields["sum"]}
+
+
+class Cell(msgspec.Struct, frozen=True):
+    x: int
+
+
+class Grid(App):
+    version: ClassVar[int] = 2
+    cells: dict[Cell, int] = msgspec.field(default_factory=dict[Cell, int])
+
+    @migration(1)
+    @staticmethod
+    def from_1(fields: dict[str, Any]) -> dict[str, Any]:
+        return {"cells": {cell: 2 * value for cell, value in fields["cells"].items()}}
 
 
 class Broken(App):
@@ -94,6 +109,15 @@ def test_a_state_is_migrated_step_by_step() -> None:
     assert _revived(Third, 2, {"sum": 7}) == Third(7)
     assert _revived(Third, 3, {"total": 7, "gone": 1}) == Third(7)
     assert _revived(Third, 3, {}) == Third(0)
+
+
+def test_a_state_whose_keys_are_structs_is_migrated_and_shown() -> None:
+    assert _revived(Grid, 1, {"cells": {Cell(1): 3}}) == Grid({Cell(1): 6})
+    program = program_of(Grid)
+    environment = Environment(
+        program, State(branches={"": Branch("Grid", 2, msgspec.Raw(encode({"cells": {Cell(1): 3}})))})
+    )
+    assert environment.fields() == {"cells": {MapKey(x=1): 3}}
 
 
 @pytest.mark.parametrize(

@@ -301,17 +301,19 @@ def _print_response(said: dict[str, Any], *, as_json: bool) -> bool:
         return not is_failure
     import msgspec  # noqa: PLC0415
 
+    from atoll.domain.showing import shown  # noqa: PLC0415
     from atoll.domain.views import CallView  # noqa: PLC0415
 
-    click.echo(msgspec.json.encode(CallView(said)).decode())
+    click.echo(msgspec.json.encode(CallView(dict(shown(said)[0]))).decode())
     return not is_failure
 
 
 def _line(said: dict[str, Any]) -> str:
     """Return a response as it would be written on a command line."""
-    import msgspec  # noqa: PLC0415
+    from atoll.domain.showing import shown  # noqa: PLC0415
 
-    fields = [f"{name}={msgspec.json.encode(value).decode()}" for name, value in said.items() if name != "is"]
+    told, _ = shown(said)
+    fields = [f"{name}={bytes(value).decode()}" for name, value in told.items() if name != "is"]
     return " ".join((str(said["is"]), *fields))
 
 

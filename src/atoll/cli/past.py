@@ -452,11 +452,12 @@ def _json(value: Any) -> str:
     """Return JSON; bytes become hexadecimal, and keys text."""
     import msgspec  # noqa: PLC0415 -- text needs none.
 
-    return msgspec.json.encode(_printable(msgspec.to_builtins(value, builtin_types=(bytes,), str_keys=False))).decode()
+    plain = msgspec.to_builtins(_printable(value), builtin_types=(bytes,), str_keys=False)
+    return msgspec.json.encode(_printable(plain)).decode()
 
 
 def _printable(value: Any) -> Any:
-    from atoll.env.comparing import is_map, is_row  # noqa: PLC0415
+    from atoll.env.plain_data import is_map, is_row  # noqa: PLC0415
 
     if isinstance(value, bytes):
         return value.hex()

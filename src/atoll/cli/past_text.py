@@ -10,8 +10,9 @@ import msgspec
 from atoll.base.units import SECOND_NS
 from atoll.cli.render import table
 from atoll.domain.auditing import Audit
-from atoll.env.comparing import ABSENT, Difference, is_map, plain_effects, plain_tuple, shown
+from atoll.env.comparing import ABSENT, Difference, plain_effects, plain_tuple, shown
 from atoll.env.past import Moment, Summary, flat
+from atoll.env.plain_data import decode_plain, is_map
 from atoll.env.records import Arrived, Began, Effect, Failed, Found, Item, Note, Opened, Post, Record, Told
 from atoll.env.revising import Revision
 from atoll.env.tracing import Reason, Step, Trace, named
@@ -328,7 +329,7 @@ def _plain_step(step: Step, reasons: Sequence[Reason]) -> dict[str, Any]:
 
 
 def _plain_keys(keys: Sequence[bytes | None]) -> list[Any] | None:
-    return None if None in keys else [msgspec.msgpack.decode(key) for key in keys if key is not None]
+    return None if None in keys else [decode_plain(key) for key in keys if key is not None]
 
 
 def _reasons(reasons: Sequence[Reason]) -> list[str]:

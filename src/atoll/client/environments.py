@@ -25,6 +25,7 @@ from atoll.env.correspondent import Came, Correspondent, GivenUp, Lost, News, Re
 from atoll.env.limits import CALL_TIMEOUT_S
 from atoll.env.messages import TOO_LARGE, Carried, Receipt, Refusal
 from atoll.env.parties import PARTY_BYTES
+from atoll.env.plain_data import decode_fields
 from atoll.env.tuples import TYPE_FIELD, Tuple
 from atoll.host.clock import SystemClock
 from atoll.node.api import call, open_call
@@ -45,7 +46,6 @@ TOLD_MAX: Final = (
 )
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_plain: Final = msgspec.msgpack.Decoder(dict[str, Any])
 _failure: Final = msgspec.msgpack.Decoder(Failure)
 
 
@@ -392,7 +392,7 @@ class RemoteEnvironment:
                 self._lost = 0
                 raise LimitError("told_max", TOLD_MAX)
             raw = self._told.popleft()
-            plain = _plain.decode(raw)
+            plain = decode_fields(raw)
             if not kinds:
                 yield plain
             elif (kind := named.get(plain.get(TYPE_FIELD, ""))) is not None:
@@ -430,7 +430,7 @@ class RemoteEnvironment:
             CallError: There is none, and why; a response of another type than ``answer`` is one such reason.
         """
         raw = await self._desk.ask(self.party, event, timeout_s, self.path)
-        plain = _plain.decode(raw)
+        plain = decode_fields(raw)
         if plain.get(TYPE_FIELD) == "Failure":
             raise CallError(_failure.decode(raw))
         if answer is None:

@@ -31,6 +31,7 @@ from atoll.domain.shelves import DiskShelf, find_journal
 from atoll.env.comparing import Difference, differences, grouped_effects
 from atoll.env.lint_rules import RULES
 from atoll.env.past import Past, flat
+from atoll.env.plain_data import decode_plain
 from atoll.env.records import Effect
 from atoll.env.runner import HandlerKilled, Walls
 from atoll.env.state import State
@@ -54,7 +55,6 @@ SEEDS: Final = ("0", "1", "2")  # Three orders: two differ by chance where a set
 REHEARSAL_S_MAX: Final = 120.0  # Limit. One replay up to the record; a cause that takes longer is not looked for.
 RESULT_BYTES_MAX: Final = 16 * 1024 * 1024  # Limit. What one record brings about is far below.
 _encode: Final = msgspec.msgpack.Encoder().encode
-_plain: Final = msgspec.msgpack.Decoder().decode
 _states: Final = msgspec.msgpack.Decoder(State)
 _effects: Final = msgspec.msgpack.Decoder(list[Effect])
 
@@ -169,12 +169,12 @@ def _of_state(shelf: DiskShelf, diverged: DivergedError) -> tuple[Difference, ..
     except CorruptError:
         return ()
     fields = differences(flat(_fields(kept)), flat(_fields(diverged.state)))
-    return fields or differences(_plain(kept), _plain(diverged.state))
+    return fields or differences(decode_plain(kept), decode_plain(diverged.state))
 
 
 def _fields(state: bytes) -> dict[str, dict[str, Any]]:
     """Return the declared state in a snapshot, by path."""
-    return {path: _plain(branch.fields) for path, branch in _states.decode(state).branches.items()}
+    return {path: decode_plain(branch.fields) for path, branch in _states.decode(state).branches.items()}
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from atoll.domain.limits import SHOWN_BYTES_MAX
-from atoll.env.comparing import is_map, is_row
+from atoll.env.plain_data import is_map, is_row
 
 __all__ = ["shown"]
 
@@ -49,4 +49,6 @@ def _text(key: Any) -> str:
         return key
     if isinstance(key, bytes):
         return key.hex()
+    if is_map(key):
+        return f"{{{', '.join(f'{_text(name)}: {_text(value)}' for name, value in key.items())}}}"
     return f"[{', '.join(map(_text, key))}]" if is_row(key) else str(key)

@@ -6,10 +6,11 @@ What is compared is plain data: dictionaries, lists, text, bytes, numbers. A pat
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 import msgspec
 
+from atoll.env.plain_data import decode_plain, is_map, is_row
 from atoll.env.records import Effect, Item, Note, Post
 
 DIFFERENCES_MAX: Final = 100  # Limit. More than a person reads; the first one names the cause.
@@ -20,15 +21,12 @@ __all__ = [
     "Difference",
     "differences",
     "grouped_effects",
-    "is_map",
-    "is_row",
     "plain_effects",
     "plain_tuple",
     "shown",
 ]
 
 _items: Final = msgspec.msgpack.Decoder(list[Item])
-_plain: Final = msgspec.msgpack.Decoder().decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -64,8 +62,8 @@ def shown(value: Any) -> str:
     return f"{text[: SHOWN_CHARS_MAX - 1]}…"
 
 
-class _Hexadecimal(str):
-    """Bytes as people read them, without quotes."""
+class _Unquoted(str):
+    """Text that is no text of the value's own: bytes as people read them, or a key that is a dictionary."""
 
     __slots__ = ()
 
@@ -75,12 +73,16 @@ class _Hexadecimal(str):
 
 def _readable(value: Any) -> Any:
     if isinstance(value, bytes):
-        return _Hexadecimal(value.hex())
+        return _Unquoted(value.hex())
     if is_map(value):
-        return {_readable(key): _readable(inner) for key, inner in value.items()}
+        return {_readable_key(key): _readable(inner) for key, inner in value.items()}
     if is_row(value) and not isinstance(value, tuple):
         return [_readable(inner) for inner in value]
     return value
+
+
+def _readable_key(key: Any) -> Any:
+    return _Unquoted(repr(_readable(key))) if is_map(key) else _readable(key)
 
 
 def differences(expected: Any, got: Any, most: int = DIFFERENCES_MAX) -> tuple[Difference, ...]:
@@ -113,16 +115,6 @@ def _inner(path: str, one: Any, other: Any) -> list[tuple[str, Any, Any]]:
     return []
 
 
-def is_map(value: Any) -> TypeGuard[dict[Any, Any]]:
-    """Tell whether plain data is a dictionary."""
-    return isinstance(value, dict)
-
-
-def is_row(value: Any) -> TypeGuard[Sequence[Any]]:
-    """Tell whether plain data is a list."""
-    return isinstance(value, list | tuple)
-
-
 def _is_same(one: Any, other: Any) -> bool:
     """Compare as written: the order of a dictionary counts, a list and a tuple are the same, and NaN is NaN."""
     if one is ABSENT or other is ABSENT:
@@ -140,7 +132,7 @@ def _at(row: Sequence[Any], at: int) -> Any:
 
 def plain_tuple(raw: bytes | memoryview) -> Any:
     """Return an encoded tuple as a dictionary whose key ``is`` names its type."""
-    return _plain(raw)
+    return decode_plain(raw)
 
 
 def plain_effects(effects: Iterable[Effect]) -> list[dict[str, Any]]:
@@ -181,7 +173,7 @@ def _plain_item(party: bytes, number: int, item: Item) -> dict[str, Any]:
     full = {
         "to": party,
         "number": number,
-        "event": _plain(item.event),
+        "event": decode_plain(item.event),
         "ask": item.ask,
         "re": item.re,
         "path": item.to,

@@ -37,6 +37,7 @@ from atoll.env.limits import (
     PUT_OFF_MAX,
 )
 from atoll.env.parties import Ref
+from atoll.env.plain_data import decode_fields
 from atoll.env.records import (
     Arrived,
     Began,
@@ -152,7 +153,7 @@ class Environment(Asked):
     def fields(self, path: str = "") -> dict[str, Any]:
         """Return the declared state of one environment of the tree, for people; empty: there is none."""
         live = self._live.get(path)
-        return {} if live is None else _fields_decoder.decode(written(live).fields)
+        return {} if live is None else decode_fields(written(live).fields)
 
     def owed(self) -> tuple[tuple[bytes, Parcel], ...]:
         """Return everything that parties have not confirmed, to be sent again; oldest first for each party."""

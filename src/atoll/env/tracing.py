@@ -22,9 +22,10 @@ import msgspec
 
 from atoll.env.app import App, Program
 from atoll.env.chain import Block
-from atoll.env.comparing import is_map, is_row, plain_tuple
+from atoll.env.comparing import plain_tuple
 from atoll.env.history import Snapshot
 from atoll.env.past import Past, Shelf
+from atoll.env.plain_data import is_map, is_row
 from atoll.env.records import Arrived, Began, Failed, Fired, Item, Post, Record
 from atoll.env.runner import OPEN, Walls
 from atoll.env.stepping import Sight

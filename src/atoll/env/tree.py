@@ -17,6 +17,7 @@ from atoll.base.errors import CorruptError, UsageError
 from atoll.env.app import App, AppClass, Program
 from atoll.env.comparing import shown
 from atoll.env.context import Context, Kernel, Operation
+from atoll.env.plain_data import decode_fields
 from atoll.env.records import TEXT_CHARS_MAX
 from atoll.env.shelf import Shelf
 from atoll.env.state import Branch
@@ -27,7 +28,6 @@ __all__ = ["Live", "Task", "begun", "revived", "written"]
 
 _UNWRITABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 _encode: Final = msgspec.msgpack.Encoder().encode
-_fields_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class Live:
@@ -121,7 +121,7 @@ def _state_of(kind: AppClass, branch: Branch) -> App:
     try:
         if branch.version == kind.app.version:
             return msgspec.msgpack.decode(branch.fields, type=kind.app)
-        fields = _fields_decoder.decode(branch.fields)
+        fields = decode_fields(branch.fields)
         for version in range(branch.version, kind.app.version):
             if version not in kind.migrations:
                 raise CorruptError(

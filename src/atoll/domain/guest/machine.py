@@ -41,6 +41,7 @@ from atoll.domain.limits import (
 )
 from atoll.env.limits import LIVED_STEP_NS, LOCAL_EVENTS_MAX, NESTED_MAX
 from atoll.env.places import HandlerFailedError, UnansweredError
+from atoll.env.plain_data import decode_fields
 from atoll.env.records import Arrived, Confirmed, Effect, Failed, Fired, Forgotten, Record
 
 __all__ = ["GuestEnvironment", "GuestPlace", "Process"]
@@ -51,7 +52,6 @@ _HANDLE: Final = Handle.__struct_config__.tag  # A tuple of the same items is en
 EVENTS_MAX: Final = NESTED_MAX + LOCAL_EVENTS_MAX  # Limit. Of one record that is no list of items.
 _CODES: Final = frozenset({"A601", "A603", "A604", "A605", "A613"})  # What is said of code, and of its process.
 _raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_fields_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class Process(Protocol):
@@ -397,7 +397,7 @@ class GuestEnvironment:
         if self._record is not None:
             return {}
         try:
-            return _fields_decoder.decode(self._content(Show(path), GUEST_ANSWER_BYTES_MAX))
+            return decode_fields(self._content(Show(path), GUEST_ANSWER_BYTES_MAX))
         except (UsageError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return {}
 
