@@ -444,6 +444,56 @@ def test_a_handler_that_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+async def turns() -> None:
+    """Let whoever waits look often, though nothing happened."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("verb", "more"), [("show", {}), ("copy", {"copy": "twin"})])
+def test_nobody_sees_a_state_before_all_that_made_it_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, more: dict[str, str]
+) -> None:
+    async def body(around: Around) -> None:
+        place = around.place
+        identity = bytes.fromhex((await around.run())["id"])
+        place.attach(ANN)
+        monkeypatch.setattr(commands_module, "GUEST_TURN_S", 0)
+        place.is_slow = True
+        place.send(identity, 1, Add(5))  # Its block is on its way to the disk; what follows is in none yet.
+        place.send(identity, 2, Add(2))
+        asked = asyncio.ensure_future(around.do(verb, name="shop", **more))
+        await turns()
+        place.record(place.waiting.pop(0))
+        place.settle()
+        await turns()
+        assert not asked.done()
+        assert [one.facts.name for one in around.steward.hosted.values()] == ["shop"]
+        place.answer()
+        await asked
+        assert (await around.do("show", name=more.get("copy", "shop")))["state"]["n"] == 7
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize(("verb", "more"), [("show", {}), ("copy", {"copy": "twin"})])
+def test_a_state_that_is_not_recorded_is_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, more: dict[str, str]
+) -> None:
+    async def body(around: Around) -> None:
+        identity = bytes.fromhex((await around.run())["id"])
+        around.place.attach(ANN)
+        monkeypatch.setattr(commands_module, "DURABLE_S_MAX", 0.01)
+        around.place.is_slow = True
+        around.place.send(identity, 1, Add(5))
+        refused = await around.refused(verb, name="shop", **more)
+        assert (refused.code, refused.sentence) == ("A611", "shop could not be recorded yet")
+        assert refused.fix == "try again; what is not recorded may be undone, so nobody sees it"
+        assert [one.facts.name for one in around.steward.hosted.values()] == ["shop"]
+
+    run(tmp_path, body)
+
+
 def test_a_copy_has_the_state_and_goes_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(around: Around) -> None:
         identity = bytes.fromhex((await around.run(arguments={"n": 3}))["id"])

@@ -48,6 +48,7 @@ __all__ = ["VERBS", "Commands"]
 VERBS: Final = ("run", "list", "show", "logs", "stop", "move", "copy", "checkpoint", "upgrade")
 NAMED_VERBS: Final = frozenset({"show", "logs", "stop", "move", "copy", "checkpoint", "upgrade"})  # About one.
 _LOOK: Final = "it may be, all the same: atoll env show {}"
+_AGAIN: Final = "try again; what is not recorded may be undone, so nobody sees it"
 _MIGRATE: Final = "mend the migration, or add one, or change the code; it runs as before"
 _NO_DATA: Final = "try again when no coroutine waits; or mend the field that is named"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
@@ -309,6 +310,7 @@ class Commands:
         if len(state) > COPIED_BYTES_MAX:
             where = f"its state has {len(state)} bytes; at most {COPIED_BYTES_MAX} can be copied"
             raise UserError("A607", f"{asked.name} cannot be copied", where=where, fix="let it keep less in its state")
+        await self._until_committed(hosted, _AGAIN)
         bundle = await self._server.recorder.read_code(notice.code)
         code, place = await self._place(bundle, runner.level)
         wanted = Wanted(asked.copy, code, _arguments({}), runner.copies, runner.level, state, asked.name)
@@ -343,19 +345,24 @@ class Commands:
         finally:
             del self._beginning[identity]
 
-    async def _until_committed(self, hosted: Hosted) -> None:
-        """Wait until everything that was applied so far is in the journals of enough nodes."""
+    async def _until_committed(self, hosted: Hosted, fix: str = _LOOK) -> None:
+        """Wait until everything that was applied so far is in the journals of enough nodes.
+
+        Raises:
+            UserError: A611, it is not in time, or another node goes on without it; ``fix`` says what to do.
+        """
         runner, name = hosted.runner, hosted.facts.name
-        number = 0 if runner is None else runner.number
+        number = 0 if runner is None else runner.number + runner.has_news
+        fix = fix.format(name)
         give_up_s = asyncio.get_running_loop().time() + DURABLE_S_MAX
         while hosted.runner is runner and hosted.holding.committed < number:
             if asyncio.get_running_loop().time() > give_up_s:
                 where = "too few of the nodes that keep it answer, or a disk refuses"
-                raise UserError("A611", f"{name} could not be recorded yet", where=where, fix=_LOOK.format(name))
+                raise UserError("A611", f"{name} could not be recorded yet", where=where, fix=fix)
             await asyncio.sleep(GUEST_TURN_S)
         if runner is None or hosted.runner is not runner:
             where = "it changed hands meanwhile"
-            raise UserError("A611", f"{name} was perhaps not recorded", where=where, fix=_LOOK.format(name))
+            raise UserError("A611", f"{name} was perhaps not recorded", where=where, fix=fix)
 
     async def _place(self, content: bytes, level: Level) -> tuple[bytes, Place]:
         """Return the hash of code, and where it is ready to run."""
@@ -381,7 +388,7 @@ class Commands:
             raise UserError(
                 "A607", f"the state of {notice.name} cannot be shown", where=str(error), fix=_NO_DATA
             ) from error
-        return msgspec.structs.replace(
+        seen = msgspec.structs.replace(
             view,
             events=environment.events,
             failures=hosted.runner.failures,
@@ -389,6 +396,8 @@ class Commands:
             level=hosted.runner.level,
             is_cut=is_cut,
         )
+        await self._until_committed(hosted, _AGAIN)
+        return seen
 
     async def _logs(self, params: bytes) -> LogView:
         notice = self._named(_decoded(params, _Named).name)
