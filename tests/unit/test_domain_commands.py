@@ -16,7 +16,7 @@ from atoll.domain.limits import LOG_LINES_MAX
 from atoll.domain.recorder.messages import Code, RefusedError
 from atoll.domain.views import ENVIRONMENTS_SCHEMA
 from atoll.env.beginning import Wanted
-from atoll.env.limits import NAMED_AT_ONCE_NS
+from atoll.env.limits import NAMED_AT_ONCE_NS, NESTING_MAX
 from atoll.env.messages import Notice, Notices
 from atoll.env.orders import Told
 from tests.unit.commands_world import SOURCE, TWO, Around, code, run
@@ -124,6 +124,19 @@ def test_a_field_that_is_not_there_or_of_another_type_is_named(tmp_path: Path, l
         assert wrong.where.endswith("its field n is int, and 'abc' came")
         assert not around.steward.hosted
         assert (await around.run(arguments={"n": 3}, level=level))["name"] == "shop"
+
+    run(tmp_path, body)
+
+
+def test_a_field_that_nests_too_deep_is_refused(tmp_path: Path) -> None:
+    async def body(around: Around) -> None:
+        nested: Any = None
+        for _ in range(NESTING_MAX):
+            nested = [nested]
+        refused = await around.refused("run", name="shop", bundle=code(), arguments={"n": nested})
+        assert (refused.code, refused.fix) == ("A501", "give what is deep as text, or flat")
+        assert f"deeper than {NESTING_MAX} (NESTING_MAX)" in refused.sentence
+        assert not around.steward.hosted
 
     run(tmp_path, body)
 

@@ -8,7 +8,7 @@ from atoll.base.errors import CorruptError, WireError
 from atoll.base.units import SECOND_NS
 from atoll.domain.guest.mirror import Mirror
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import PARTIES_KNOWN_MAX, PARTY_SILENT_NS, UNCONFIRMED_MAX
+from atoll.env.limits import NESTING_MAX, PARTIES_KNOWN_MAX, PARTY_SILENT_NS, UNCONFIRMED_MAX
 from atoll.env.records import Ended, Item, Note, Post
 from atoll.env.state import State
 
@@ -162,6 +162,14 @@ def test_only_responses_go_beyond_what_may_be_on_its_way() -> None:
         mirror.sent([Post(ANN, UNCONFIRMED_MAX + 1, 1, items(1))], NOW, NOW)
     mirror.sent([Post(ANN, UNCONFIRMED_MAX + 1, 9, items(9, re=1))], NOW, NOW)
     assert mirror.owes(ANN) == UNCONFIRMED_MAX + 9
+
+
+@pytest.mark.parametrize("depth", [NESTING_MAX + 1, 5_000])
+def test_what_nests_too_deep_is_not_sent(depth: int) -> None:
+    mirror = Mirror()
+    mirror.sent([Post(ANN, 1, 1, b"\x91\x91" + b"\x91" * NESTING_MAX + b"\xc0")], NOW, NOW)
+    with pytest.raises(WireError, match="items"):
+        mirror.sent([Post(ANN, 2, 1, b"\x91\x91" + b"\x91" * depth + b"\xc0")], NOW, NOW)
 
 
 def test_parties_have_a_bound() -> None:

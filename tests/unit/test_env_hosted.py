@@ -24,6 +24,7 @@ from atoll.env.limits import (
     DISK_RETRY_NS,
     INBOX_ITEMS_MAX,
     ITEMS_MAX,
+    NESTING_MAX,
     OWED_MAX,
     PARCEL_BYTES,
     PIPELINED_BLOCKS_MAX,
@@ -44,6 +45,7 @@ from tests.unit.steward_world import (
     OTHER_CODE,
     PROGRAM,
     Add,
+    Boom,
     Counter,
     Hang,
     Later,
@@ -185,6 +187,18 @@ def test_a_tuple_that_fits_in_no_block_is_refused() -> None:
     assert refusals(place) == ["too-large", "too-large"]
     place.send(identity, 1, Add(1))
     assert place.counter(identity)["n"] == 1
+
+
+def test_whatever_depth_is_sent_is_taken_and_replays_or_is_refused() -> None:
+    place, identity = started()
+    for depth in range(NESTING_MAX - 2, 1_010, 13):
+        item = b"\x91\x95\x83\xa2is\xa3Add\xa1n\x01\xa2zz" + b"\x91" * depth + b"\xc0\x00\x00\xa0\xa0"
+        place.hear(1, Carried(ANN, identity, 1, item))
+    assert set(refusals(place)) == {"too-deep"}
+    place.send(identity, 2, Boom(), Add(1))
+    assert place.counter(identity)["n"] == 2, "the first one and this"
+    runner = place.runner(identity, len(place.kept[identity]))
+    assert runner.environment.fields() == place.counter(identity)
 
 
 def test_an_environment_that_does_not_run_takes_nothing_and_says_nothing() -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from atoll.base.errors import UsageError
+from atoll.base.errors import CorruptError, UsageError
 from atoll.env.app import App, intercept, migration, on
 from atoll.env.changes import Copied, Failure, Put, Read, Started, Watch
 from atoll.env.context import Asker, Context
@@ -354,6 +354,12 @@ def test_migrations_and_clean_up_run_inside_walls_too() -> None:
     New.__name__ = "Old"
     runner.upgrade(Recorded(New).program, b"d" * 32, 1)
     assert seen == [1]
+
+
+def test_a_failure_that_cannot_be_undone_is_told_to_whoever_drives_it() -> None:
+    world = recorded()
+    with pytest.raises(CorruptError, match="what failed cannot be undone: DecodeError"):
+        world.take(Arrived(ANN, 1, msgspec.Raw(b"\xc1")))  # What no door lets through.
 
 
 def test_paths_have_a_length() -> None:

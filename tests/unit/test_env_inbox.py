@@ -11,8 +11,9 @@ from atoll.env.changes import Matched
 from atoll.env.channel import Channel
 from atoll.env.environment import Environment
 from atoll.env.inbox import Inbox
-from atoll.env.limits import AGAIN_NS, DOUBT_NS, PARCEL_BYTES, PARTY_KEPT_NS, TUPLE_BYTES_MAX
+from atoll.env.limits import AGAIN_NS, DOUBT_NS, NESTING_MAX, PARCEL_BYTES, PARTY_KEPT_NS, TUPLE_BYTES_MAX
 from atoll.env.messages import AGE_UNSAID, FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.nesting import TOO_DEEP_TEXT
 from atoll.env.parties import PATH_CHARS_MAX
 from atoll.env.state import State
 from tests.unit.steward_world import ANN, BOB, PROGRAM, Add, encode, items
@@ -102,6 +103,15 @@ def test_refusals_say_why_and_from_which_item_on(inbox: Inbox, monkeypatch: pyte
     said = inbox.put(large, Environment.blank(PROGRAM), 0, is_disk_full=False)
     assert isinstance(said, Refusal)
     assert said.code == "too-large"
+
+
+@pytest.mark.parametrize("depth", [NESTING_MAX, 500, 960, 5_000])
+def test_a_tuple_that_nests_too_deep_is_refused_and_what_comes_next_is_taken(inbox: Inbox, depth: int) -> None:
+    deep = b"\x91\x95\x83\xa2is\xa3Add\xa1n\x01\xa2zz" + b"\x91" * depth + b"\xc0\x00\x00\xa0\xa0"
+    said = inbox.put(Carried(ANN, ME, 1, deep), Environment.blank(PROGRAM), 0, is_disk_full=False)
+    assert said == Refusal(ME, ANN, "too-deep", TOO_DEEP_TEXT, 1)
+    assert not inbox
+    assert put(inbox, 1, 5) is None
 
 
 def test_what_is_no_list_of_items_is_not_taken(inbox: Inbox) -> None:

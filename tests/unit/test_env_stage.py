@@ -9,6 +9,7 @@ import pytest
 
 import atoll
 from atoll.base.errors import CorruptError, DivergenceError, LimitError, UsageError, UserError
+from atoll.env.limits import NESTING_MAX
 from atoll.env.stage import Stage, UnexpectedAnswerError
 
 
@@ -124,6 +125,20 @@ def test_it_calls_and_looks_at_the_state() -> None:
 def test_a_field_that_is_not_there_is_refused_as_by_a_node() -> None:
     with Stage() as stage, pytest.raises(UserError, match="A602: counter cannot begin: it has no field volume"):
         stage.run(Counter, volume=3)
+
+
+def test_what_a_client_sends_too_deep_fails_as_it_does_outside() -> None:
+    class Deep(atoll.Tuple):
+        within: Any
+
+    inner: Any = None
+    for _ in range(NESTING_MAX):
+        inner = [inner]
+    with Stage() as stage:
+        counter, client = stage.run(Counter), stage.client()
+        with pytest.raises(UsageError, match="nests deeper than 64"):
+            client.send(counter, Deep(inner))
+        assert client.call(counter, Add(2), Sum) == Sum(2)
 
 
 def test_a_client_gets_what_it_did_not_ask_for() -> None:

@@ -36,8 +36,9 @@ from atoll.domain.views import ENVIRONMENTS_SCHEMA, EnvironmentsView, Environmen
 from atoll.env.beginning import Stuck, Wanted
 from atoll.env.graves import Barred
 from atoll.env.hosted import Hosted
-from atoll.env.limits import COPIES, HOLDERS_MAX, NAME_CHARS_MAX
+from atoll.env.limits import COPIES, HOLDERS_MAX, NAME_CHARS_MAX, NESTING_MAX
 from atoll.env.messages import Notice
+from atoll.env.nesting import is_shallow
 from atoll.env.orders import Moment, Told
 from atoll.env.places import Inline, Place, Running
 from atoll.env.records import INLINE, PROCESS, Level
@@ -306,7 +307,7 @@ class Commands:
         try:
             state = runner.environment.snapshot()
         except UsageError as error:
-            raise UserError("A607", f"{asked.name} cannot be copied now", where=str(error), fix="try again") from error
+            raise UserError("A607", f"{asked.name} cannot be copied now", where=str(error), fix=_NO_DATA) from error
         if len(state) > COPIED_BYTES_MAX:
             where = f"its state has {len(state)} bytes; at most {COPIED_BYTES_MAX} can be copied"
             raise UserError("A607", f"{asked.name} cannot be copied", where=where, fix="let it keep less in its state")
@@ -676,7 +677,11 @@ def _check_fields(wanted: Wanted, environment: Running) -> None:
 
 def _arguments(arguments: dict[str, Any]) -> bytes:
     try:
-        return msgspec.msgpack.encode(arguments)
+        written = msgspec.msgpack.encode(arguments)
     except (OverflowError, RecursionError) as error:
         sentence = f"a field has a value that cannot be written: {error}"
         raise UserError("A501", sentence, fix="give an integer of 64 bits, and nothing that is too deep") from error
+    if not is_shallow(written):
+        sentence = f"a field has a value that nests deeper than {NESTING_MAX} (NESTING_MAX)"
+        raise UserError("A501", sentence, fix="give what is deep as text, or flat")
+    return written

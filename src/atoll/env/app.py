@@ -28,7 +28,8 @@ import msgspec
 
 from atoll.base.errors import UserError
 from atoll.env.changes import BUILT_IN, CHANGES, Matched
-from atoll.env.limits import VERSION_MAX
+from atoll.env.limits import NESTING_MAX, VERSION_MAX
+from atoll.env.nesting import is_bounded, is_shallow
 from atoll.env.tuples import Tuple
 
 __all__ = ["App", "AppClass", "Handler", "Program", "intercept", "migration", "on", "program_of"]
@@ -106,6 +107,7 @@ class AppClass:
         shared: Type by name of the tuples that other parties may use in its space.
         migrations: Step by the version that it starts from.
         intercept: What its nested environments ask for goes through it; None: as it is.
+        may_nest: Whether its state may nest deeper than NESTING_MAX, as far as the types of its fields say.
     """
 
     app: type[App]
@@ -115,6 +117,7 @@ class AppClass:
     shared: Mapping[str, type[Tuple]]
     migrations: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
     intercept: Handler | None
+    may_nest: bool
 
     @property
     def name(self) -> str:
@@ -199,6 +202,7 @@ def _class_of(app: type[App]) -> AppClass:
         shared=_by_name(app, app.shared),
         migrations=migrations,
         intercept=intercepts,
+        may_nest=not all(is_bounded(field.type) for field in msgspec.structs.fields(app)),
     )
 
 
@@ -219,7 +223,10 @@ def _check_state(app: type[App]) -> None:
         if (bad := _unwritable(found)) is not None:
             raise _wrong(app, f"the field {field.name} holds {bad}, which is not data")
     try:
-        msgspec.msgpack.decode(msgspec.msgpack.encode(app()), type=app)
+        encoded = msgspec.msgpack.encode(app())
+        if not is_shallow(encoded):
+            raise _wrong(app, f"a default nests deeper than {NESTING_MAX} (NESTING_MAX)")
+        msgspec.msgpack.decode(encoded, type=app)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _wrong(app, f"a default is not of its field's type: {error}") from error
 

@@ -21,11 +21,12 @@ from atoll.env.context import Chance, Context, Operation, QueueFull
 from atoll.env.limits import (
     NAME_CHARS_MAX,
     NESTED_MAX,
+    NESTING_MAX,
     OPERATIONS_MAX,
     PARTIES_KNOWN_MAX,
     PARTIES_MAX,
-    TUPLE_BYTES_MAX,
 )
+from atoll.env.nesting import TOO_DEEP_TEXT, misfit
 from atoll.env.parties import PATH_CHARS_MAX, Ref
 from atoll.env.records import TEXT_CHARS_MAX, Effect, Ended, Note, Resolve
 from atoll.env.shelf import Shelf
@@ -36,7 +37,7 @@ from atoll.env.texts import is_plain, plain, words_of
 from atoll.env.tree import Live, Task, begun, revived
 from atoll.env.tuples import TYPE_FIELD, Tuple
 
-__all__ = ["NOTE_CHARS_MAX", "Asked", "Pending"]
+__all__ = ["NOTE_CHARS_MAX", "Asked", "Pending", "encoded"]
 
 FORGOTTEN_AT_ONCE: Final = 64  # Limit. So many parties are forgotten for one that comes, where there are too many.
 NOTE_CHARS_MAX: Final = 1_000  # Limit. One line of a log; the rest of it is cut off.
@@ -113,9 +114,7 @@ class Asked:
 
     def post(self, source: str, to: Ref, event: Tuple, *, ask: int = 0, re: int = 0) -> None:
         """Send a tuple."""
-        raw = _encode(event)
-        if len(raw) > TUPLE_BYTES_MAX:
-            _check_size(raw)
+        raw = encoded(event)
         if source:
             self._post_raw(source, to, raw, ask, re)
         elif re and (pending := self._pending.get(to.party)) is not None:
@@ -176,8 +175,7 @@ class Asked:
 
     def call(self, source: str, to: Ref | str, event: Tuple, timeout_ns: int, then: str) -> Operation:
         """Send a tuple whose response is wanted."""
-        raw = _encode(event)
-        _check_size(raw)
+        raw = encoded(event)
         if isinstance(to, str):
             return self._ask_for(Wanted(source, to, event=raw, ask=True), timeout_ns, then)
         operation = self._expect(source, timeout_ns, then, party=to.party)
@@ -194,8 +192,7 @@ class Asked:
 
     def search(self, source: str, name: str, event: Tuple, *, everyone: bool) -> None:
         """Send a tuple to whoever has a name when it leaves."""
-        raw = _encode(event)
-        _check_size(raw)
+        raw = encoded(event)
         wanted = self._sought(Wanted(source, name, event=raw, everyone=everyone))
         self._called += 1
         self._seek(self._called, wanted)
@@ -251,8 +248,7 @@ class Asked:
 
     def after(self, source: str, delay_ns: int, event: Tuple, period_ns: int) -> int:
         """Set a timer."""
-        raw = _encode(event)
-        _check_size(raw)
+        raw = encoded(event)
         return self._set(Timer(self.now_ns + delay_ns, source, raw, period_ns))
 
     def _set(self, timer: Timer) -> int:
@@ -366,8 +362,7 @@ class Asked:
             if isinstance(passed, Failure):
                 return passed
             if isinstance(passed, Tuple) and not isinstance(passed, Request):
-                raw = _encode(passed)
-                _check_size(raw)
+                raw = encoded(passed)
         return raw
 
     def _misfit(self, raw: bytes | msgspec.Raw, error: Exception) -> str:
@@ -439,6 +434,17 @@ class Asked:
             context.cut()
 
 
-def _check_size(raw: bytes) -> None:
-    if len(raw) > TUPLE_BYTES_MAX:
-        raise UsageError(f"a tuple of {len(raw)} bytes; at most {TUPLE_BYTES_MAX} fit in one")
+def encoded(event: Tuple) -> bytes:
+    """Return the bytes of a tuple that an application has made.
+
+    Raises:
+        UsageError: It is too large, or nests too deep.
+        TypeError: It holds what cannot be written; others are raised by types of the program.
+    """
+    try:
+        raw = _encode(event)
+    except RecursionError as error:  # On another stack it might have been written: the answer is the same on each.
+        raise UsageError(TOO_DEEP_TEXT) from error
+    if len(raw) > NESTING_MAX and (failure := misfit(raw)) is not None:
+        raise UsageError(failure.text)
+    return raw

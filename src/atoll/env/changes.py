@@ -109,7 +109,7 @@ class Failure(Tuple, frozen=True):
 
     Attributes:
         code: ``timeout``, ``raised``, ``killed``, ``grown``, ``unhandled``, ``unknown``, ``unexpected``, ``forbidden``,
-            ``queue-full``, ``too-large``, ``disk-full`` or ``ended``.
+            ``queue-full``, ``too-large``, ``too-deep``, ``disk-full`` or ``ended``.
         text: For people.
     """
 

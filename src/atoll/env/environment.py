@@ -21,7 +21,7 @@ import msgspec
 from atoll.base.errors import CorruptError, LimitError, UsageError
 from atoll.base.units import SECOND_NS
 from atoll.env.app import App, Handler, Program
-from atoll.env.asking import Asked, Pending
+from atoll.env.asking import Asked, Pending, encoded
 from atoll.env.changes import CHANGES, Copied, Done, Failure, LeaseLost, Moved, Resolved, Restored, Started
 from atoll.env.channel import Channel, Parcel
 from atoll.env.context import Context, Operation, QueueFull
@@ -529,7 +529,7 @@ class Environment(Asked):
         """Keep an event until its coroutine may begin."""
         if len(self._put_off) >= PUT_OFF_MAX:
             raise QueueFull(f"{PUT_OFF_MAX} events of coroutines wait for a checkpoint")
-        self._put_off.append(PutOff(path, _encode(event), sender, ask))
+        self._put_off.append(PutOff(path, encoded(event), sender, ask))
 
     def _answer(self, context: Context, answer: Any) -> None:
         """Respond with what a handler returned, unless it has responded, or will."""

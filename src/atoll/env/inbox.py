@@ -22,15 +22,16 @@ from atoll.env.limits import (
 from atoll.env.messages import (
     AGE_UNSAID,
     FORGOTTEN,
-    TOO_LARGE,
     Carried,
     Receipt,
     Refusal,
+    TooDeepError,
     count_items,
     join_items,
     parcels_of,
     split_items,
 )
+from atoll.env.nesting import TOO_DEEP, TOO_DEEP_TEXT, TOO_LARGE
 from atoll.env.places import Running
 
 __all__ = ["Inbox"]
@@ -81,7 +82,10 @@ class Inbox:
             WireError: They are no items.
         """
         party, first = message.source, message.first
-        count = count_items(message.items)
+        try:
+            count = count_items(message.items)
+        except TooDeepError:
+            return self._refusal(message, TOO_DEEP, TOO_DEEP_TEXT)
         expected = self._expected.get(party) or environment.received(party) + 1
         if first > expected and first != message.settled + 1:
             # While the disk refuses, what is missing was refused, and comes by itself later.

@@ -8,6 +8,11 @@ from atoll.base.units import HOUR_NS, KIB, MIB, MILLISECOND_NS, MINUTE_NS, SECON
 TUPLE_BYTES_MAX: Final = 256 * KIB
 """One encoded tuple. A larger one is refused where it is made: data belongs into a store, and its name into a tuple."""
 
+NESTING_MAX: Final = 64
+"""Lists and maps in each other, in one encoded tuple, or in the state of an application. What is deeper is refused
+where it is made and where it comes in: from some 900 on it depends on the stack of whoever decodes it whether that can
+be done, and what was taken once must be read back anywhere."""
+
 UNCONFIRMED_MAX: Final = 4_096
 """Items on their way to one party. At it ``send`` and ``call`` raise ``QueueFull`` in the handler."""
 

@@ -23,6 +23,7 @@ from atoll.env.limits import (
     ITEMS_MAX,
     MESSAGE_BYTES_MAX,
     NAME_CHARS_MAX,
+    NESTING_MAX,
     NOTICES_MAX,
     NUMBER_MAX,
     PARCEL_BYTES,
@@ -30,6 +31,7 @@ from atoll.env.limits import (
     PASSED_ON_BYTES,
     SNAPSHOT_BYTES_MAX,
 )
+from atoll.env.nesting import are_shallow
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.records import CODE_BYTES, Item
 
@@ -52,6 +54,7 @@ __all__ = [
     "StateGiven",
     "StateOffered",
     "StateWanted",
+    "TooDeepError",
     "count_items",
     "decode_message",
     "encode_message",
@@ -301,8 +304,20 @@ Message = (
     | HeadTold
 )
 
+
+class TooDeepError(WireError):
+    """What a party says nests deeper than NESTING_MAX."""
+
+
+class _ExactItem(Item, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """One that has nothing behind the fields that are known here, as nearly all do; nor anything that could hold it."""
+
+
 _codec: Final = Codec[Message](Message, bytes_max=MESSAGE_BYTES_MAX, name="environment message")
 _items: Final = msgspec.msgpack.Decoder(Annotated[list[Item], msgspec.Meta(min_length=1, max_length=ITEMS_MAX)])
+_exact_items: Final = msgspec.msgpack.Decoder(
+    Annotated[list[_ExactItem], msgspec.Meta(min_length=1, max_length=ITEMS_MAX)]
+)
 _raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -357,12 +372,32 @@ def parcels_of(first: int, count: int, items: bytes) -> list[tuple[int, int, byt
 
 
 def count_items(items: bytes) -> int:
-    """Return how many items there are in what a party sent, at least 1.
+    """Return how many items a party has sent, at least 1; they can be read at any place of any stack then.
 
     Raises:
+        TooDeepError: One of them nests deeper than may be.
         WireError: It is no list of items, or too long a one.
     """
     try:
-        return len(_items.decode(items))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        exact = _exact_items.decode(items)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _count_longer(items)
+    events = [item.event for item in exact]
+    # Only events can nest, and what is that short cannot: 0.03 us for each, where a look at its bytes takes 0.2 us.
+    if max(map(len, events)) > NESTING_MAX and not are_shallow(events):
+        raise TooDeepError("items too deep")
+    return len(exact)
+
+
+def _count_longer(items: bytes) -> int:
+    """Count items of which some have fields that this version does not know, in which anything may be; or refuse."""
+    try:
+        count = len(_items.decode(items))
+        is_shallow = are_shallow(_raw_items.decode(items), NESTING_MAX + 1)
+    except RecursionError as error:
+        raise TooDeepError("items too deep") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WireError("items") from error
+    if not is_shallow:
+        raise TooDeepError("items too deep")
+    return count

@@ -243,9 +243,14 @@ class Runner:
         """
         work, self._work = self._work, None
         assert work is not None, "no handler runs"
-        for _ in work:
-            self._work = work
-            return
+        try:
+            for _ in work:
+                self._work = work
+                return
+        except (CorruptError, UserError):
+            raise
+        except Exception as error:  # What is in memory now is in no record: whoever drives it throws it away.
+            raise CorruptError(f"what failed cannot be undone: {words_of(error, TEXT_CHARS_MAX)}") from error
 
     def withdraw(self) -> bool:
         """Forget what was to leave; return whether the state is that after the last block, and may be of use again."""

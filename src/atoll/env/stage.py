@@ -31,6 +31,7 @@ from atoll.base.errors import LimitError, UsageError, UserError
 from atoll.base.ids import NODE_ID_BYTES
 from atoll.base.units import SECOND_NS
 from atoll.env.app import App, Program, program_of
+from atoll.env.asking import encoded
 from atoll.env.changes import Failure
 from atoll.env.history import Snapshot, decode_body, decode_snapshot
 from atoll.env.limits import CALL_TIMEOUT_S, NAME_CHARS_MAX
@@ -460,9 +461,9 @@ class Client:
                 self._events.append(event)
 
     def _post(self, to: Actor[Any] | Ref, event: Tuple, ask: int) -> None:
-        ref = to if isinstance(to, Ref) else to.ref
+        ref, raw = to if isinstance(to, Ref) else to.ref, encoded(event)
         first = self._sent[ref.party] = self._sent.get(ref.party, 0) + 1
-        self._stage.carry(self.ref.party, ref.party, first, Item(msgspec.Raw(_encode(event)), ask, 0, ref.path))
+        self._stage.carry(self.ref.party, ref.party, first, Item(msgspec.Raw(raw), ask, 0, ref.path))
 
 
 @final

@@ -17,6 +17,8 @@ from atoll.base.errors import CorruptError, UsageError
 from atoll.env.app import App, AppClass, Program
 from atoll.env.comparing import shown
 from atoll.env.context import Context, Kernel, Operation
+from atoll.env.limits import NESTING_MAX
+from atoll.env.nesting import is_shallow
 from atoll.env.plain_data import decode_fields
 from atoll.env.records import TEXT_CHARS_MAX
 from atoll.env.shelf import Shelf
@@ -80,14 +82,17 @@ def begun(kernel: Kernel, kind: AppClass, path: str, fields: Mapping[str, Any]) 
     """Return a new environment.
 
     Raises:
-        UsageError: Its class cannot begin with these fields.
+        UsageError: Its class cannot begin with these fields, or one nests too deep.
     """
     try:
-        return Live(kind, msgspec.convert(dict(fields), kind.app), Context(kernel, path))
+        live = Live(kind, msgspec.convert(dict(fields), kind.app), Context(kernel, path))
     except msgspec.ValidationError as error:
         raise UsageError(f"{kind.name} cannot begin so: {_misfit(kind, fields) or error}") from error
     except Exception as error:
         raise UsageError(f"{kind.name} cannot begin so: {words_of(error, TEXT_CHARS_MAX)}") from error
+    if kind.may_nest:
+        _fields(live)
+    return live
 
 
 def _misfit(kind: AppClass, fields: Mapping[str, Any]) -> str:
@@ -144,7 +149,7 @@ def written(live: Live) -> Branch:
     """Return an environment as a snapshot has it.
 
     Raises:
-        UsageError: A field holds what is no data; it is named.
+        UsageError: A field holds what is no data, or nests too deep; it is named.
     """
     shelf = live.shelf
     space, watchers = (None, {}) if shelf is None else (shelf.space, shelf.watchers)
@@ -152,11 +157,19 @@ def written(live: Live) -> Branch:
 
 
 def _fields(live: Live) -> msgspec.Raw:
+    kind, app = live.kind, live.app
     try:
-        return msgspec.Raw(_encode(live.app))
+        raw = _encode(app)
     except _UNWRITABLE as error:
-        bad = [name for name in live.app.__struct_fields__ if not _is_data(getattr(live.app, name))]
-        raise UsageError(f"{live.kind.name}.{', '.join(bad)} holds what is no data: {error}") from error
+        bad = [name for name in app.__struct_fields__ if not _is_data(getattr(app, name))]
+        raise UsageError(f"{kind.name}.{', '.join(bad)} holds what is no data: {error}") from error
+    if kind.may_nest and not is_shallow(raw):
+        bad = [name for name in app.__struct_fields__ if not is_shallow(_encode(getattr(app, name)), NESTING_MAX - 1)]
+        raise UsageError(
+            f"{kind.name}.{', '.join(bad)} nests deeper than {NESTING_MAX} (NESTING_MAX), itself and its application"
+            " included; keep what is deep as text, or flat"
+        )
+    return msgspec.Raw(raw)
 
 
 def _is_data(value: object) -> bool:

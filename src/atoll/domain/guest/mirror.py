@@ -14,7 +14,8 @@ from atoll.base.errors import CorruptError, WireError
 from atoll.domain.limits import GUEST_ANSWER_BYTES_MAX, GUEST_OWED_BYTES_MAX, GUEST_OWED_PARCELS_MAX
 from atoll.env.asking import NOTE_CHARS_MAX
 from atoll.env.channel import Channel, Parcel
-from atoll.env.limits import INBOX_ITEMS_MAX, PARTIES_KNOWN_MAX, UNCONFIRMED_MAX
+from atoll.env.limits import INBOX_ITEMS_MAX, NESTING_MAX, PARTIES_KNOWN_MAX, UNCONFIRMED_MAX
+from atoll.env.nesting import are_shallow
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.records import Effect, Item, Note, Post
 from atoll.env.state import State
@@ -28,6 +29,7 @@ fails is told so, and all that waits may fail before anything is confirmed."""
 
 _state_decoder: Final = msgspec.msgpack.Decoder(State)
 _items_decoder: Final = msgspec.msgpack.Decoder(list[Item])
+_raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 @final
@@ -222,12 +224,16 @@ def _count(items: bytes, unconfirmed: int) -> int:
     """Return how many items these are.
 
     Raises:
-        WireError: They are none, or some that respond to nothing are beyond what may be on its way (``Channel.room``).
+        WireError: They are none, nest too deep, or some that respond to nothing are beyond what may be on its way
+            (``Channel.room``).
     """
     try:
         decoded = _items_decoder.decode(items)
+        is_shallow = are_shallow(_raw_items.decode(items), NESTING_MAX + 1)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("items") from error
+    if not is_shallow:
+        raise WireError("items that nest too deep")
     if unconfirmed + len(decoded) > UNCONFIRMED_MAX:
         room = max(0, UNCONFIRMED_MAX - unconfirmed)
         if not all(item.re for item in decoded[room:]):
