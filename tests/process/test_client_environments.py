@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from atoll.client import Group
 from atoll.client.environments import Desk
 from atoll.domain.frames import FrameConnection
 from atoll.domain.messages import DOOR_NAME, Find, Found, Hello, ServerMessage, Welcome, client_codec, server_codec
-from atoll.env.messages import FORGOTTEN, Carried, Refusal
+from atoll.env.limits import NESTING_MAX, TUPLE_BYTES_MAX
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.parties import PARTY_BYTES
 from tests.process.node_world import WAIT_S, Box, nodes
 
 pytestmark = pytest.mark.process
@@ -136,6 +139,61 @@ def test_what_is_too_large_is_refused_at_once_and_keeps_nothing_back(box: Box) -
             await (await group.environment(f"counter/{'x' * 300}")).send(Add(1))
 
     attached(box, test)
+
+
+def test_what_is_too_large_or_too_deep_fails_before_it_is_sent(box: Box) -> None:
+    async def test(group: Group) -> None:
+        counter = await group.environment("counter")
+        before = (await counter.call(Add(0), Sum)).value
+        deep, endless = list[Any](), list[Any]()
+        for _ in range(NESTING_MAX - 1):
+            deep = [deep]
+        endless.append(endless)
+        for event, code in (
+            ({"is": "Add", "amount": 1, "more": deep}, "too-deep"),
+            ({"is": "Add", "amount": 1, "more": endless}, "too-deep"),
+            ({"is": "Add", "amount": 1, "more": bytes(TUPLE_BYTES_MAX)}, "too-large"),
+        ):
+            with pytest.raises(atoll.CallError) as failed:
+                await counter.call(event)
+            assert failed.value.failure.code == code
+            with pytest.raises(atoll.CallError):
+                await counter.send(event)
+        assert await counter.call({"is": "Add", "amount": 1, "more": deep[0]}) == {"is": "Sum", "value": before + 1}
+
+    attached(box, test)
+
+
+def test_what_others_send_too_deep_is_refused_and_the_program_goes_on(box: Box) -> None:
+    """By hand, as a client that checks nothing: depths around the one at which decoders run out of stack, too."""
+    unknown = b"\x91\x95\x83\xa2is\xa3Add\xa6amount\x01\xa2zz"
+
+    async def test(group: Group) -> None:
+        counter = await group.environment("counter")
+        before = (await counter.call(Add(0), Sum)).value
+        refused = list[int]()
+        for depth in (NESTING_MAX - 1, NESTING_MAX, *range(900, 1_000, 9)):
+            party, came = secrets.token_bytes(PARTY_BYTES), asyncio.Queue[Any]()
+            _, connection = await asyncio.get_running_loop().create_unix_connection(
+                lambda came=came: FrameConnection(lambda _, frame: came.put_nowait(server_codec.decode(frame))),  # type: ignore[misc]
+                str(box.state / DOOR_NAME),
+            )
+            connection.send(client_codec.encode(Hello(party)))
+            items = unknown + b"\x91" * depth + b"\xc0\x00\x00\xa0\xa0"
+            connection.send(client_codec.encode(Carried(party, counter.party, 1, items)))
+            while not isinstance(said := await came.get(), Receipt | Refusal):
+                pass
+            if isinstance(said, Refusal):
+                assert (said.code, said.first) == ("too-deep", 1)
+                refused.append(depth)
+            connection.close()
+        assert refused == [NESTING_MAX, *range(900, 1_000, 9)]
+        assert (await counter.call(Add(1), Sum)).value == before + 2
+
+    attached(box, test)
+    replayed = box.run("replay", "counter")
+    assert replayed.status == 0, replayed.err
+    assert "gave the same effects" in replayed.out
 
 
 def test_what_comes_unasked_is_kept_until_it_is_read(box: Box) -> None:

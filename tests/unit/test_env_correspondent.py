@@ -10,8 +10,9 @@ from atoll.env.changes import Done, Failure
 from atoll.env.correspondent import SIGN_EVERY, Came, Correspondent, GivenUp, Lost, Responded
 from atoll.env.environment import Environment
 from atoll.env.inbox import Inbox
-from atoll.env.limits import ITEMS_MAX, PARCEL_BYTES, RESEND_PARCELS_MAX, TUPLE_BYTES_MAX, UNCONFIRMED_MAX
-from atoll.env.messages import FORGOTTEN, TOO_LARGE, Carried, Receipt, Refusal
+from atoll.env.limits import ITEMS_MAX, NESTING_MAX, PARCEL_BYTES, RESEND_PARCELS_MAX, TUPLE_BYTES_MAX, UNCONFIRMED_MAX
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.nesting import TOO_LARGE
 from atoll.env.parties import PATH_CHARS_MAX
 from atoll.env.records import Item
 from tests.unit.steward_world import PROGRAM
@@ -286,6 +287,20 @@ def test_what_may_have_been_taken_before_it_was_forgotten_is_given_up() -> None:
     assert (again.first, again.settled) == (3, 2)
     assert desk.heard(carried(1, Item(raw(Done()), re=later)), NOW) == [Responded(later, raw(Done()))]
     assert desk.heard(Refusal(SHOP, ME, FORGOTTEN, "so it is", 3), NOW) == [], "the response had come"
+
+
+def test_what_nests_too_deep_to_be_read_is_lost_and_nothing_else() -> None:
+    desk = Correspondent(ME)
+    call, other = asked(desk), asked(desk)
+    deep = msgspec.Raw(b"\x81\xa1x" + b"\x91" * NESTING_MAX + b"\xc0")
+    news = desk.heard(carried(1, Item(deep), Item(deep, re=call), Item(deep, re=99), Item(raw(Done()), re=other)), NOW)
+    assert news == [
+        Lost(call, Failure("too-deep", "the response nests too deep to be read")),
+        Responded(other, raw(Done())),
+    ]
+    assert desk.taken()[-1] == Receipt(ME, SHOP, 4)
+    hopeless = Carried(SHOP, ME, 5, b"\x91\x95" + b"\x91" * 5_000 + b"\xc0\0\0\xa0\xa0")
+    assert (desk.heard(hopeless, NOW), desk.taken()) == ([], [])
 
 
 def test_what_goes_again_at_a_time_has_a_bound() -> None:

@@ -23,7 +23,8 @@ from atoll.domain.messages import DOOR_NAME, ClientMessage, Find, Found, Hello, 
 from atoll.env.changes import Failure
 from atoll.env.correspondent import Came, Correspondent, GivenUp, Lost, News, Responded
 from atoll.env.limits import CALL_TIMEOUT_S
-from atoll.env.messages import TOO_LARGE, Carried, Receipt, Refusal
+from atoll.env.messages import Carried, Receipt, Refusal
+from atoll.env.nesting import TOO_DEEP, TOO_DEEP_TEXT, TOO_LARGE, misfit
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.plain_data import decode_fields
 from atoll.env.tuples import TYPE_FIELD, Tuple
@@ -171,9 +172,9 @@ class Desk:
         """Send a tuple; waits while too much is on its way.
 
         Raises:
-            CallError: ``too-large``, nobody would take it.
+            CallError: It is too large, or nests too deep: nobody would take it, and it was not sent.
         """
-        raw = _encode(event)
+        raw = _encoded(event)
         while not self._mine.has_room(party):
             await self._news_of(party)
         self._news.setdefault(party, asyncio.Event())
@@ -326,6 +327,21 @@ class Desk:
             self._connection.send(client_codec.encode(message))
 
 
+def _encoded(event: Tuple | dict[str, Any]) -> bytes:
+    """Return the bytes of a tuple.
+
+    Raises:
+        CallError: It would be refused wherever it came.
+    """
+    try:
+        raw = _encode(event)
+    except RecursionError as error:
+        raise CallError(Failure(TOO_DEEP, TOO_DEEP_TEXT)) from error
+    if (failure := misfit(raw)) is not None:
+        raise CallError(failure)
+    return raw
+
+
 @final
 class RemoteEnvironment:
     """One environment, wherever it runs. Made by ``Desk.environment``.
@@ -354,7 +370,7 @@ class RemoteEnvironment:
         """Send a tuple; it takes effect once, or never if the environment ends before. ``flush`` says when it has.
 
         Raises:
-            CallError: ``too-large``, more than 256 KiB: it was not sent.
+            CallError: It is too large, or nests too deep: it was not sent.
         """
         await self._desk.post(self.party, event, 0, self.path)
 

@@ -25,6 +25,7 @@ from atoll.env.limits import (
     OPERATIONS_MAX,
     PARTIES_KNOWN_MAX,
     PARTIES_MAX,
+    TUPLE_BYTES_MAX,
 )
 from atoll.env.nesting import TOO_DEEP_TEXT, misfit
 from atoll.env.parties import PATH_CHARS_MAX, Ref

@@ -27,10 +27,10 @@ from atoll.env.limits import (
     PARCEL_BYTES,
     PARTIES_MAX,
     RESEND_PARCELS_MAX,
-    TUPLE_BYTES_MAX,
     UNCONFIRMED_MAX,
 )
-from atoll.env.messages import FORGOTTEN, TOO_LARGE, Carried, Receipt, Refusal
+from atoll.env.messages import FORGOTTEN, Carried, Receipt, Refusal
+from atoll.env.nesting import TOO_DEEP, TOO_LARGE, are_shallow, misfit
 from atoll.env.parties import PATH_CHARS_MAX
 from atoll.env.records import Item
 from atoll.env.resends import doubtful_upto
@@ -54,7 +54,10 @@ class Responded:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A call has no response and never took effect; the call is over. With the code FORGOTTEN it may have."""
+    """A call has no response and never took effect; the call is over. With the code FORGOTTEN it may have.
+
+    With TOO_DEEP and an answer that cannot be read it has.
+    """
 
     call: int
     failure: Failure
@@ -155,11 +158,10 @@ class Correspondent:
             to: Which environment nested in it.
 
         Raises:
-            UsageError: It is too large to be taken by anybody.
+            UsageError: It is too large to be taken by anybody, or nests too deep.
         """
-        if len(event) > TUPLE_BYTES_MAX:
-            fix = "keep the data elsewhere, and send where it is"
-            raise UsageError(f"a tuple of {len(event)} bytes; at most {TUPLE_BYTES_MAX} fit in one: {fix}")
+        if (failure := misfit(event)) is not None:
+            raise UsageError(failure.text)
         if len(to) > PATH_CHARS_MAX:
             raise UsageError(f"a path of {len(to)} characters; a nested one has {PATH_CHARS_MAX} at most")
         self._line(target).pending.append((msgspec.Raw(event), call, 0, to, ""))
@@ -215,14 +217,20 @@ class Correspondent:
         line = self._line(message.source)
         try:
             items = _items.decode(message.items)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except RecursionError:
+            return []  # As ``TOO_DEEP`` below, but there is no telling whom it was for: the others are heard on.
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError("items") from error
         news: list[News] = []
         if message.first <= line.channel.received + 1 or message.first == message.settled + 1:
             skip = line.channel.news(message.first, len(items))
             for item in items[skip:]:
                 line.channel.received += 1
-                if not item.re:
+                if not are_shallow((item.event,)):  # Of a node that checks nothing: no program is to run out of stack.
+                    if self._calls.get(item.re) == message.source:
+                        del self._calls[item.re]
+                        news.append(Lost(item.re, Failure(TOO_DEEP, "the response nests too deep to be read")))
+                elif not item.re:
                     news.append(Came(message.source, item.by, item.event))
                 elif self._calls.get(item.re) == message.source:
                     del self._calls[item.re]
@@ -234,7 +242,7 @@ class Correspondent:
         line = self._line(message.source)
         outbox = line.channel.outbox
         at = next((at for at, parcel in enumerate(outbox) if parcel.first == message.first), None)
-        is_too_large = message.code == TOO_LARGE
+        is_too_large = message.code in {TOO_LARGE, TOO_DEEP}
         if at is None or (line.copies.get(message.first) != 1 and not is_too_large):
             return []
         parcel = outbox[at]
@@ -249,7 +257,7 @@ class Correspondent:
         news: list[News] = [Lost(call, failure) for call in calls]
         if is_too_large and (count := sum(not item.ask and item != _VOID for item in items)):
             text = f"{count} tuples that were sent never took effect: {message.text}"
-            news.append(GivenUp(message.source, Failure(TOO_LARGE, text)))
+            news.append(GivenUp(message.source, Failure(message.code, text)))
         return news
 
     def _forgotten(self, message: Refusal, now_ns: int) -> list[News]:

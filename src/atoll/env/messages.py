@@ -76,7 +76,7 @@ ClassName = Annotated[str, msgspec.Meta(max_length=CLASS_CHARS_MAX)]
 
 
 FORGOTTEN: Final = "forgotten"
-TOO_LARGE: Final = "too-large"
+
 AGE_UNSAID: Final = (1 << 62) + 1
 """Age of what another one passes on that has waited there: who has sent it knows, and says it again."""
 

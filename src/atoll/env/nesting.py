@@ -157,7 +157,8 @@ def _walked(data: bytes, depth_max: int) -> bool:
 def misfit(raw: bytes) -> Failure | None:
     """Return why a program's encoded tuple can be neither sent nor kept, for whoever made it; None: it can."""
     if len(raw) > TUPLE_BYTES_MAX:
-        return Failure(TOO_LARGE, f"a tuple of {len(raw)} bytes; at most {TUPLE_BYTES_MAX} fit in one")
+        fix = "keep the data elsewhere, and send where it is"
+        return Failure(TOO_LARGE, f"a tuple of {len(raw)} bytes; at most {TUPLE_BYTES_MAX} fit in one: {fix}")
     if not is_shallow(raw):
         return Failure(TOO_DEEP, TOO_DEEP_TEXT)
     return None
