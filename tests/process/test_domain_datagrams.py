@@ -28,6 +28,7 @@ class Side:
         self.came: list[tuple[NodeId, bytes]] = []
         self.carried: list[tuple[NodeId, bytes]] = []
         self.batches = 0
+        self.odd: bytes | None = None
         self.news = asyncio.Event()
         self.device = device
         addresses = GROUP, own
@@ -36,6 +37,8 @@ class Side:
     def _take(self, node: NodeId, message: bytes) -> None:
         self.came.append((node, message))
         self.news.set()
+        if message == self.odd:
+            raise KeyError(message)
 
     def _taken(self) -> None:
         self.batches += 1
@@ -159,6 +162,21 @@ def test_many_of_a_turn_take_as_few_as_hold_them() -> None:
             world.a.door.send(B, bytes((number,)) * size)
         await world.b.until(lambda: len(world.b.came) == 7)
         assert len(world.packets) == 4
+
+    run(scenario)
+
+
+def test_what_nobody_expected_of_a_message_does_not_keep_the_next_one_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(world: World) -> None:
+        world.b.odd = b"odd"
+        for message in (b"odd", b"odd", b"even"):
+            world.a.door.send(B, message)
+        await world.b.until(lambda: len(world.b.came) == 3)
+        assert [message for _, message in world.b.came] == [b"odd", b"odd", b"even"]
+        assert world.b.door.counts.dropped == 2
+        assert [record.message for record in caplog.records if record.name == "atoll.envs"] == [
+            "a message of another node was dropped: bytes"
+        ]
 
     run(scenario)
 

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from atoll.base.errors import WireError
 from atoll.base.ids import NodeId
 from atoll.domain import server as server_module
 from atoll.domain.loading import Bundle
-from atoll.domain.messages import MemberSeen
+from atoll.domain.messages import FromNode, Hello, MemberSeen
 from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Answer, Code, Create, KeepSnapshot, RefusedError
 from atoll.domain.recorder.process import RecorderProcess
@@ -22,10 +23,10 @@ from atoll.domain.server import Server, now
 from atoll.env.beginning import Wanted
 from atoll.env.chain import Sealer
 from atoll.env.limits import MESSAGE_BYTES_MAX
-from atoll.env.messages import Letter
+from atoll.env.messages import Carried, Letter, encode_message
 from atoll.env.orders import Restore, Say, TellNode
 from tests.unit.recorder_world import key_in
-from tests.unit.steward_world import CODE, PROGRAM, encode
+from tests.unit.steward_world import ANN, BOB, CODE, PROGRAM, Add, encode, items
 
 WAIT_S = 20.0
 
@@ -196,6 +197,48 @@ def test_what_a_former_member_has_sealed_stays_true_and_nothing_else_that_it_say
         )
         assert [around.server.knows(sealer) for sealer in (here, gone, forged)] == [True, True, False]
         assert list(around.server.members) == [here.node]
+        await around.stop()
+
+    asyncio.run(body())
+
+
+def test_what_nobody_expected_of_a_message_ends_neither_control_nor_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = NodeId(b"n" * 10)
+
+    class Session:
+        """One end of a connection, as the server uses it: what it is sent is dropped."""
+
+        def send(self, frame: bytes) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    async def body() -> None:
+        around = Around(tmp_path, 0)
+        hosted = around.server.steward.hosted[around.begin()]
+        await around.until(lambda: hosted.is_open)
+        session: Any = Session()
+        around.server._client_made(session)  # pyright: ignore[reportPrivateUsage]
+        around.server._from_client(session, encode(Hello(ANN)))  # pyright: ignore[reportPrivateUsage]
+        carried, other = (Carried(party, hosted.facts.id, 1, items(Add(1))) for party in (ANN, BOB))
+        del hosted.filling.inbox._bytes  # pyright: ignore[reportPrivateUsage]  As if we had made a mistake.
+        for _ in range(2):
+            around.server.from_control(session, encode(FromNode(node, encode_message(other))))
+            around.server.from_control(session, encode(FromNode(node, b"\xc1")))
+            around.server.from_control(session, b"\xc1")
+            around.server._from_node(node, encode_message(other))  # pyright: ignore[reportPrivateUsage]
+            around.server._from_client(session, encode(carried))  # pyright: ignore[reportPrivateUsage]
+        told = [record.message for record in caplog.records]
+        assert told == [
+            "a message of another node was dropped: Carried",
+            "a message of control was dropped: NoneType",
+            "a message of a client was dropped: Carried",
+        ]
+        with pytest.raises(WireError):
+            around.server._from_client(session, encode(Hello(ANN)))  # pyright: ignore[reportPrivateUsage]
         await around.stop()
 
     asyncio.run(body())

@@ -7,6 +7,7 @@ first messages to a server that was not heard of yet.
 """
 
 import asyncio
+import logging
 import secrets
 import socket
 from collections.abc import Callable
@@ -26,9 +27,12 @@ from atoll.conduit.datagrams import (
 from atoll.conduit.limits import INNER_BYTES_MAX
 from atoll.conduit.packets import UdpPacket, build_udp, parse
 from atoll.domain.messages import Datagrams
+from atoll.domain.oddities import Oddities
 from atoll.domain.turns import Turn
 
 __all__ = ["DatagramDoor", "Streaming"]
+
+log: Final = logging.getLogger("atoll.envs")
 
 LIFE_BITS: Final = 32
 STREAM_S: Final = 0.05
@@ -90,6 +94,7 @@ class DatagramDoor:
         self._streaming: Final = Streaming()
         self._turn: Final = Turn(self._flush)
         self._timer: asyncio.TimerHandle | None = None
+        self._oddities: Final = Oddities(log, "another node")
         self.dropped = 0  # What the device did not take, and what is no datagram of ours.
         self._loop.add_reader(device, self._readable)
 
@@ -174,7 +179,11 @@ class DatagramDoor:
             self.dropped += 1
             return False
         for message in messages:
-            self._take(node, message)
+            try:
+                self._take(node, message)
+            except Exception as error:  # noqa: BLE001  A supervisor: what is behind it is not to be lost with it.
+                self.dropped += 1
+                self._oddities.note(message, error)
         return bool(messages)
 
     def _tick(self) -> None:

@@ -31,7 +31,9 @@ from atoll.domain.heads import Heads
 from atoll.domain.limits import RETAINED_BYTES, SESSIONS_MAX, WARM_S
 from atoll.domain.messages import (
     Alive,
+    ClientMessage,
     Command,
+    ControlMessage,
     Datagrams,
     Find,
     Found,
@@ -47,6 +49,7 @@ from atoll.domain.messages import (
     control_codec,
     server_codec,
 )
+from atoll.domain.oddities import Oddities
 from atoll.domain.recorder.client import RecorderClient
 from atoll.domain.recorder.messages import Code, Done, RefusedError
 from atoll.domain.reviving import Archive, MissingCodeError
@@ -63,6 +66,7 @@ from atoll.env.messages import (
     CodeGiven,
     CodeWanted,
     HeadTold,
+    Message,
     StateGiven,
     StateOffered,
     StateWanted,
@@ -150,6 +154,9 @@ class Server:
         self.commands: Final = Commands(self, now)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._odd_clients: Final = Oddities(log, "a client")
+        self._odd_nodes: Final = Oddities(log, "another node")
+        self._odd_control: Final = Oddities(log, "control")
         self._is_stirring = False
         self._turn: Final = Turn(self._stir)
         self.ended: Final[asyncio.Future[str]] = self._loop.create_future()
@@ -244,6 +251,14 @@ class Server:
         if session is None:
             return
         message = client_codec.decode(frame)
+        try:
+            self._take_client(connection, session, message)
+        except WireError:
+            raise
+        except Exception as error:  # noqa: BLE001  A supervisor: what one client says costs no other anything.
+            self._odd_clients.note(message, error)
+
+    def _take_client(self, connection: FrameConnection, session: int, message: ClientMessage) -> None:
         match message:
             case Hello(party):
                 if session in self._parties:
@@ -266,15 +281,19 @@ class Server:
     # Control.
 
     def from_control(self, connection: FrameConnection, frame: bytes) -> None:
-        """Take a frame of control's."""
-        message = control_codec.decode(frame)
-        match message:
-            case Members(members, slow):
-                self._learn(members, slow)
-            case FromNode(node, payload):
-                self._from_node(NodeId(node), payload)
-            case Command():
-                self.spawn(self._command(connection, message))
+        """Take a frame of control's. Nothing that is in it raises: the server ends with this connection."""
+        message: ControlMessage | None = None
+        try:
+            message = control_codec.decode(frame)
+            match message:
+                case Members(members, slow):
+                    self._learn(members, slow)
+                case FromNode(node, payload):
+                    self._from_node(NodeId(node), payload)
+                case Command():
+                    self.spawn(self._command(connection, message))
+        except Exception as error:  # noqa: BLE001  As above.
+            self._odd_control.note(message, error)
         self.stir()
 
     def _learn(self, members: tuple[MemberSeen, ...], slow: str) -> None:
@@ -286,6 +305,7 @@ class Server:
         self.steward.members(peers, now(), slow)
 
     def _from_node(self, node: NodeId, payload: bytes) -> None:
+        """Take a message of another node's. Nothing that is in it raises."""
         try:
             message = decode_message(payload)
         except WireError:
@@ -293,6 +313,12 @@ class Server:
             return
         if not self.adoption.is_listed:
             return  # It may be about what is here, and is said again.
+        try:
+            self._take_node(node, message)
+        except Exception as error:  # noqa: BLE001  As above: it is one node's, and what carries it is everybody's.
+            self._odd_nodes.note(message, error)
+
+    def _take_node(self, node: NodeId, message: Message) -> None:
         match message:
             case CodeWanted(code):
                 self._codes.asked(node, code)
