@@ -15,6 +15,10 @@ def is_prepared(message: Message) -> bool:
     return isinstance(message, Letter) and isinstance(decode_letter(message.content)[1], Prepared)
 
 
+def no_message(_: Message) -> bool:
+    return False
+
+
 def started() -> tuple[Group, bytes]:
     """Return three nodes that all keep an environment which runs at the first, where its client is."""
     group = Group("one", "two", "three")
@@ -58,7 +62,7 @@ def test_what_waited_for_the_promise_goes_to_the_heir_with_the_hand_over() -> No
     group.loses = is_prepared
     one.steward.move(identity, two.own, 9, one.now)
     group.flow()
-    one.is_slow, group.loses = True, lambda _: False
+    one.is_slow, group.loses = True, no_message
     group.until(lambda: one.hosted(identity).runner is None)
     one.send(identity, 2, Add(4))
     assert not one.hosted(identity).holding.heir
