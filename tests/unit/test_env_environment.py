@@ -642,3 +642,13 @@ def test_fields_are_for_people() -> None:
     world.send(Word("x"))
     assert world.environment.fields() == {"heard": ["x"], "any": None}
     assert world.environment.fields("nowhere") == {}
+
+
+def test_after_its_end_what_is_given_in_a_piece_of_its_own_is_refused() -> None:
+    world = listening()
+    world.send(go(lambda _, ctx: ctx.end()), ask=1)
+    events = world.environment.events
+    effects = world.send(Word("late"), Word("later"), ask=2)
+    assert [one["code"] for one in said(effects)] == ["ended", "ended"]
+    assert (world.environment.received(ANN), world.environment.events, heard(world)) == (3, events, [])
+    assert world.put(arrived(2, item(Word("late"), 2))) == (), "it was refused before"

@@ -351,7 +351,7 @@ def test_effects_are_held_until_their_block_is_durable() -> None:
     runner = recorded.runner
     runner.take(arrived(1, item(go(lambda _, ctx: ctx.send(Ref(BOB), Word("1"))))), 5)
     first = runner.block()
-    runner.take(arrived(2, item(each(lambda _, ctx: ctx.log("x"), lambda _, ctx: ctx.end()))), 5)
+    runner.take(arrived(2, item(go(lambda _, ctx: ctx.log("x")))), 5)
     assert runner.has_news
     assert first is not None
     assert runner.first_held() == {BOB: 1}
@@ -361,7 +361,7 @@ def test_effects_are_held_until_their_block_is_durable() -> None:
     assert (second.number, second.first_event, second.events) == (3, 2, 1)
     assert runner.release(1) == []
     assert said(runner.release(2), BOB) == [{"is": "Word", "text": "1"}]
-    assert runner.release(9) == [Note("x"), Ended()]
+    assert runner.release(9) == [Note("x")]
     assert runner.first_held() == {}
     runner.take(Confirmed(BOB, 1), 6)
     quiet = runner.block()
@@ -369,6 +369,10 @@ def test_effects_are_held_until_their_block_is_durable() -> None:
     assert (quiet.first_event, quiet.events) == (3, 0)
     runner.take(arrived(3, item(go(lambda _, ctx: ctx.send(Ref(BOB), Word("2"))))), 5)
     assert runner.first_held() == {BOB: 2}  # In no block yet.
+    runner.take(arrived(4, item(go(lambda _, ctx: ctx.end()))), 5)
+    last = runner.block()
+    assert last is not None
+    assert runner.release(last.number)[-1] == Ended()
 
 
 def test_a_block_is_full_after_so_many_events() -> None:

@@ -252,7 +252,10 @@ class Environment(Asked):
         if self.forgotten:
             self.forgotten = []
         if isinstance(event, Arrived):  # What nearly all are; a pattern takes 0.3 us.
-            self._arrived(event.party, event.first, event.items)
+            if self._is_over:
+                self._arrived_late(event.party, event.first, _raw_items.decode(event.items))
+            else:
+                self._arrived(event.party, event.first, event.items)
             return self._done()
         match event:
             case Confirmed(party, upto):
@@ -332,6 +335,12 @@ class Environment(Asked):
                 break
         if self._is_over:
             self._refuse_rest(party, channel, items[channel.received + 1 - first :])
+
+    def _arrived_late(self, party: bytes, first: int, items: list[Item]) -> None:
+        """Refuse what is given after the end: it came with the item at which that was, and they go in pieces."""
+        channel = self._channel(party)
+        channel.heard_ns = self.lived_ns
+        self._refuse_rest(party, channel, items[channel.news(first, len(items)) :])
 
     def _refuse_rest(self, party: bytes, channel: Channel, items: Sequence[Any]) -> None:
         """Refuse what came with the item at which the environment has ended."""
