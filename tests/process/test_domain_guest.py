@@ -22,6 +22,7 @@ from atoll.domain.guest.machine import GuestPlace
 from atoll.domain.limits import GUEST_PATIENCE_S
 from atoll.domain.loading import Bundle, bundle_of, load
 from atoll.env.history import decode_body
+from atoll.env.pieces import Pieces
 from atoll.env.records import Arrived, Began, Confirmed, Failed, Held, Item, Opened
 from atoll.env.runner import Runner
 
@@ -69,7 +70,12 @@ class _Run:
         return Arrived(ANN, first, msgspec.Raw(encode(items)))
 
     def do(self, *whats: str) -> None:
-        self.take(self.arrived(*whats))
+        arrived = self.arrived(*whats)
+        pieces = Pieces(ANN, arrived.first, len(whats), bytes(arrived.items))
+        is_done = False
+        while not is_done:
+            self.take(pieces.next()[0])
+            is_done = pieces.took(self.runner.environment.received(ANN))
 
     def fails(self, what: str) -> tuple[str, str]:
         """Do what fails; return code and text, after a check that nothing else has changed."""

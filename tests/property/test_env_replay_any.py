@@ -17,6 +17,7 @@ from atoll.env.context import Context
 from atoll.env.environment import Environment
 from atoll.env.history import decode_body, decode_snapshot
 from atoll.env.parties import Ref
+from atoll.env.pieces import take_all
 from atoll.env.query import where
 from atoll.env.records import Arrived, Began, Confirmed, Fired, Forgotten, Found, Item, Opened, Record, Told
 from atoll.env.runner import Made, Runner
@@ -204,7 +205,7 @@ class Run:
         if isinstance(step, Arrive):
             party = PARTIES[step.party]
             first = max(1, environment.received(party) + 1 + step.ahead)
-            self.runner.take(Arrived(party, first, msgspec.Raw(encode(step.items))), self.now_ns)
+            take_all(self.runner, Arrived(party, first, msgspec.Raw(encode(step.items))), self.now_ns)
         elif step == "fire":
             self.now_ns = max(self.now_ns, environment.deadline_ns or 0)
             self.runner.take(Fired(), self.now_ns)

@@ -12,6 +12,7 @@ from atoll.env.changes import LeaseLost, Matched, Moved, PeerSlow, Restored, Sta
 from atoll.env.context import Context
 from atoll.env.environment import Environment
 from atoll.env.history import decode_body, decode_snapshot
+from atoll.env.pieces import take_all
 from atoll.env.records import Arrived, Began, Effect, Fired, Item, Note, Post, Record
 from atoll.env.runner import Made, Runner
 from atoll.env.tuples import Tuple
@@ -121,7 +122,7 @@ class Recorded:
 
     def take(self, record: Record) -> list[Effect]:
         """Apply a record, seal it, and return what may leave."""
-        self.runner.take(record, self.now_ns)
+        take_all(self.runner, record, self.now_ns)
         return self.seal()
 
     def seal(self) -> list[Effect]:

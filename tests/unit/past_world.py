@@ -15,6 +15,7 @@ from atoll.env.app import App, Program, program_of
 from atoll.env.chain import GENESIS, Block, Frame, Sealed, link_of, pack_body, read
 from atoll.env.environment import Environment
 from atoll.env.history import Snapshot, decode_snapshot
+from atoll.env.pieces import take_all
 from atoll.env.records import Arrived, Began, Item, Record
 from atoll.env.runner import Runner
 from tests.unit.recorder_world import ENVIRONMENT, key_in
@@ -103,7 +104,7 @@ class MemoryShelf:
     def take(self, *records: Record) -> None:
         for record in records:
             self.now_ns += STEP_NS
-            self.runner.take(record, self.now_ns)
+            take_all(self.runner, record, self.now_ns)
 
     @property
     def environment(self) -> Environment:

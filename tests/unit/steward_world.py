@@ -42,6 +42,7 @@ from atoll.env.orders import (
     Moment,
     Order,
     Prepare,
+    Rest,
     Restore,
     Say,
     Spare,
@@ -53,9 +54,10 @@ from atoll.env.orders import (
 from atoll.env.parties import PARTY_BYTES
 from atoll.env.places import HandlerFailedError, Inline, UnansweredError
 from atoll.env.records import Held, Item, Record
-from atoll.env.runner import OPEN, Runner, Walls
+from atoll.env.runner import Runner
 from atoll.env.steward import Steward
 from atoll.env.tuples import Tuple
+from atoll.env.walls import OPEN, Walls
 
 CODE, OTHER_CODE = b"c" * 32, b"d" * 32
 WALL_NS = 1_000_000 * SECOND_NS
@@ -152,6 +154,8 @@ def items(*events: Tuple, ask: int = 0) -> bytes:
 class Elsewhere:
     """A place whose handlers run elsewhere: what was begun while ``is_slow`` is done when that is over."""
 
+    walls = None
+
     def __init__(self, program: Program = PROGRAM) -> None:
         self._inline = Inline(program)
         self.is_slow = self.is_closed = False
@@ -167,6 +171,9 @@ class Elsewhere:
 
     def restore(self, snapshot: bytes) -> Any:
         return _Away(self, self._inline.restore(snapshot))
+
+    def remake(self, snapshot: bytes | None) -> Any:
+        return self.blank() if snapshot is None else self.restore(snapshot)
 
     def answered(self) -> Any:
         assert self.running is not None
@@ -268,7 +275,7 @@ class Place:
                 self.out.append((node, message))
             case Spare(_, runner):
                 runner.close()
-            case Await() | FetchCode() | StoreSnapshot() | TellSession() | Say() | Told():
+            case Await() | Rest() | FetchCode() | StoreSnapshot() | TellSession() | Say() | Told():
                 pass
 
     def answer(self) -> None:
@@ -399,10 +406,13 @@ def _holders(block: Block) -> tuple[bytes, ...]:
 
 
 class Notes:
-    """Walls that only remember what was noted."""
+    """Walls that only remember what was noted, and how much of it in one turn."""
 
     def __init__(self) -> None:
         self.notes: list[tuple[bytes, int, int]] = []
+        self.since_ns: int = -1
+        self.patience: int = 1_000_000
+        self.left: int = self.patience
 
     def enter(self, *, is_again: bool = False) -> None:
         pass
@@ -413,6 +423,13 @@ class Notes:
     def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
         assert len(environment) == PARTY_BYTES
         self.notes.append((party, first, count))
+        self.left -= 1
+
+    def is_late(self, since_ns: int) -> bool:
+        """Be late when so many were noted in a turn as ``patience`` says."""
+        if since_ns != self.since_ns:
+            self.since_ns, self.left = since_ns, self.patience
+        return self.left <= 0
 
 
 def started(**options: Any) -> tuple[Place, bytes]:

@@ -20,9 +20,9 @@ from atoll.env.chain import segment_start
 from atoll.env.comparing import Difference
 from atoll.env.past import Past
 from atoll.env.records import Note
-from atoll.env.runner import OPEN, HandlerKilled
 from atoll.env.state import State
 from atoll.env.stepping import DivergedError
+from atoll.env.walls import OPEN, HandlerKilled
 from tests.unit.past_world import ANN, DiskWorld, arrived, bid
 
 HEAD = """

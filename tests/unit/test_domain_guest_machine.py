@@ -10,11 +10,12 @@ from atoll.base.errors import CorruptError, LinkError, UsageError, UserError
 from atoll.domain.guest.launch import GuestGoneError
 from atoll.domain.guest.machine import EVENTS_MAX, GuestEnvironment, GuestPlace
 from atoll.domain.guest.messages import Content, Done, Fault, Status
-from atoll.domain.limits import SILENT_S_MAX
+from atoll.domain.limits import GUEST_ASK_S_MAX, GUEST_PATIENCE_S, SILENT_S_MAX
 from atoll.env.history import decode_body, decode_snapshot
+from atoll.env.pieces import take_all
 from atoll.env.places import HandlerFailedError, UnansweredError
 from atoll.env.plain_data import MapKey
-from atoll.env.records import Confirmed, Failed, Fired, Held, Note, Post
+from atoll.env.records import Arrived, Confirmed, Failed, Fired, Held, Note, Post
 from atoll.env.runner import Runner
 from tests.unit.guest_world import ANN, SOURCE, NearGuest, Nursery, began, bundle, done, encode
 
@@ -148,6 +149,8 @@ _LIES: list[Any] = [
     Done(Status(events=EVENTS_MAX * 10**9)),
     Done(Status(events=0), received=1 << 62),
     Done(Status(events=1), (Post(ANN, 9, 1, encode([[1]])),), 1),
+    Done(Status(events=1), received=0),
+    Done(Status(events=1), received=2),
     Done(Status(events=1), (Post(ANN, 1, 2, encode([[1]])),), 1),
     Done(Status(events=1), (Post(ANN, 1, 1, b"\xc1"),), 1),
     Done(Status(events=1), (Post(b"short", 1, 1, encode([[1]])),), 1),
@@ -173,8 +176,8 @@ def test_a_lie_about_what_was_sent_fails_as_one_event(whats: tuple[str, ...], ex
     nursery = Nursery()
     runner = Runner(GuestPlace(nursery.fork, bundle(), "Busy"), CODE)
     runner.take(began(), 5)
-    nursery.made[0].script.append(Done(Status(events=1), (Post(ANN, 9, 1, encode([[1]])),), 1))
-    runner.take(done(1, *whats), 7)
+    nursery.made[0].script.append(Done(Status(events=1), (Post(ANN, 9, 1, encode([[1]])),), len(whats)))
+    take_all(runner, done(1, *whats), 7)
     made = runner.block()
     assert made is not None
     failed = [entry.record for entry in decode_body(made.body).entries if isinstance(entry.record, Failed)]
@@ -248,8 +251,102 @@ def test_the_same_guest_goes_back_while_it_lives() -> None:
     world.place.blank()
     assert len(world.nursery.made) == 1
     world.guest.script.append(GuestGoneError("gone"))
-    world.place.blank()
-    assert len(world.nursery.made) == 2
+    with pytest.raises(CorruptError, match="no guest: gone"):
+        world.place.blank()
+    assert len(world.nursery.made) == 1, "it has loaded this code just now: another one would not survive that either"
+
+
+def test_a_guest_goes_back_to_what_was_while_others_run() -> None:
+    world = _World()
+    world.environment.handle(done(1, "one"), 7)
+    state = world.environment.checkpoint()
+    environment = world.place.remake(state)
+    assert (len(world.nursery.made), environment.events) == (1, 1)
+    world.guest.script += (None, None)
+    for _ in range(2):
+        with pytest.raises(UnansweredError):
+            world.place.remake(state)
+        assert 0 < world.place.left_s <= GUEST_ASK_S_MAX
+        assert world.place.is_remaking
+        asked = len(world.guest.asked)
+        assert environment.fields() == {}
+        with pytest.raises(UsageError, match="a handler runs"):
+            environment.snapshot()
+        assert len(world.guest.asked) == asked
+    assert world.place.remake(state).fields() == {"n": 1, "who": ["one"]}
+    assert (len(world.nursery.made), world.place.is_remaking) == (1, False)
+
+
+@pytest.mark.parametrize("end", [GuestGoneError("its process ended with status 1"), b"\xc1"])
+def test_another_guest_loads_its_code_and_goes_back_while_others_run(end: Any) -> None:
+    scripts: list[list[Any]] = [[], [None, None, Done(Status()), None]]
+    nursery = Nursery()
+
+    def fork() -> NearGuest:
+        guest = nursery.fork()
+        guest.script += scripts.pop(0)
+        return guest
+
+    place = GuestPlace(fork, bundle(), "Busy")
+    place.blank().handle(began(), 5)
+    nursery.made[0].script.append(end)
+    for _ in range(2):
+        with pytest.raises(UnansweredError):
+            place.remake(None)
+        assert place.left_s > GUEST_ASK_S_MAX
+    nursery.made[1].script.popleft()  # It loads it in fact, and says so.
+    with pytest.raises(UnansweredError):
+        place.remake(None)
+    assert place.remake(None).events == 0
+    assert [guest.closed for guest in nursery.made] == [1, 0]
+    assert max(nursery.made[1].patience_s) == GUEST_PATIENCE_S
+
+
+def test_what_cannot_be_gone_back_to_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = _World()
+    with pytest.raises(CorruptError, match="does not decode"):
+        world.place.remake(b"\xc1")
+    world.place.close()
+    world.nursery.fault = LinkError("no memory")
+    with pytest.raises(CorruptError, match="no guest: no memory"):
+        world.place.remake(None)
+    nursery = Nursery()
+    place = GuestPlace(nursery.fork, bundle("raise ValueError"), "Busy")
+    with pytest.raises(CorruptError, match="no guest: A603"):
+        place.remake(None)
+    assert nursery.made[0].closed
+    monkeypatch.setattr("atoll.domain.guest.machine.GUEST_START_S_MAX", 0.0)
+
+    def fork() -> NearGuest:
+        guest = nursery.fork()
+        guest.script.append(None)
+        return guest
+
+    with pytest.raises(CorruptError, match="does not come to its end"):
+        GuestPlace(fork, bundle(), "Busy").remake(None)
+    assert nursery.made[1].closed
+
+
+def test_a_place_that_is_closed_goes_back_to_nothing() -> None:
+    world = _World()
+    world.guest.script.append(None)
+    with pytest.raises(UnansweredError):
+        world.place.remake(None)
+    world.place.close()
+    assert not world.place.is_remaking
+
+
+def test_items_are_counted_as_they_are_written() -> None:
+    for count in (1, 15, 16, 40, 70_000):
+        world = _World()
+        record = Arrived(ANN, 1, msgspec.Raw(encode([[1]] * count)))
+        world.guest.script.append(Done(Status(events=1), received=count - 1))
+        with pytest.raises(HandlerFailedError, match="neither taken"):
+            world.environment.handle(record, 7)
+        world = _World()
+        world.guest.script.append(Done(Status(events=1), received=count))
+        assert world.environment.handle(record, 7) == ()
+        assert world.environment.received(ANN) == count
 
 
 def test_a_state_that_cannot_be_written_changes_nothing() -> None:
@@ -311,9 +408,9 @@ def test_a_state_that_does_not_come_to_its_end_does_not_hold_up_the_server_until
     assert place.is_loaded()
     with pytest.raises(CorruptError, match="does not come to its end"):
         place.blank()
-    (_, first_s), second_s = (guest.patience_s for guest in nursery.made)
-    assert first_s + max(second_s) + 1.0 < SILENT_S_MAX, "a second passes from one sign of life to the next"
-    assert nursery.made[1].closed
+    (guest,) = nursery.made
+    assert max(guest.patience_s) + 1.0 < SILENT_S_MAX, "a second passes from one sign of life to the next"
+    assert guest.closed
 
 
 def test_code_is_loaded_while_others_run() -> None:
@@ -387,7 +484,7 @@ def test_a_journal_of_one_level_replays_at_the_other() -> None:
     runner.take(began(), 5)
     runner.take(Held((b"n" * 10,), 1), 5)
     for first, whats in ((1, ("one", "raise", "spawn")), (4, ("timer", "grow", "strange"))):
-        runner.take(done(first, *whats), 10**9)
+        take_all(runner, done(first, *whats), 10**9)
     runner.take(Fired(), 3 * 10**9)
     runner.checkpoint(3 * 10**9)
     made = runner.block()

@@ -12,6 +12,7 @@ import pytest
 
 from atoll.base.errors import WireError
 from atoll.base.ids import NodeId
+from atoll.base.units import SECOND_NS
 from atoll.domain import server as server_module
 from atoll.domain.loading import Bundle
 from atoll.domain.messages import FromNode, Hello, MemberSeen
@@ -24,7 +25,7 @@ from atoll.env.beginning import Wanted
 from atoll.env.chain import Sealer
 from atoll.env.limits import MESSAGE_BYTES_MAX
 from atoll.env.messages import Carried, Letter, encode_message
-from atoll.env.orders import Restore, Say, TellNode
+from atoll.env.orders import Moment, Rest, Restore, Say, TellNode
 from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import ANN, BOB, CODE, PROGRAM, Add, encode, items
 
@@ -220,6 +221,7 @@ def test_what_nobody_expected_of_a_message_ends_neither_control_nor_the_server(
         around = Around(tmp_path, 0)
         hosted = around.server.steward.hosted[around.begin()]
         await around.until(lambda: hosted.is_open)
+        around.server.adoption.is_listed = True
         session: Any = Session()
         around.server._client_made(session)  # pyright: ignore[reportPrivateUsage]
         around.server._from_client(session, encode(Hello(ANN)))  # pyright: ignore[reportPrivateUsage]
@@ -278,3 +280,25 @@ def test_a_journal_that_is_damaged_or_makes_no_sense_is_said_whenever_somebody_l
             (directory / "snapshots").mkdir(exist_ok=True)
             (directory / "snapshots" / "1.ats").write_bytes(b"odd")
         asyncio.run(body(state, why))
+
+
+def test_an_environment_that_took_long_goes_on_in_a_later_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "REST_S_MAX", 0.01)
+    resumed: list[bytes] = []
+
+    def resume(identity: bytes, _: Moment) -> None:
+        resumed.append(identity)
+
+    async def body() -> None:
+        around = Around(tmp_path, 0)
+        steward = around.server.steward
+        monkeypatch.setattr(steward, "resume", resume)
+        since_ns = now().ns
+        orders = [Rest(b"a" * 16, since_ns + 1_000 * SECOND_NS), Rest(b"b" * 16, since_ns - 1_000 * SECOND_NS)]
+        steward._orders += orders  # pyright: ignore[reportPrivateUsage]
+        around.server.stir()
+        await around.until(lambda: len(resumed) == 2)
+        assert resumed == [b"a" * 16, b"b" * 16], "who has taken long rests, but not for so long as it took"
+        await around.stop()
+
+    asyncio.run(body())

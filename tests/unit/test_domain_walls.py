@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from atoll.base.units import SECOND_NS
 from atoll.domain import guard
 from atoll.domain.guard import AmbientError
-from atoll.domain.limits import HANDLER_S_MAX, SILENT_S_MAX
-from atoll.domain.walls import AGAIN_PERIODS, InlineWalls, deadly
-from atoll.env.runner import HandlerKilled
+from atoll.domain.limits import HANDLER_S_MAX, SILENT_S_MAX, TURN_S_MAX
+from atoll.domain.walls import AGAIN_PERIODS, OUTSIDE, InlineWalls, deadly
+from atoll.env.walls import HandlerKilled
 
 ENVIRONMENT, PARTY = b"e" * 16, b"p" * 16
 
@@ -180,3 +181,16 @@ def test_walls_that_are_taken_down_see_nothing(note: Path) -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     with guard.watching():
         assert time.time() > 0
+
+
+def test_a_turn_is_over_after_a_while_whoever_runs_the_handlers(slow_walls: InlineWalls) -> None:
+    for walls in (slow_walls, OUTSIDE):
+        assert not walls.is_late(time.monotonic_ns() + 1_000 * SECOND_NS), "it has just begun, and the computer is slow"
+        assert walls.is_late(time.monotonic_ns() - round(TURN_S_MAX * SECOND_NS))
+
+
+def test_around_a_place_with_walls_of_its_own_nothing_else_stands(note: Path) -> None:
+    OUTSIDE.enter(is_again=True)
+    OUTSIDE.about(ENVIRONMENT, PARTY, 1, 1)
+    OUTSIDE.leave()
+    assert not note.exists()

@@ -12,10 +12,26 @@ from atoll.env.history import decode_body
 from atoll.env.limits import BLOCK_BYTES, BLOCK_EVENTS_MAX, CONFIRM_NS, TOLD_MAX
 from atoll.env.messages import Carried
 from atoll.env.orders import Moment
-from atoll.env.records import Arrived, Began, Confirmed, Fired, Forgotten, Found, Held, Record, Stopped
+from atoll.env.places import HandlerFailedError
+from atoll.env.records import Arrived, Began, Confirmed, Failed, Fired, Forgotten, Found, Held, Record, Stopped
 from atoll.env.runner import Runner
 from atoll.env.slew import SlewedClock
-from tests.unit.steward_world import ANN, BOB, PROGRAM, WALL_NS, Add, Elsewhere, Later, Notes, encode, items
+from atoll.env.tuples import Tuple
+from tests.unit.env_world import said
+from tests.unit.steward_world import (
+    ANN,
+    BOB,
+    PROGRAM,
+    WALL_NS,
+    Add,
+    Boom,
+    Elsewhere,
+    Later,
+    Notes,
+    Quit,
+    encode,
+    items,
+)
 
 ME, CODE = b"me".ljust(16), bytes(32)
 HOLDERS: Final = (b"n" * 10, b"o" * 10)
@@ -33,15 +49,34 @@ class Here:
         assert self.block() == [Began]
 
     def put(self, first: int, *values: int, party: bytes = ANN) -> None:
-        message = Carried(party, ME, first, items(*map(Add, values)))
+        self.give(first, *map(Add, values), party=party)
+
+    def give(self, first: int, *events: Tuple, party: bytes = ANN, ask: int = 0) -> None:
+        message = Carried(party, ME, first, items(*events, ask=ask))
         assert self.filling.inbox.put(message, self.runner.environment, 0, is_disk_full=False) is None
 
     def fill(self, after_ns: int = 0) -> None:
         self.filling.fill(self.runner, Moment(after_ns, WALL_NS + after_ns))
 
+    def turn(self, number: int) -> None:
+        """Let it do what one turn has time for, and finish what it has begun in that."""
+        self.fill(number)
+        while self.runner.is_busy:
+            self.runner.go_on()
+
     def block(self) -> list[type[Record]]:
         ahead = self.filling.block(self.runner)
         return [] if ahead is None else [type(entry.record) for entry in decode_body(ahead.made.body).entries]
+
+    def sealed(self) -> tuple[list[type[Record]], dict[bytes, int]]:
+        """Return what is in the next block, and what it says of parties."""
+        ahead = self.filling.block(self.runner)
+        assert ahead is not None
+        return [type(entry.record) for entry in decode_body(ahead.made.body).entries], ahead.receipts
+
+    def said(self) -> list[str]:
+        """Return what a client hears of all that was sealed."""
+        return [one["is"] for one in said(self.runner.release(self.runner.number), ANN)]
 
 
 @pytest.fixture
@@ -203,3 +238,100 @@ def test_after_its_end_an_environment_hears_of_its_holders_only(here: Here) -> N
     here.filling.change(HOLDERS)
     here.fill()
     assert here.block() == [Stopped, Held]
+
+
+# Turns.
+
+
+def test_a_turn_ends_when_others_have_waited_long_enough(here: Here) -> None:
+    here.put(1, 1)
+    here.put(2, 2)
+    here.put(3, 3)
+    here.walls.patience = 2
+    here.fill()
+    assert bool(here.filling.is_late)
+    assert here.block() == [Arrived, Arrived]
+    here.fill(1)
+    assert not here.filling.is_late
+    assert here.block() == [Arrived]
+
+
+def test_what_is_told_and_timers_wait_for_a_later_turn_too(here: Here) -> None:
+    message = Carried(ANN, ME, 1, items(Later(1)))
+    assert here.filling.inbox.put(message, here.runner.environment, 0, is_disk_full=False) is None
+    here.fill()
+    here.block()
+    here.walls.patience = 1
+    here.filling.tell(NEWS)
+    here.filling.tell(NEWS)
+    for turn, expected in enumerate((Found, Found, Fired), 2 * SECOND_NS):
+        here.fill(turn)
+        assert here.block() == [expected]
+    assert not here.filling.is_late
+
+
+def test_items_that_fail_are_undone_in_as_many_turns_as_that_takes_and_each_turn_is_kept(here: Here) -> None:
+    here.give(1, Boom(), Add(1), Boom(), Add(2))
+    here.walls.patience = 1
+    blocks: list[tuple[list[type[Record]], dict[bytes, int]]] = []
+    while here.runner.environment.received(ANN) < 4:
+        here.turn(len(blocks))
+        blocks.append(here.sealed())
+    assert blocks == [([Failed], {ANN: 1}), ([Arrived, Failed], {ANN: 3}), ([Arrived], {ANN: 4})]
+    assert here.runner.environment.fields()["n"] == 3
+    assert [note for note in here.walls.notes if note[0] == ANN] == [(ANN, 1, 4), (ANN, 2, 3), (ANN, 4, 1)]
+
+
+def test_what_comes_while_some_items_are_left_is_the_next_one(here: Here) -> None:
+    here.give(1, Boom(), Add(1))
+    here.walls.patience = 1
+    here.turn(0)
+    assert here.sealed() == ([Failed], {ANN: 1})
+    here.put(3, 5)
+    here.walls.patience = 9
+    here.fill(9)
+    assert here.sealed() == ([Arrived, Arrived], {ANN: 3})
+    assert here.runner.environment.fields()["n"] == 6
+
+
+def test_items_are_left_for_the_next_block_where_one_is_full_of_those_before(here: Here) -> None:
+    count = BLOCK_EVENTS_MAX - 2
+    here.put(1, *range(count))
+    here.give(count + 1, Add(1), Boom(), Add(1))
+    here.fill()
+    assert here.sealed() == ([Arrived, Arrived, Failed], {ANN: count + 2})
+    here.fill()
+    assert here.sealed() == ([Arrived], {ANN: count + 3})
+
+
+def test_where_it_is_not_known_which_failed_each_is_noted_alone() -> None:
+    far = Elsewhere()
+    here = Here(far)
+    far.is_slow, far.failure = True, HandlerFailedError("killed", "it is dead", is_known=False)
+    here.give(1, Add(1), Add(2))
+    here.fill()
+    assert here.walls.notes[-1] == (ANN, 1, 2)
+    far.is_slow = False
+    here.runner.go_on()
+    assert here.filling.block(here.runner) is None, "nothing was taken"
+    here.fill()
+    assert here.walls.notes[-2:] == [(ANN, 1, 1), (ANN, 2, 1)]
+    assert here.sealed() == ([Arrived, Arrived], {ANN: 2})
+
+
+def test_what_is_left_when_it_ends_is_refused_at_once(here: Here) -> None:
+    here.give(1, Boom(), Quit(), Add(1), Add(2), ask=1)
+    here.walls.patience = 1
+    here.turn(0)
+    assert here.sealed() == ([Failed], {ANN: 1})
+    here.fill(9)
+    assert here.sealed() == ([Arrived], {ANN: 4})
+    other = Here()
+    other.filling.suspect = Suspect(ANN, 1, 3)
+    other.give(1, Quit(), Add(1), Add(2), ask=1)
+    other.walls.patience = 1
+    other.fill()
+    assert not other.filling.is_late
+    assert other.sealed() == ([Arrived, Arrived, Arrived], {ANN: 3})
+    assert other.runner.environment.fields()["n"] == 0
+    assert other.said() == ["Done", "Failure", "Failure"]

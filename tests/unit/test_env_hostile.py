@@ -14,9 +14,10 @@ from atoll.env.context import Asker, Context
 from atoll.env.parties import Ref
 from atoll.env.query import where
 from atoll.env.records import Arrived, Began, Failed, Found
-from atoll.env.runner import HandlerKilled, Runner
+from atoll.env.runner import Runner
 from atoll.env.texts import is_plain, plain, words_of
 from atoll.env.tuples import Tuple
+from atoll.env.walls import HandlerKilled
 from tests.unit.env_world import (
     ANN,
     BOB,
@@ -319,6 +320,10 @@ def test_migrations_and_clean_up_run_inside_walls_too() -> None:
         def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
             pass
 
+        def is_late(self, since_ns: int) -> bool:
+            del since_ns
+            return False
+
     walls, seen = Counting(), list[int]()
 
     class Old(App):
@@ -359,7 +364,7 @@ def test_migrations_and_clean_up_run_inside_walls_too() -> None:
 def test_a_failure_that_cannot_be_undone_is_told_to_whoever_drives_it() -> None:
     world = recorded()
     with pytest.raises(CorruptError, match="what failed cannot be undone: DecodeError"):
-        world.take(Arrived(ANN, 1, msgspec.Raw(b"\xc1")))  # What no door lets through.
+        world.runner.take(Arrived(ANN, 1, msgspec.Raw(b"\xc1")), world.now_ns)  # What no door lets through.
 
 
 def test_paths_have_a_length() -> None:

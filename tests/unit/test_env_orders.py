@@ -17,6 +17,7 @@ from atoll.env.orders import (
     Order,
     Prepare,
     RecorderOrder,
+    Rest,
     Restore,
     Say,
     Spare,
@@ -28,8 +29,8 @@ from atoll.env.orders import (
 
 
 def test_every_order_is_of_the_union_and_exported() -> None:
-    kinds = {Create, AskRecorder, Await, Prepare, Restore, Spare, StoreSnapshot, Forget, FetchCode}
-    kinds |= {TellNode, TellSession, Say, Told}
+    kinds = {Create, AskRecorder, Await, Prepare, Rest, Restore, Spare, StoreSnapshot, Forget}
+    kinds |= {FetchCode, TellNode, TellSession, Say, Told}
     assert set(get_args(Order)) == kinds
     assert {kind.__name__ for kind in kinds} | {"Moment", "Order", "RecorderOrder"} == set(orders.__all__)
     assert {kind.__name__ for kind in get_args(RecorderOrder)} >= {"Seal", "Keep", "CutFrom", "KeepPromise", "Left"}

@@ -12,7 +12,7 @@ from atoll.env.comparing import Difference
 from atoll.env.past import Past
 from atoll.env.records import Confirmed, Failed, Fired, Told
 from atoll.env.revising import revise
-from atoll.env.runner import HandlerKilled
+from atoll.env.walls import HandlerKilled
 from tests.unit.past_world import ANN, CODE, MemoryShelf, arrived
 
 

@@ -11,13 +11,12 @@ from atoll.base.units import SECOND_NS
 from atoll.env.app import App, migration, on, program_of
 from atoll.env.changes import PeerSlow, Restored, Started
 from atoll.env.context import Context
-from atoll.env.environment import Environment
 from atoll.env.history import decode_body, decode_snapshot
 from atoll.env.limits import BLOCK_EVENTS_MAX
 from atoll.env.parties import Ref
-from atoll.env.places import HandlerFailedError, UnansweredError
+from atoll.env.pieces import take_all
+from atoll.env.places import HandlerFailedError
 from atoll.env.records import (
-    Arrived,
     Checkpointed,
     Confirmed,
     Ended,
@@ -27,12 +26,13 @@ from atoll.env.records import (
     Held,
     Note,
     Opened,
-    Record,
     Told,
     Upgraded,
 )
-from atoll.env.runner import OPEN, HandlerKilled, Runner
+from atoll.env.runner import Runner
 from atoll.env.tuples import Tuple
+from atoll.env.walls import OPEN, HandlerKilled
+from tests.unit.elsewhere_world import Elsewhere
 from tests.unit.env_world import (
     ANN,
     BOB,
@@ -266,6 +266,10 @@ def test_walls_stand_while_handlers_run() -> None:
         def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
             self.seen.append((environment, party, first, count))
 
+        def is_late(self, since_ns: int) -> bool:
+            del since_ns
+            return False
+
     walls = Counting()
     runner = Runner(program_of(Actor), CODE, None, walls)
     runner.take(began(), 5)
@@ -277,12 +281,13 @@ def test_walls_stand_while_handlers_run() -> None:
     def only_look(_: Actor, ctx: Context) -> None:
         ctx.log(f"inside {walls.inside}")
 
-    runner.take(arrived(1, item(go(look)), item(go(only_look))), 5)
+    take_all(runner, arrived(1, item(go(look)), item(go(only_look))), 5)
     made = runner.block()
     assert made is not None
     assert notes(runner.release(made.number)) == ["inside 1"]
     assert walls.inside == 0
     OPEN.about(ME, ANN, 1, 1)
+    assert not OPEN.is_late(0)
 
 
 def test_an_environment_that_cannot_begin_does_not() -> None:
@@ -545,63 +550,6 @@ def test_a_migration_that_ends_the_process_ends_only_the_upgrade(error: BaseExce
 # Elsewhere.
 
 
-class Slow:
-    """An environment that says for a while that its handler still runs."""
-
-    def __init__(self, place: "Elsewhere", inner: Environment) -> None:
-        self._place, self._inner = place, inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def handle(self, record: Record, now_ns: int) -> Any:
-        outcome: Any
-        try:
-            if self._place.failures and isinstance(record, Arrived) and record.first == self._place.fails_at:
-                raise self._place.failures.pop(0)
-            outcome = self._inner.handle(record, now_ns)
-        except Exception as error:  # noqa: BLE001 -- it is handed on.
-            outcome = error
-        self._place.outcome, self._place.polls = outcome, self._place.slowness
-        return self._place.answered()
-
-
-class Elsewhere:
-    """A place that answers later, and fails as a test says.
-
-    Args:
-        app: The application.
-        slowness: How often it says that it is not done.
-    """
-
-    name = "Actor"
-
-    def __init__(self, app: type[App], slowness: int) -> None:
-        self._program, self.slowness = program_of(app), slowness
-        self.failures: list[HandlerFailedError] = []
-        self.fails_at = 1
-        self.outcome: Any = ()
-        self.polls = 0
-        self.is_closed = False
-
-    def blank(self) -> Any:
-        return Slow(self, Environment.blank(self._program))
-
-    def restore(self, snapshot: bytes) -> Any:
-        return Slow(self, Environment.restore(self._program, snapshot))
-
-    def answered(self) -> Any:
-        self.polls -= 1
-        if self.polls >= 0:
-            raise UnansweredError
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
 def _finish(runner: Runner) -> int:
     """Let a runner go on until it is done; return how often it was asked."""
     asked = 0
@@ -617,9 +565,14 @@ def test_a_handler_that_runs_elsewhere_may_take_its_time() -> None:
     runner.take(began(), 5)
     assert _finish(runner) == 2
     runner.take(arrived(1, item(Word("a")), item(go(_raise), 7), item(Word("b"))), 5)
+    assert bool(runner.is_elsewhere)
     with pytest.raises(AssertionError, match="a handler runs"):
         runner.take(Fired(), 6)
     assert _finish(runner) > 2
+    assert runner.environment.fields()["heard"] == ["a"], "what is behind it is given again"
+    runner.take(arrived(3, item(Word("b"))), 5)
+    assert _finish(runner) == 2
+    assert not runner.is_elsewhere
     assert runner.environment.fields()["heard"] == ["a", "b"]
     with pytest.raises(AssertionError, match="no handler runs"):
         runner.go_on()
@@ -663,7 +616,7 @@ def test_where_it_is_not_known_which_item_failed_they_come_one_by_one() -> None:
     runner = Runner(place, CODE)
     runner.take(began(), 5)
     place.failures = [HandlerFailedError("killed", "too long", is_known=False)]
-    runner.take(arrived(1, item(Word("a")), item(Word("b"))), 5)
+    take_all(runner, arrived(1, item(Word("a")), item(Word("b"))), 5)
     place.failures, place.fails_at = [HandlerFailedError("killed", "too long", is_known=False)], 3
     runner.take(arrived(3, item(Word("c"))), 5)
     assert runner.environment.fields()["heard"] == ["a", "b"]

@@ -33,9 +33,9 @@ from atoll.env.lint_rules import RULES
 from atoll.env.past import Past, flat
 from atoll.env.plain_data import decode_plain
 from atoll.env.records import Effect
-from atoll.env.runner import HandlerKilled, Walls
 from atoll.env.state import State
 from atoll.env.stepping import DivergedError
+from atoll.env.walls import HandlerKilled, Walls
 
 __all__ = [
     "Cause",
@@ -78,6 +78,11 @@ class GuardedWalls:
     def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
         """Note nothing: what ends this process is seen by whoever started it."""
 
+    def is_late(self, since_ns: int) -> bool:
+        """Return that nobody waits."""
+        del since_ns
+        return False
+
 
 @final
 class TimedWalls:
@@ -117,6 +122,10 @@ class TimedWalls:
 
     def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
         """Note nothing."""
+
+    def is_late(self, since_ns: int) -> bool:
+        """Return that nobody waits."""
+        return self._inner.is_late(since_ns)
 
     def _alarm(self, number: int, frame: FrameType | None) -> None:
         del number, frame

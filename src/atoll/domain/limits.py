@@ -208,6 +208,14 @@ HANDLER_S_MAX: Final = 4.0
 REVISED_S_MAX: Final = 2 * HANDLER_S_MAX
 """The same where history is run through other code: twice as long, for that computer may be slower."""
 
+TURN_S_MAX: Final = 0.05
+"""How long one environment may take in one turn of the server's loop and still begin something more: as long as all its
+blocks take that may be ahead of the disk. What is left is done in a later turn, and what was done is sealed first."""
+
+REST_S_MAX: Final = 0.25
+"""An environment that went on for longer rests for as long as it was over, up to so much: the others use that to finish
+what takes several turns, a disk and a network."""
+
 MEMORY_BYTES_MAX: Final = 4 * GIB
 """Address space of the server of environments; what a handler wants beyond is a ``MemoryError`` in it."""
 
@@ -244,8 +252,8 @@ GUEST_PATIENCE_S: Final = 0.02
 with the others, and comes back when the guest has answered."""
 
 GUEST_ASK_S_MAX: Final = 1.0
-"""How long a guest may take to go back to, or to write, its state: 64 MiB in 0.3 s. Then it is killed. The server waits
-meanwhile, so a handler that goes on behind its own answer costs all others as much, once."""
+"""How long a guest may take to write its state, or to begin with one: 64 MiB in 0.3 s. Then it is killed. The server
+waits meanwhile, so a handler that goes on behind its own answer costs all others as much, once."""
 
 GUEST_LOOK_S: Final = 0.002
 """How often a server that waits for a guest looks whether there still is one."""
@@ -254,11 +262,8 @@ GUEST_TURN_S: Final = 0.002
 """How often it is looked whether a guest has loaded its code, or has done what is repeated after a restart."""
 
 GUEST_START_S_MAX: Final = 10.0
-"""How long the zygote may take to start, and a guest to load its code; then it counts as failed."""
-
-GUEST_AGAIN_S_MAX: Final = 6.0
-"""How long a new guest may take to load its code and go back to its state, migrations included, while the server waits:
-with GUEST_ASK_S_MAX for the guest before, and the second between two signs of life, it stays below SILENT_S_MAX."""
+"""How long the zygote may take to start, and a guest to load its code, with the way back to a state after a failure;
+then it counts as failed. Nobody else waits meanwhile."""
 
 GUEST_FIRED_MAX: Final = 65_536
 """Timers in a row that make no event, as many as an environment can set. A guest that names more of them lies."""

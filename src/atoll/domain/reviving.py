@@ -16,7 +16,8 @@ from atoll.env.history import Body, Snapshot, decode_body, decode_snapshot
 from atoll.env.holding import HoldingOptions
 from atoll.env.places import Inline, Place
 from atoll.env.records import INLINE, Began, Held, Level, Upgraded
-from atoll.env.runner import OPEN, Runner, Walls
+from atoll.env.runner import Runner
+from atoll.env.walls import OPEN, Walls
 
 __all__ = ["Archive", "MissingCodeError"]
 
@@ -211,7 +212,7 @@ class Archive:
     async def _at(self, code: bytes, level: Level, snapshot: tuple[int, Snapshot] | None, walls: Walls) -> Runner:
         place = await self.place(code, level)
         try:
-            return Runner(place, code, snapshot, walls if isinstance(place, Inline) else OPEN)
+            return Runner(place, code, snapshot, walls)
         except BaseException:
             place.close()
             raise

@@ -28,7 +28,7 @@ from atoll.domain.frames import FrameConnection
 from atoll.domain.guest.guests import Guests
 from atoll.domain.guest.machine import GuestPlace
 from atoll.domain.heads import Heads
-from atoll.domain.limits import RETAINED_BYTES, SESSIONS_MAX, WARM_S
+from atoll.domain.limits import REST_S_MAX, RETAINED_BYTES, SESSIONS_MAX, TURN_S_MAX, WARM_S
 from atoll.domain.messages import (
     Alive,
     ClientMessage,
@@ -82,6 +82,7 @@ from atoll.env.orders import (
     Moment,
     Order,
     Prepare,
+    Rest,
     Restore,
     Say,
     Spare,
@@ -90,8 +91,8 @@ from atoll.env.orders import (
     TellSession,
     Told,
 )
-from atoll.env.runner import OPEN, Walls
 from atoll.env.steward import Steward
+from atoll.env.walls import OPEN, Walls
 
 __all__ = ["Server", "now"]
 
@@ -433,6 +434,9 @@ class Server:
                 self._create(identity, name)
             case Await(identity):
                 self._await(identity)
+            case Rest(identity, since_ns):
+                over_s = (monotonic_ns() - since_ns) / SECOND_NS - TURN_S_MAX
+                self._loop.call_later(min(max(over_s, 0.0), REST_S_MAX), self._resume, identity)
             case Prepare(identity):
                 self.spawn(self._prepare(identity))
             case Spare(identity, runner):

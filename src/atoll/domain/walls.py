@@ -12,18 +12,22 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
+from time import monotonic_ns
 from types import FrameType
 from typing import Final, final
 
+from atoll.base.units import SECOND_NS
 from atoll.domain import guard
-from atoll.domain.limits import HANDLER_S_MAX
-from atoll.env.runner import HandlerKilled
+from atoll.domain.limits import HANDLER_S_MAX, TURN_S_MAX
+from atoll.env.walls import HandlerKilled, Walls
 
-__all__ = ["InlineWalls", "deadly"]
+__all__ = ["OUTSIDE", "InlineWalls", "deadly"]
 
 log: Final = logging.getLogger("atoll.envs")
 
 AGAIN_PERIODS: Final = 3  # Limit. Twice as long as a handler, for what came to its end before; below SILENT_S_MAX.
+
+_TURN_NS: Final = round(TURN_S_MAX * SECOND_NS)
 
 _ABOUT: Final = Struct("<16s?16sQQ")
 
@@ -107,6 +111,10 @@ class InlineWalls:
         """Note what is handled next."""
         _ABOUT.pack_into(self._note, 1, environment, bool(party), party, first, count)
 
+    def is_late(self, since_ns: int) -> bool:
+        """Return whether a turn that began then has taken so long that others have theirs."""
+        return monotonic_ns() - since_ns >= _TURN_NS
+
     def _alarm(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if not self._inside or self._seen != self._entered:
@@ -117,3 +125,26 @@ class InlineWalls:
             passed_s, self._passed = self._passed * self._period_s, 0
             self._inside = self._periods > 1  # What clears up after a handler is not ended as well; clean-up itself is.
             raise HandlerKilled(f"it ran for more than {passed_s:g} s")
+
+
+@final
+class _Outside:
+    """The server's side of a process that has walls of its own: only how long others wait is looked at."""
+
+    __slots__ = ()
+
+    def enter(self, *, is_again: bool = False) -> None:
+        """No code of a program runs here."""
+
+    def leave(self) -> None:
+        """Nothing has to be undone."""
+
+    def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
+        """Note nothing: this process survives whatever a handler does there."""
+
+    def is_late(self, since_ns: int) -> bool:
+        """Return the same as ``InlineWalls``."""
+        return monotonic_ns() - since_ns >= _TURN_NS
+
+
+OUTSIDE: Final[Walls] = _Outside()

@@ -16,7 +16,8 @@ from atoll.domain.limits import WARM_ROUNDS_MAX, WARM_SLICE_S
 from atoll.domain.recorder.messages import Recorded
 from atoll.domain.reviving import Archive
 from atoll.env.holding import Holding
-from atoll.env.runner import OPEN, Runner, Walls
+from atoll.env.runner import Runner
+from atoll.env.walls import OPEN, Walls
 
 __all__ = ["Warming"]
 

@@ -10,8 +10,9 @@ from atoll.env.confirms import Confirms
 from atoll.env.facts import UNKNOWN, Ahead, Facts, Suspect, Waiting
 from atoll.env.inbox import Inbox
 from atoll.env.limits import TOLD_MAX
-from atoll.env.messages import Carried, join_items, split_items
+from atoll.env.messages import Carried, split_items
 from atoll.env.orders import Moment
+from atoll.env.pieces import Pieces
 from atoll.env.records import Arrived, Failed, Fired, Forgotten, Held, Record
 from atoll.env.runner import Runner
 from atoll.env.slew import SlewedClock
@@ -36,6 +37,7 @@ class Filling:
         suspect: What the environment's process did not survive; None: nothing, as far as is known.
         holders: Who the holders shall be, from a block on that is not made yet; empty: no change.
         giving_up: The last block in which something is given up; 0: none.
+        is_late: Whether the last ``fill`` has left something so that others have their turn first.
     """
 
     def __init__(self, facts: Facts, node: str, clock: SlewedClock) -> None:
@@ -48,6 +50,8 @@ class Filling:
         self.suspect: Suspect | None = None
         self.holders: tuple[bytes, ...] = ()
         self.giving_up = 0
+        self.is_late = False
+        self._pieces: Pieces | None = None  # The frame at hand.
 
     @property
     def has_room(self) -> bool:
@@ -70,12 +74,13 @@ class Filling:
         """Throw away all that waits but the suspicion; return what goes to whoever runs it next."""
         self._told.clear()
         self.confirms.clear()
-        self._receipts = {}
+        self._receipts, self._pieces = {}, None
         self.holders, self._is_change_due, self.giving_up = (), False, 0
         return self.inbox.clear()
 
     def block(self, runner: Runner) -> Ahead | None:
         """Return the block of what was applied since the last one; None: nothing was."""
+        self._look(runner)
         made = runner.block()
         if made is None:
             return None
@@ -86,64 +91,111 @@ class Filling:
         return Ahead(made, receipts, holders)
 
     def fill(self, runner: Runner, now: Moment) -> None:
-        """Apply what waits until the block is full, a handler runs elsewhere, or nothing waits.
+        """Apply what waits until the block is full, the runner is busy, others shall have their turn, or nothing waits.
+
+        Args:
+            runner: What runs.
+            now: When this turn began.
 
         Raises:
             CorruptError: A handler is not deterministic: what was applied cannot be undone.
         """
+        self.is_late = False
         if not runner.is_busy:
-            self.inbox.applied()
+            self._look(runner)
             if self._is_change_due:
                 self._is_change_due = False
                 self._apply_news(runner, Held(self.holders, runner.copies), now)
         self._told.extend(self.confirms.due(now.ns))
-        while self._told and not runner.is_busy and not runner.is_block_full:
+        while self._told and self._has_time(runner, now):
             record = self._told.popleft()
             if runner.is_over and not isinstance(record, Held):
                 continue
             if isinstance(record, Forgotten):
                 self.giving_up = runner.number + 1
             self._apply_news(runner, record, now)
-        while not runner.is_busy and not runner.is_over and not runner.is_block_full:
-            if self.inbox:
-                frame = self.inbox.pop()
-                self._apply_frame(runner, frame, now)
-                self._receipts[frame.party] = frame.first + frame.count - 1
-                if not runner.is_busy:  # What is being handled is not taken yet.
-                    self.inbox.applied()
-                continue
-            due_ns = runner.environment.deadline_ns
-            if due_ns is None or due_ns > self._clock.read(now):
-                return
-            self._apply_timer(runner, now)
+        while self._has_time(runner, now):
+            if self._pieces is not None:  # Also when it is over: then they are refused.
+                self._apply_piece(runner, self._pieces, now)
+            elif runner.is_over:
+                break
+            elif self.inbox:
+                self._apply_frame(runner, self.inbox.pop(), now)
+            elif self._is_timer_due(runner, now):
+                self._apply_timer(runner, now)
+            else:
+                break
+        if self.is_late:
+            self.is_late = bool(self._told or self._pieces or self.inbox) or self._is_timer_due(runner, now)
+
+    def _is_timer_due(self, runner: Runner, now: Moment) -> bool:
+        due_ns = runner.environment.deadline_ns
+        return due_ns is not None and due_ns <= self._clock.read(now)
+
+    def _has_time(self, runner: Runner, now: Moment) -> bool:
+        """Return whether more can be applied, and others do not wait too long for it."""
+        if runner.is_busy:
+            return False
+        if runner.is_over:
+            return True  # No handler runs any more.
+        if runner.is_block_full:
+            return False
+        self.is_late = runner.walls.is_late(now.ns)
+        return not self.is_late
+
+    def _look(self, runner: Runner) -> bool:
+        """Note how far the frame at hand was taken; return whether nothing of it is left."""
+        if runner.is_busy:
+            return False
+        if (pieces := self._pieces) is not None:
+            received = runner.environment.received(pieces.party)
+            if received >= pieces.first:
+                self._receipts[pieces.party] = received
+            if not pieces.took(received):
+                return False
+            self._pieces, suspect = None, self.suspect
+            if suspect is not None and suspect.party == pieces.party:
+                is_past = pieces.last >= suspect.first + suspect.count - 1
+                self.suspect = None if is_past else suspect
+        self.inbox.applied()
+        return True
 
     def _apply_news(self, runner: Runner, record: Record, now: Moment) -> None:
         runner.walls.about(self._facts.id, UNKNOWN.party, UNKNOWN.first, UNKNOWN.count)
-        runner.take(record, self._clock.read(now))
+        runner.take(record, self._clock.read(now), now.ns)
 
     def _apply_frame(self, runner: Runner, frame: Waiting, now: Moment) -> None:
-        """Apply items; one by one where the process before this one did not survive one of them."""
-        suspect = self.suspect
-        if suspect is None or suspect.party != frame.party:
-            runner.walls.about(self._facts.id, frame.party, frame.first, frame.count)
-            runner.take(Arrived(frame.party, frame.first, msgspec.Raw(frame.items)), self._clock.read(now))
+        """Apply a frame, all at once; one by one where the process before this one did not survive one of them."""
+        party, first, count, items = frame.party, frame.first, frame.count, frame.items
+        if self.suspect is not None and self.suspect.party == party:
+            self._pieces = pieces = Pieces(party, first, count, items, is_single=True)
+            if not self._look(runner):  # What was taken before is to blame for nothing.
+                self._apply_piece(runner, pieces, now)
             return
-        for number, item in enumerate(split_items(frame.items), frame.first):
-            if number <= runner.environment.received(frame.party):
-                continue
-            runner.walls.about(self._facts.id, frame.party, number, 1)
-            if suspect.count == 1 and number == suspect.first:
-                runner.take(Failed(frame.party, number, "killed", _DEADLY, bytes(item)), self._clock.read(now))
-            else:
-                runner.take(Arrived(frame.party, number, join_items((item,))), self._clock.read(now))
-        if frame.first + frame.count >= suspect.first + suspect.count:
-            self.suspect = None
+        runner.walls.about(self._facts.id, party, first, count)
+        if runner.take(Arrived(party, first, msgspec.Raw(items)), self._clock.read(now), now.ns):
+            self._receipts[party] = first + count - 1  # What nearly all come to.
+            self.inbox.applied()
+            return
+        self._pieces = Pieces(party, first, count, items)
+        self._pieces.next()  # As it was given.
+        self._look(runner)
+
+    def _apply_piece(self, runner: Runner, pieces: Pieces, now: Moment) -> None:
+        arrived, count = pieces.next()
+        record: Record = arrived
+        runner.walls.about(self._facts.id, arrived.party, arrived.first, count)
+        if self.suspect == Suspect(arrived.party, arrived.first, count) and count == 1:
+            item = split_items(bytes(arrived.items))[0]
+            record = Failed(arrived.party, arrived.first, "killed", _DEADLY, item)
+        runner.take(record, self._clock.read(now), now.ns)
+        self._look(runner)
 
     def _apply_timer(self, runner: Runner, now: Moment) -> None:
         number = runner.environment.first_timer
         runner.walls.about(self._facts.id, b"", number, 1)
         if self.suspect == Suspect(b"", number, 1):
-            runner.take(Failed(b"", number, "killed", _DEADLY), self._clock.read(now))
+            runner.take(Failed(b"", number, "killed", _DEADLY), self._clock.read(now), now.ns)
             self.suspect = None
         else:
-            runner.take(Fired(), self._clock.read(now))
+            runner.take(Fired(), self._clock.read(now), now.ns)

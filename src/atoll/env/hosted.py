@@ -46,6 +46,7 @@ from atoll.env.orders import (
     Moment,
     Order,
     Prepare,
+    Rest,
     Restore,
     Say,
     Spare,
@@ -136,7 +137,7 @@ class Hosted:
         self._is_changing = self._is_preparing = False
         self._prepared: Restore | None = None  # To be ordered when that is done.
         self._before = ("", 0)
-        self._is_awaited = False
+        self._is_awaited = self._is_resting = False
 
     @property
     def is_blank(self) -> bool:
@@ -193,7 +194,9 @@ class Hosted:
     def _can_apply(self) -> bool:
         """Whether a record could be applied now."""
         runner = self.runner
-        return runner is not None and not (runner.is_busy or self._hold) and len(self._ahead) < BLOCKS_AHEAD_MAX
+        if runner is None or runner.is_busy or self._is_resting or self._hold:
+            return False
+        return len(self._ahead) < BLOCKS_AHEAD_MAX
 
     @property
     def heir(self) -> NodeId | None:
@@ -326,7 +329,7 @@ class Hosted:
         self.facts.code, self.facts.app, self.facts.origin = runner.code, runner.place.name, runner.origin
         runner.walls.about(self.facts.id, OPENING.party, OPENING.first, OPENING.count)
         try:
-            runner.take(Opened(self._own, self._own_name, epoch, before, is_silent), self._clock.read(now))
+            runner.take(Opened(self._own, self._own_name, epoch, before, is_silent), self._clock.read(now), now.ns)
         except CorruptError as error:
             runner.close()
             self._fail(str(error), now)
@@ -349,14 +352,20 @@ class Hosted:
         self._orders.append(Say(self.facts.id, f"it cannot go on: {failed}"))
 
     def resume(self, now: Moment) -> None:
-        """Look whether a handler that runs elsewhere is done: the answer to ``Await``."""
-        runner, self._is_awaited = self.runner, False
+        """Go on with what was not done: the answer to ``Await`` and ``Rest``."""
+        runner, self._is_awaited, self._is_resting = self.runner, False, False
         try:
             if runner is not None and runner.is_busy:
-                runner.go_on()
+                runner.go_on(now.ns)
+                self._seal_at_once(runner, now)
         except CorruptError as error:
             self._fail(str(error), now)
         self.pump(now)
+
+    def _seal_at_once(self, runner: Runner, now: Moment) -> None:
+        """Propose what took long before anything more is applied, which may take as long."""
+        if not (runner.is_busy or self._ahead or self._hold or self.filling.holders):
+            self._block(now)
 
     def stop(self, now: Moment) -> None:
         """Come to an end: by a record, so that whoever runs it next knows. It has ended when that is committed.
@@ -438,6 +447,8 @@ class Hosted:
         if answer is None:
             self.pump(now)
         elif isinstance(answer, Refusal) and answer.code == FORGOTTEN:
+            if runner.is_busy:  # It is about to go back, and may not know again yet of whom it has taken something.
+                return
             self._doubts.note(answer, runner.number + runner.has_news, now.ns)
             self._routed += self._doubts.due(self.holding.committed, now.ns)
         else:
@@ -546,7 +557,9 @@ class Hosted:
     def _pump(self, now: Moment) -> None:
         runner = self.runner
         while runner is not None and self.runner is runner and not self._hold and len(self._ahead) < BLOCKS_AHEAD_MAX:
-            self.filling.fill(runner, now)
+            if not self._is_resting:
+                self.filling.fill(runner, now)
+                self._is_resting = self.filling.is_late or (runner.is_busy and not runner.is_elsewhere)
             if runner.is_busy:
                 break
             if runner.wants_checkpoint:
@@ -560,9 +573,12 @@ class Hosted:
             if not self.filling.holders and (not runner.has_news or (self._ahead and not runner.is_block_full)):
                 break  # While a block is on its way to the disk, what comes shares the next one.
             self._block(now)
-        if runner is not None and runner.is_busy and self.runner is runner and not self._is_awaited:
-            self._is_awaited = True
-            self._orders.append(Await(self.facts.id))
+        if runner is not None and self.runner is runner and not self._is_awaited:
+            self._is_awaited = runner.is_busy or self._is_resting
+            if self._is_resting:
+                self._orders.append(Rest(self.facts.id, now.ns))
+            elif runner.is_busy:
+                self._orders.append(Await(self.facts.id))
 
     def _block(self, now: Moment) -> None:
         assert self.runner is not None
@@ -647,7 +663,7 @@ class Hosted:
         self._doubts.clear()
         self._restore_at_ns = None
         self.failed = ""
-        self._is_open = self._is_awaited = False
+        self._is_open = self._is_awaited = self._is_resting = False
         self._prepared = None
         if self._target is not None:  # The holding was not asked yet, and will not answer.
             self._answer("it does not run here any more")

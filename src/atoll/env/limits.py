@@ -112,6 +112,9 @@ UNDO_EVENTS: Final = 10_000
 in memory, so that the next failure has little to repeat: else each costs up to CHECKPOINT_EVENTS, and a stranger can
 cause as many as he likes. While a coroutine waits the state cannot be written, and a failure may cost DRAIN_EVENTS."""
 
+UNDO_EVENT_BYTES: Final = KIB
+"""So many bytes of records that are applied again count as one more such event: to decode large items takes as long."""
+
 DRAIN_EVENTS: Final = 2 * CHECKPOINT_EVENTS
 """Events without a moment in which no coroutine waits, which a checkpoint needs. At it no coroutine begins any more:
 what they would handle is put off until the checkpoint was taken."""

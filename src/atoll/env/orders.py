@@ -32,6 +32,7 @@ __all__ = [
     "Order",
     "Prepare",
     "RecorderOrder",
+    "Rest",
     "Restore",
     "Say",
     "Spare",
@@ -103,6 +104,19 @@ class Await:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Let others have their turn, all the longer if it took long; answer with ``Steward.resume``.
+
+    Attributes:
+        id: What is not done yet.
+        since_ns: When its turn began, monotonic.
+    """
+
+    id: bytes
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSnapshot:
     """Keep the state after a block, and have other holders keep it."""
 
@@ -169,6 +183,7 @@ Order = (
     | AskRecorder
     | Await
     | Prepare
+    | Rest
     | Restore
     | Spare
     | StoreSnapshot

@@ -26,9 +26,9 @@ from atoll.env.chain import Block, unpack_body
 from atoll.env.environment import Environment
 from atoll.env.history import DIGEST_BYTES, Body, Entry, Snapshot, decode_body
 from atoll.env.records import Began, Effect
-from atoll.env.runner import OPEN, Walls
 from atoll.env.state import State
 from atoll.env.stepping import Replica, See, Sight, Start
+from atoll.env.walls import OPEN, Walls
 
 __all__ = ["Moment", "Past", "Shelf", "Summary", "flat", "state_of"]
 

@@ -12,6 +12,7 @@ from atoll.env.app import Program
 from atoll.env.channel import Parcel
 from atoll.env.environment import Environment
 from atoll.env.records import Effect, Record
+from atoll.env.walls import Walls
 
 __all__ = ["HandlerFailedError", "Inline", "Place", "Running", "UnansweredError"]
 
@@ -142,6 +143,11 @@ class Place(Protocol):
         """Name of the application's class."""
         ...
 
+    @property
+    def walls(self) -> Walls | None:
+        """What stands around handlers there, as seen from here; None: they run here, in the walls of this process."""
+        ...
+
     def blank(self) -> Running:
         """Return an environment before its first record."""
         ...
@@ -151,6 +157,18 @@ class Place(Protocol):
 
         Raises:
             CorruptError: The snapshot does not fit the code, or nothing can be made here.
+        """
+        ...
+
+    def remake(self, snapshot: bytes | None) -> Running:
+        """Return an environment as it was, in place of one that failed.
+
+        Args:
+            snapshot: Its state; None: before its first record.
+
+        Raises:
+            UnansweredError: It is not done, elsewhere. Ask again with the same; nothing else may be asked until then.
+            CorruptError: As ``restore``.
         """
         ...
 
@@ -177,6 +195,7 @@ class Inline:
     """
 
     __slots__ = ("_program",)
+    walls = None
 
     def __init__(self, program: Program) -> None:
         self._program: Final = program
@@ -197,6 +216,14 @@ class Inline:
             CorruptError: The snapshot does not fit the code.
         """
         return Environment.restore(self._program, snapshot)
+
+    def remake(self, snapshot: bytes | None) -> Environment:
+        """Return an environment as it was, at once.
+
+        Raises:
+            CorruptError: As ``restore``.
+        """
+        return self.blank() if snapshot is None else self.restore(snapshot)
 
     def answered(self) -> Sequence[Effect]:
         """Never asked: here a record is done when ``handle`` returns."""

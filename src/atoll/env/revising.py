@@ -33,8 +33,8 @@ from atoll.env.records import (
     Record,
     Upgraded,
 )
-from atoll.env.runner import OPEN, HandlerKilled, Walls
 from atoll.env.stepping import Start
+from atoll.env.walls import OPEN, HandlerKilled, Walls
 
 __all__ = ["FirstDifference", "Revision", "revise"]
 

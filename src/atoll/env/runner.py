@@ -6,6 +6,8 @@ Rules of this file:
 * What was applied since the last checkpoint is kept, so that a failed handler can be undone: restore the checkpoint,
   apply what came since, and go on with a ``Failed`` in place of what failed. Handlers therefore need no transactions of
   their own, and one that never fails pays nothing for this.
+* Of items that came together one failure at a time is undone, and nothing behind it is applied: whoever gives them
+  (``env.pieces``) can make a block of what was done, and let others have their turn. Undoing itself lets them, too.
 * Effects are held until ``release``: outputs wait for the block that holds their causes.
 * A checkpoint that is stored is the last record of its block, so that a snapshot has a block's number. Where handlers
   fail again and again, others are taken in memory only, so that undoing stays cheap; they are records all the same,
@@ -17,7 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from typing import Final, Protocol, TypeVar, final
+from typing import Final, TypeVar, final
 
 import msgspec
 
@@ -43,6 +45,7 @@ from atoll.env.limits import (
     CHECKPOINT_EVENTS,
     COPIES,
     GONE_MAX,
+    UNDO_EVENT_BYTES,
     UNDO_EVENTS,
 )
 from atoll.env.parties import PARTY_BYTES
@@ -68,8 +71,9 @@ from atoll.env.records import (
     Upgraded,
 )
 from atoll.env.texts import plain, words_of
+from atoll.env.walls import OPEN, HandlerKilled, Walls
 
-__all__ = ["OPEN", "HandlerKilled", "Made", "Runner", "Walls"]
+__all__ = ["Made", "Runner"]
 
 _RECORD_BYTES: Final = 64  # With its time, its mark and its numbers; but for what is counted by itself.
 _HANDLED: Final = (Arrived, Fired, Told, Opened, Found, Began)  # Only these run handlers, which can fail.
@@ -78,58 +82,6 @@ T = TypeVar("T")
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _raw_items: Final = msgspec.msgpack.Decoder(list[Item])
-
-
-class HandlerKilled(BaseException):
-    """Thrown into a handler that ran too long. No ``except Exception`` of the handler's catches it.
-
-    Args:
-        text: For people.
-    """
-
-
-class Walls(Protocol):
-    """What stands around handlers while they run: keeps them from looking at the world, and from running for ever."""
-
-    def enter(self, *, is_again: bool = False) -> None:
-        """Code of a program runs from here on.
-
-        Args:
-            is_again: It came to its end before, or must: it gets more time, since this computer may be slower.
-        """
-        ...
-
-    def leave(self) -> None:
-        """No handler runs any more; also called when one raised, and twice when what ends handlers came just before."""
-        ...
-
-    def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
-        """Note what is handled next, where it outlives this process, which may not survive it.
-
-        Args:
-            environment: Its id.
-            party: Who sent the items; empty: a timer.
-            first: Number of the first item, or of the timer.
-            count: How many items.
-        """
-        ...
-
-
-@final
-class _Open:
-    """No walls, for trials and tests."""
-
-    def enter(self, *, is_again: bool = False) -> None:
-        pass
-
-    def leave(self) -> None:
-        pass
-
-    def about(self, environment: bytes, party: bytes, first: int, count: int) -> None:
-        pass
-
-
-OPEN: Final[Walls] = _Open()
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -158,12 +110,12 @@ class Runner:
         program: The code: that of the snapshot, or that of the ``Began`` which is to come; or where to run it.
         code: Its SHA-256.
         snapshot: Where to go on from, with the number of its block; feed what came after it to ``redo``.
-        walls: What stands around handlers while they run.
+        walls: What stands around handlers while they run in this process.
 
     Attributes:
         environment: The machine; read only.
         code: SHA-256 of the code that runs it.
-        walls: As above.
+        walls: As above; or those of the place.
         digest: Of all effects so far.
         number: Number of the last block.
         epoch: Of the last ``Opened``; 0: none yet.
@@ -171,6 +123,7 @@ class Runner:
         copies: How many holders there should be, by the same.
         origin: Node that began it.
         level: Where its handlers are to run, by the ``Began``.
+        is_elsewhere: Whether it is busy because of what runs elsewhere; else others shall have their turn.
         is_over: Whether it has come to its end; no checkpoint is taken after that, so a replay knows it, too.
         failures: Handlers that failed since the start.
 
@@ -181,7 +134,8 @@ class Runner:
     def __init__(
         self, program: Program | Place, code: bytes, snapshot: tuple[int, Snapshot] | None = None, walls: Walls = OPEN
     ) -> None:
-        self.place, self.code, self.walls = _place(program), code, walls
+        self.place, self.code = _place(program), code
+        self.walls = walls if self.place.walls is None else self.place.walls
         self.number, kept = (0, None) if snapshot is None else snapshot
         self._base = None if kept is None else kept.state
         self.digest = bytes(DIGEST_BYTES) if kept is None else kept.digest
@@ -191,11 +145,12 @@ class Runner:
         self.environment = self._restored()
         self.is_over = False
         self._work: Generator[None] | None = None
-        self._is_let_go = False
+        self._is_let_go = self.is_elsewhere = False
+        self._since_ns: int | None = None  # When the turn at hand began; None: nobody waits.
         self._gone = 0  # How often in a row whoever ran it was gone before a record.
         self.failures = 0
         self._since: list[Entry] = []  # Applied since ``_base``.
-        self._redone = 0  # Events applied again since then, to undo what failed.
+        self._redone = 0  # What was applied again since then, to undo what failed, in events.
         self._unsealed: list[Entry] = []  # Of these, what is in no block yet.
         self._bytes = 0  # Of these, about.
         self._first_event = self.environment.events + 1
@@ -209,39 +164,51 @@ class Runner:
 
     # Running.
 
-    def take(self, record: Record, now_ns: int) -> None:
+    def take(self, record: Record, now_ns: int, since_ns: int | None = None) -> bool:
         """Apply a record. A handler that raises is undone, and its event counts as failed.
+
+        Of several items nothing is applied behind one that has failed, and none where it is not known which it was:
+        ``environment.received`` says how far it came, and ``Pieces`` what is next.
 
         Args:
             record: Any but a ``Checkpointed`` or an ``Upgraded``.
             now_ns: Time, ns since 1970.
+            since_ns: Since when others wait, monotonic; None: nobody does.
+
+        Returns:
+            Whether all of it was applied, and nothing failed.
 
         Raises:
             UserError: A602, a new environment could not begin: it is to be thrown away.
             CorruptError: It cannot go on: what was applied before fails now.
         """
         assert self._work is None, "a handler runs"
+        self._since_ns = since_ns
         try:
             effects = self._handle(record, now_ns)
         except BaseException as error:  # noqa: BLE001  A stranger's handler: whatever it raises is its failure.
             self._work = self._mending(record, now_ns, error)
-            self.go_on()
-        else:
-            self._went_well(record, now_ns, effects)
+            self.go_on(since_ns)
+            return False
+        self._went_well(record, now_ns, effects)
+        return True
 
     @property
     def is_busy(self) -> bool:
-        """Whether a handler runs elsewhere, so that nothing can be taken before ``go_on`` has seen its end."""
+        """Whether ``take`` is not done, so that nothing can be taken before ``go_on`` has come to its end."""
         return self._work is not None
 
-    def go_on(self) -> None:
-        """Look whether a handler that runs elsewhere is done, and finish what ``take`` has begun if it is.
+    def go_on(self, since_ns: int | None = None) -> None:
+        """Go on with what ``take`` has begun, if what runs elsewhere is done or others have had their turn.
+
+        Args:
+            since_ns: As of ``take``.
 
         Raises:
             UserError: As ``take``.
             CorruptError: As ``take``.
         """
-        work, self._work = self._work, None
+        work, self._work, self._since_ns, self.is_elsewhere = self._work, None, since_ns, False
         assert work is not None, "no handler runs"
         try:
             for _ in work:
@@ -269,7 +236,7 @@ class Runner:
             self._rest(now_ns)
 
     def _mending(self, record: Record, now_ns: int, error: BaseException) -> Generator[None]:
-        """Finish a record that is not done, or has failed; yield while a handler runs elsewhere."""
+        """Finish a record that is not done, or has failed; yield while it cannot be."""
         waiting: deque[Record] = deque((record,))
         raised: BaseException | None = error
         while waiting:
@@ -280,9 +247,11 @@ class Runner:
                 if self._is_let_go:
                     raise
                 instead = yield from self._failed(record, found)
-                self.failures += any(isinstance(one, Failed) for one in instead)
+                if not self._gone:
+                    waiting.clear()  # It was to come after what has failed now, and is given again.
                 waiting.extendleft(reversed(instead))
             else:
+                self.failures += isinstance(record, Failed)
                 self._went_well(record, now_ns, effects)
             raised = None
 
@@ -297,15 +266,24 @@ class Runner:
         except UnansweredError:
             pass
         while True:
-            try:
-                yield
-            except GeneratorExit:
-                self._is_let_go = True
-                raise
+            yield from self._elsewhere()
             try:
                 return self.place.answered()
             except UnansweredError:
                 pass
+
+    def _elsewhere(self) -> Generator[None]:
+        """Yield once, because of what runs elsewhere."""
+        self.is_elsewhere = True
+        yield from self._others()
+
+    def _others(self) -> Generator[None]:
+        """Yield once, so that others have their turn."""
+        try:
+            yield
+        except GeneratorExit:
+            self._is_let_go = True
+            raise
 
     def _handle(self, record: Record, now_ns: int, *, is_again: bool = False) -> Sequence[Effect]:
         self.walls.enter(is_again=is_again)
@@ -346,7 +324,7 @@ class Runner:
             self.holders, self.copies = entry.record.nodes, entry.record.copies
 
     def _failed(self, record: Record, error: BaseException) -> Generator[None, None, list[Record]]:
-        """Undo what a record has done; return what to apply in its place.
+        """Undo what a record has done; return what to apply in its place, up to what has failed.
 
         Raises:
             UserError: As ``take``.
@@ -369,18 +347,13 @@ class Runner:
                 yield from self._undo()
                 if not is_known:
                     index = self._next(record) - first
-                    if index + 1 < len(items):  # Which of them it was is seen when they come one by one.
-                        return [
-                            Arrived(party, at, msgspec.Raw(_encode((item,))))
-                            for at, item in enumerate(items[index:], first + index)
-                        ]
+                    if index + 1 < len(items):
+                        return []  # Which of them it was is seen when they come one by one.
                 if index >= len(items):
                     raise CorruptError(f"items fail that were taken before: {text}")
                 instead: list[Record] = [Failed(party, first + index, code, text, _encode(items[index]))]
                 if index:
                     instead.insert(0, Arrived(party, first, msgspec.Raw(_encode(items[:index]))))
-                if index + 1 < len(items):
-                    instead.append(Arrived(party, first + index + 1, msgspec.Raw(_encode(items[index + 1 :]))))
                 return instead
             case Fired():
                 yield from self._undo()
@@ -418,22 +391,33 @@ class Runner:
         return code, plain(text, TEXT_CHARS_MAX)
 
     def _undo(self) -> Generator[None]:
-        """Go back to before the record at hand.
+        """Go back to before the record at hand; yield where others shall have their turn meanwhile.
 
         Raises:
             CorruptError: What was applied before fails now: a handler is not deterministic.
         """
         self._inside(CorruptError, self.environment.discard)
-        self.environment = self._restored()
-        before = self.environment.events
+        self.environment = yield from self._remade()
+        before, size = self.environment.events, 0
         for entry in self._since:
+            if self._since_ns is not None and self.walls.is_late(self._since_ns):
+                yield from self._others()
             try:
                 yield from self._handling(entry.record, entry.now_ns, is_again=True)
             except BaseException as error:
                 if self._is_let_go:
                     raise
                 raise CorruptError(f"what was applied once fails the second time: {error}") from error
-        self._redone += self.environment.events - before
+            size += _size(entry.record)
+        self._redone += self.environment.events - before + size // UNDO_EVENT_BYTES
+
+    def _remade(self) -> Generator[None, None, Running]:
+        """Return the environment as it was at the last checkpoint; yield while that is made elsewhere."""
+        while True:
+            try:
+                return self._inside(CorruptError, partial(self.place.remake, self._base))
+            except UnansweredError:
+                yield from self._elsewhere()
 
     def _restored(self) -> Running:
         base = self._base

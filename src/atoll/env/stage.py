@@ -36,6 +36,7 @@ from atoll.env.changes import Failure
 from atoll.env.history import Snapshot, decode_body, decode_snapshot
 from atoll.env.limits import CALL_TIMEOUT_S, NAME_CHARS_MAX
 from atoll.env.parties import PARTY_BYTES, Ref
+from atoll.env.pieces import take_all
 from atoll.env.records import (
     FOUND_MAX,
     Arrived,
@@ -54,8 +55,9 @@ from atoll.env.records import (
     Told,
     Upgraded,
 )
-from atoll.env.runner import OPEN, Made, Runner, Walls
+from atoll.env.runner import Made, Runner
 from atoll.env.tuples import Tuple
+from atoll.env.walls import OPEN, Walls
 
 __all__ = ["Actor", "Client", "Stage", "UnexpectedAnswerError"]
 
@@ -503,7 +505,7 @@ class _Core:
         """Apply a record, seal it, and give its effects away."""
         if self.is_over:
             return
-        self.runner.take(record, now_ns)
+        take_all(self.runner, record, now_ns)
         if self.runner.wants_checkpoint:
             self.runner.checkpoint(now_ns)
         self.seal()

@@ -22,7 +22,7 @@ from atoll.env.app import Program
 from atoll.env.environment import Environment
 from atoll.env.history import NO_MARK, Body, Entry, digest_after, mark_of
 from atoll.env.records import Arrived, Checkpointed, Effect, Post, Upgraded
-from atoll.env.runner import OPEN, HandlerKilled, Walls
+from atoll.env.walls import OPEN, HandlerKilled, Walls
 
 __all__ = ["DivergedError", "Replica", "See", "Sight", "Start"]
 

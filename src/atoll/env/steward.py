@@ -55,12 +55,13 @@ from atoll.env.messages import (
     Routed,
 )
 from atoll.env.orders import Create, FetchCode, Forget, Moment, Order, TellNode, TellSession
-from atoll.env.places import Inline, Place
+from atoll.env.places import Place
 from atoll.env.records import CODE_BYTES, Began, Found, Record
 from atoll.env.records import Told as TellAll
 from atoll.env.routes import Routes
-from atoll.env.runner import OPEN, Runner, Walls
+from atoll.env.runner import Runner
 from atoll.env.stranded import Stranded
+from atoll.env.walls import OPEN, Walls
 
 __all__ = ["Origin", "Steward"]
 
@@ -218,7 +219,7 @@ class Steward:
             wanted.state,
             wanted.source,
         )
-        runner = Runner(program, wanted.code, None, self._walls if isinstance(program, Program | Inline) else OPEN)
+        runner = Runner(program, wanted.code, None, self._walls)
         runner.take(began, now.wall_ns)
         return Begun(wanted, runner, began)
 

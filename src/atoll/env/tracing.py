@@ -27,8 +27,8 @@ from atoll.env.history import Snapshot
 from atoll.env.past import Past, Shelf
 from atoll.env.plain_data import is_map, is_row
 from atoll.env.records import Arrived, Began, Failed, Fired, Item, Post, Record
-from atoll.env.runner import OPEN, Walls
 from atoll.env.stepping import Sight
+from atoll.env.walls import OPEN, Walls
 
 __all__ = ["Field", "History", "Reason", "Step", "Trace", "history_of", "named", "trace"]
 

@@ -6,7 +6,7 @@ again in a new one from what is recorded. The server itself only ever waits a li
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, Protocol, final
 
 import msgspec
@@ -31,14 +31,15 @@ from atoll.domain.guest.messages import (
 )
 from atoll.domain.guest.mirror import Mirror
 from atoll.domain.limits import (
-    GUEST_AGAIN_S_MAX,
     GUEST_ANSWER_BYTES_MAX,
     GUEST_ASK_S_MAX,
     GUEST_FIRED_MAX,
     GUEST_PATIENCE_S,
+    GUEST_START_S_MAX,
     GUEST_STATE_BYTES_MAX,
     HANDLER_S_MAX,
 )
+from atoll.domain.walls import OUTSIDE
 from atoll.env.limits import LIVED_STEP_NS, LOCAL_EVENTS_MAX, NESTED_MAX
 from atoll.env.places import HandlerFailedError, UnansweredError
 from atoll.env.plain_data import decode_fields
@@ -50,6 +51,7 @@ _FRAME_BYTES: Final = 1024  # Beside what an answer holds.
 _ANSWER_BYTES_MAX: Final = GUEST_ANSWER_BYTES_MAX + _FRAME_BYTES
 _HANDLE: Final = Handle.__struct_config__.tag  # A tuple of the same items is encoded as the struct, and made sooner.
 EVENTS_MAX: Final = NESTED_MAX + LOCAL_EVENTS_MAX  # Limit. Of one record that is no list of items.
+_LIST_16: Final = 0xDC  # MessagePack's head of a list whose length has 16 bits; below it are the short ones.
 _CODES: Final = frozenset({"A601", "A603", "A604", "A605", "A613"})  # What is said of code, and of its process.
 _raw_items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
@@ -91,6 +93,7 @@ class GuestPlace:
     Attributes:
         name: The class.
         guest: The process at hand; None: there is none.
+        walls: As of ``Place``.
         let_go: Called before the guest's descriptors are closed, by whoever waits for them; None: nobody does.
     """
 
@@ -99,10 +102,12 @@ class GuestPlace:
     ) -> None:
         self._fork, self._bundle, self.name = fork, bundle, app
         self._handler_s_max: Final = handler_s_max
+        self.walls: Final = OUTSIDE
         self.guest: Process | None = None
         self.let_go: Callable[[], None] | None = None
         self._latest: GuestEnvironment | None = None
         self._until = 0.0
+        self._remaking: Generator[None, None, GuestEnvironment] | None = None
 
     def begin_loading(self) -> None:
         """Make a guest, and have it load the code: what takes longest, for whoever has other things to do meanwhile.
@@ -113,16 +118,16 @@ class GuestPlace:
         self.guest = self._fork()
         self.guest.begin(encode_request(Load(self._bundle)), GUEST_ANSWER_BYTES_MAX)
 
-    def is_loaded(self) -> bool:
+    def is_loaded(self, patience_s: float = 0.0) -> bool:
         """Return whether that is done.
+
+        Args:
+            patience_s: How long to wait for it, s.
 
         Raises:
             UserError: The code cannot be loaded.
             LinkError: The guest did not survive it, or answers nonsense.
         """
-        return self._loaded(0.0)
-
-    def _loaded(self, patience_s: float) -> bool:
         try:
             answer = self._at_hand().answer(patience_s)
             if answer is None:
@@ -136,23 +141,85 @@ class GuestPlace:
         return True
 
     def blank(self) -> "GuestEnvironment":
-        """Return an environment before its first record.
+        """Return an environment before its first record, in the guest at hand.
 
         Raises:
             CorruptError: None can be made here.
         """
-        return self._made(Blank(), Mirror())
+        return self._made(self._patiently(Blank()), Mirror())
 
     def restore(self, snapshot: bytes) -> "GuestEnvironment":
-        """Return an environment as it was.
+        """Return an environment as it was, in the guest at hand.
 
         Raises:
             CorruptError: The snapshot does not fit the code, or none can be made here.
         """
-        return self._made(Restore(snapshot), Mirror.of(snapshot))
+        mirror = Mirror.of(snapshot)
+        return self._made(self._patiently(Restore(snapshot)), mirror)
 
-    def _made(self, request: Request, mirror: Mirror) -> "GuestEnvironment":
-        answer = self._patiently(request)
+    def remake(self, snapshot: bytes | None) -> "GuestEnvironment":
+        """Return an environment as it was, in another guest if the one at hand does not survive that.
+
+        Args:
+            snapshot: Its state; None: before its first record.
+
+        Raises:
+            UnansweredError: It is not done: the code is being loaded, or the state read. To be asked again.
+            CorruptError: As ``restore``.
+        """
+        work, self._remaking = self._remaking or self._again(snapshot), None
+        try:
+            next(work)
+        except StopIteration as done:
+            made: GuestEnvironment = done.value
+            return made
+        except (LinkError, UserError) as error:
+            self.close()
+            raise CorruptError(f"no guest: {error}") from error
+        self._remaking = work
+        raise UnansweredError
+
+    @property
+    def is_remaking(self) -> bool:
+        """Whether ``remake`` is not done, and nothing else can be asked."""
+        return self._remaking is not None
+
+    def _again(self, snapshot: bytes | None) -> Generator[None, None, "GuestEnvironment"]:
+        """Do what ``remake`` says; yield while the guest is at it."""
+        mirror = Mirror() if snapshot is None else Mirror.of(snapshot)
+        request = encode_request(Blank() if snapshot is None else Restore(snapshot))
+        if self.guest is not None:
+            self._until = time.monotonic() + GUEST_ASK_S_MAX
+            try:
+                return self._made((yield from self._asking(request)), mirror)
+            except LinkError:
+                self.close()  # It died of what came before. A new one knows nothing of that.
+        self._until = time.monotonic() + GUEST_START_S_MAX
+        self.begin_loading()
+        patience_s = GUEST_PATIENCE_S
+        while not self.is_loaded(patience_s):
+            self._check_time()
+            yield
+            patience_s = 0.0
+        return self._made((yield from self._asking(request)), mirror)
+
+    def _asking(self, request: bytes) -> Generator[None, None, Answer]:
+        guest, patience_s = self._at_hand(), GUEST_PATIENCE_S
+        guest.begin(request, _ANSWER_BYTES_MAX)
+        try:
+            while (answer := guest.answer(patience_s)) is None:
+                self._check_time()
+                yield
+                patience_s = 0.0
+            return decode_answer(answer)
+        except WireError as error:
+            raise LinkError(str(error)) from error
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._until:
+            raise LinkError("a guest does not answer: what it was asked does not come to its end")
+
+    def _made(self, answer: Answer, mirror: Mirror) -> "GuestEnvironment":
         if isinstance(answer, Fault):
             raise CorruptError(answer.text)
         self._latest = GuestEnvironment(self, mirror, answer.status)
@@ -180,7 +247,7 @@ class GuestPlace:
 
     def close(self) -> None:
         """Kill the guest. Twice is harmless."""
-        guest, self.guest = self.guest, None
+        guest, self.guest, self._remaking = self.guest, None, None
         if self.let_go is not None:
             self.let_go()
         if guest is not None:
@@ -234,7 +301,7 @@ class GuestPlace:
         self.close()
         return HandlerFailedError("killed", text, is_known=False)
 
-    def ask(self, request: Request, bytes_max: int, patience_s: float = GUEST_ASK_S_MAX) -> Done | Content | Fault:
+    def ask(self, request: Request, bytes_max: int) -> Done | Content | Fault:
         """Ask for something that no handler takes part in, and wait for it.
 
         Raises:
@@ -243,7 +310,7 @@ class GuestPlace:
         guest = self._at_hand()
         try:
             guest.begin(encode_request(request), bytes_max + _FRAME_BYTES)
-            answer = guest.answer(patience_s)
+            answer = guest.answer(GUEST_ASK_S_MAX)
             if answer is not None:
                 return decode_answer(answer)
         except WireError as error:
@@ -256,18 +323,13 @@ class GuestPlace:
         raise LinkError("a guest does not answer: what it was asked does not come to its end")
 
     def _patiently(self, request: Request) -> Done | Content | Fault:
-        """Ask, in a new guest if need be."""
+        """Ask, and wait for it: in a guest that has loaded its code before, but for who has nobody else to serve."""
         try:
-            if self.guest is not None:
-                try:
-                    return self.ask(request, GUEST_ANSWER_BYTES_MAX)
-                except LinkError:
-                    pass  # It died of what came before. A new one knows nothing of that.
-            until_s = time.monotonic() + GUEST_AGAIN_S_MAX
-            self.begin_loading()
-            if not self._loaded(GUEST_AGAIN_S_MAX):
-                raise LinkError(f"it does not load its code within {GUEST_AGAIN_S_MAX:g} s")
-            return self.ask(request, GUEST_ANSWER_BYTES_MAX, max(0.0, until_s - time.monotonic()))
+            if self.guest is None:
+                self.begin_loading()
+                if not self.is_loaded(GUEST_START_S_MAX):
+                    raise LinkError(f"it does not load its code within {GUEST_START_S_MAX:g} s")
+            return self.ask(request, GUEST_ANSWER_BYTES_MAX)
         except (LinkError, UserError) as error:
             self.close()
             raise CorruptError(f"no guest: {error}") from error
@@ -353,9 +415,11 @@ class GuestEnvironment:
         room = EVENTS_MAX
         match record:
             case Arrived():
-                size = len(memoryview(record.items))  # Items are at least one byte each.
-                mirror.took(record.party, answer.received, record.first + size, self.lived_ns)
-                room *= size
+                count = _count(memoryview(record.items))
+                if answer.received < record.first + count - 1:
+                    raise WireError("items that are neither taken nor have failed")
+                mirror.took(record.party, answer.received, record.first + count - 1, self.lived_ns)
+                room *= count
             case Failed(party, number) if party:
                 mirror.took(party, number, number, self.lived_ns)
             case Confirmed(party, upto):
@@ -421,7 +485,7 @@ class GuestEnvironment:
         """Nothing: coroutines are let go of when the guest makes the next environment, or ends."""
 
     def _content(self, request: Request, bytes_max: int) -> bytes:
-        if self._record is not None:
+        if self._record is not None or self._place.is_remaking:
             raise UsageError("a handler runs; try again when it is done")
         try:
             answer = self._place.ask(request, bytes_max)
@@ -430,3 +494,9 @@ class GuestEnvironment:
         if isinstance(answer, Content):
             return answer.content
         raise UsageError(answer.text if isinstance(answer, Fault) else "its process does not write its state")
+
+
+def _count(items: memoryview) -> int:
+    """Return how many items are in a list of them: what its head says, since it was decoded when it came."""
+    head = items[0]
+    return head & 0x0F if head < _LIST_16 else int.from_bytes(items[1 : 3 if head == _LIST_16 else 5], "big")

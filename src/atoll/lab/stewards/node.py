@@ -43,6 +43,7 @@ from atoll.env.orders import (
     Order,
     Prepare,
     RecorderOrder,
+    Rest,
     Restore,
     Say,
     Spare,
@@ -433,7 +434,7 @@ class Process:
                 self._world.send(self.computer, node, encode_message(message))
             case Create(identity, name):
                 self._create(identity, name)
-            case Await():
+            case Await() | Rest():
                 raise AssertionError("all handlers run in this process")
             case Prepare(identity):
                 self.spawn(self._prepare(identity))
