@@ -24,7 +24,7 @@ from atoll.domain.server import Server, now
 from atoll.env.beginning import Wanted
 from atoll.env.chain import Sealer
 from atoll.env.limits import MESSAGE_BYTES_MAX
-from atoll.env.messages import Carried, Letter, encode_message
+from atoll.env.messages import Carried, Letter, Notice, Notices, encode_message
 from atoll.env.orders import Moment, Rest, Restore, Say, TellNode
 from tests.unit.recorder_world import key_in
 from tests.unit.steward_world import ANN, BOB, CODE, PROGRAM, Add, encode, items
@@ -280,6 +280,31 @@ def test_a_journal_that_is_damaged_or_makes_no_sense_is_said_whenever_somebody_l
             (directory / "snapshots").mkdir(exist_ok=True)
             (directory / "snapshots" / "1.ats").write_bytes(b"odd")
         asyncio.run(body(state, why))
+
+
+def test_what_other_nodes_say_before_it_is_known_what_is_here_waits_within_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = NodeId(b"four".ljust(10, b"."))
+    said = [Notices((Notice(bytes([n]) * 16, 1, node, f"shop{n}", "Shop", CODE, (node,)),)) for n in (1, 2)]
+    payloads = [encode_message(one) for one in said]
+
+    async def body(state: Path, bound: int, known: list[str]) -> None:
+        monkeypatch.setattr(server_module, "LISTING_BYTES_MAX", bound)
+        state.mkdir()
+        around = Around(state, 0)
+        for payload in payloads:
+            around.server._from_node(node, payload)  # pyright: ignore[reportPrivateUsage]
+        assert not list(around.server.steward.directory.all())
+        starting = asyncio.ensure_future(around.server.start(state / "door"))
+        await around.until(starting.done)
+        await starting
+        assert [notice.name for notice in around.server.steward.directory.all()] == known
+        await around.stop()
+
+    both = sum(map(len, payloads))
+    for bound, known in ((both, ["shop1", "shop2"]), (both - 1, ["shop1"])):
+        asyncio.run(body(tmp_path / str(bound), bound, known))
 
 
 def test_an_environment_that_took_long_goes_on_in_a_later_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

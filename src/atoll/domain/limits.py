@@ -180,6 +180,9 @@ COMMAND_S_MAX: Final = 60.0
 DURABLE_S_MAX: Final = 20.0
 """How long a new environment may wait for the disk before it is given up, and whoever began it is told so."""
 
+LISTING_BYTES_MAX: Final = 4 * MIB
+"""What other nodes say before a server knows which journals it has waits, so much of it: they say who runs what."""
+
 STARTING_S_MAX: Final = 3.0
 """How long a command waits for a server that has just started to take up all its environments, before it is told how
 far that is. Mostly there are few, and it takes a moment; with as many as there may be it takes minutes."""

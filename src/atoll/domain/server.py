@@ -28,7 +28,7 @@ from atoll.domain.frames import FrameConnection
 from atoll.domain.guest.guests import Guests
 from atoll.domain.guest.machine import GuestPlace
 from atoll.domain.heads import Heads
-from atoll.domain.limits import REST_S_MAX, RETAINED_BYTES, SESSIONS_MAX, TURN_S_MAX, WARM_S
+from atoll.domain.limits import LISTING_BYTES_MAX, REST_S_MAX, RETAINED_BYTES, SESSIONS_MAX, TURN_S_MAX, WARM_S
 from atoll.domain.messages import (
     Alive,
     ClientMessage,
@@ -157,6 +157,8 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._odd_clients: Final = Oddities(log, "a client")
         self._odd_nodes: Final = Oddities(log, "another node")
+        self._early: list[tuple[NodeId, bytes]] = []  # Of other nodes, before it is known what is here.
+        self._early_bytes = 0
         self._odd_control: Final = Oddities(log, "control")
         self._is_stirring = False
         self._turn: Final = Turn(self._stir)
@@ -177,6 +179,10 @@ class Server:
             LinkError: The recorder is lost.
         """
         await self.adoption.list()
+        early, self._early = self._early, []
+        for node, payload in early:
+            self._from_node(node, payload)
+        self.stir()
         await self._listen(path)
         self.spawn(self._heads.run())
         await self.adoption.run(before)
@@ -307,13 +313,16 @@ class Server:
 
     def _from_node(self, node: NodeId, payload: bytes) -> None:
         """Take a message of another node's. Nothing that is in it raises."""
+        if not self.adoption.is_listed:
+            self._early_bytes += len(payload)
+            if self._early_bytes <= LISTING_BYTES_MAX:  # What is beyond is said again.
+                self._early.append((node, payload))  # It may be about what is here.
+            return
         try:
             message = decode_message(payload)
         except WireError:
             self.steward.strange += 1
             return
-        if not self.adoption.is_listed:
-            return  # It may be about what is here, and is said again.
         try:
             self._take_node(node, message)
         except Exception as error:  # noqa: BLE001  As above: it is one node's, and what carries it is everybody's.
