@@ -525,13 +525,13 @@ class HoldingWorld:
         if number > len(history):
             raise self.fail("what is committed is on the disk", f"node {node.index}: {number} of {len(history)}")
         if number > known:
-            owner = machine.role == OWNER
-            if not owner or self.committer.setdefault(machine.epoch, node.id) != node.id:
+            epoch = node.running  # The machine may have handed over since, in the same step.
+            if not epoch or self.committer.setdefault(epoch, node.id) != node.id:
                 raise self.fail("only one owner commits in an epoch", f"node {node.index} commits {number}")
-            if node.disk.epoch_of(number) != machine.epoch:
+            if node.disk.epoch_of(number) != epoch:
                 raise self.fail("an owner counts blocks of its own epoch", f"node {node.index}: {number}")
             self.committed += history[known:number]
-            self.committed_in += [machine.epoch] * (number - known)
+            self.committed_in += [epoch] * (number - known)
             sealed = self.committed[-1]
             having = sum(self._has(holder, number, sealed) for holder in machine.holders)
             if 2 * having <= len(machine.holders):

@@ -247,8 +247,12 @@ def test_a_move_to_a_holder_that_has_everything() -> None:
     bench.do(MoveAsked(C))
     assert bench.told(C) == [Prepare(1)]
     bench.prepared(C)
+    assert bench.got(Hold) == [Hold(1, "move")]
+    assert bench.told(C) == [], "what is not committed would be said by the next owner"
+    bench.stored(B, 2)
+    assert bench.got(Committed) == [Committed(2)]
     assert bench.told(C)[-1] == gone(2), "it was told block 2, and stands when that is on its disk"
-    sign = Store(1, 2, 1, (), 1, bench.now_ns, counted=True)
+    sign = Store(1, 2, 1, (), 2, bench.now_ns, counted=True)
     assert bench.told(B) == [sign], "nobody shall miss the owner meanwhile"
     assert bench.got(KeepPromise) == [KeepPromise(2, C)]
     assert (bench.role(), bench.got(Stop)) == ("holder", [Stop(1)])
@@ -364,6 +368,8 @@ def test_nothing_is_handed_over_before_the_own_disk_has_it_and_the_target_was_to
     assert bench.told(C) == [], "block 2 is not sealed"
     bench.answers = True
     bench.do(Sealed(2, 1, b"sealed"))
+    assert not any(isinstance(message, HandOver) for message in bench.told(C))
+    bench.stored(B, 2)
     assert bench.told(C)[-1] == gone(2)
     behind = owner(B, C)
     for _ in range(NEAR_BLOCKS + 1):

@@ -165,8 +165,8 @@ class Planning:
             return
         last = state.ledger.last
         is_near = peer.next > last and peer.match >= last - NEAR_BLOCKS  # What was told is on our disk.
-        if is_near and peer.shipping is None and peer.probe is None:
-            # Not when all of it is committed: that would be two ways later. What is not is committed by the next owner.
+        # What is committed by the next owner is said by it, too, and it may not know yet by which way.
+        if state.committed == last and is_near and peer.shipping is None and peer.probe is None:
             wish = plan.wanted if plan.wanted != state.ledger.holders else ()
             message = HandOver(state.promise.epoch, wish, last, promised=True)
             sign = Store(state.promise.epoch, last, state.ledger.last_epoch, (), state.committed, 0, counted=True)

@@ -69,9 +69,10 @@ class Voting:
             # What is here and not the owner's would not count for a vote, and the owner gave its own in advance.
             state.summons, owner = None, state.owner
             self._stand(transfer=True, wish=summons.wanted)
-            if summons.promised:
+            if summons.promised:  # It is ours in a moment: what is restored follows then, and not at its leisure.
                 state.votes[owner] = True
-            self._desk.effects.append(GetReady(state.promise.epoch))
+            else:
+                self._desk.effects.append(GetReady(state.promise.epoch))
 
     def prepare(self, node: bytes, message: Prepare) -> None:
         """Have the environment restored here, because the owner is about to hand it over."""
