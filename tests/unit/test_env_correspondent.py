@@ -231,7 +231,11 @@ def test_what_nobody_waits_for_is_given_up_only_where_nobody_is() -> None:
     desk.flush(NOW)
     desk.taken()
     assert desk.heard(Refusal(SHOP, ME, "queue-full", "later", first=1), NOW) == []
-    assert desk.heard(Refusal(BANK, ME, "unknown", "no such environment", first=1), NOW) == []
+    text = "1 tuples that were sent never took effect: no such environment"
+    assert desk.heard(Refusal(BANK, ME, "unknown", "no such environment", first=1), NOW) == [
+        GivenUp(BANK, Failure("unknown", text))
+    ]
+    assert desk.heard(Refusal(BANK, ME, "unknown", "no such environment", first=1), NOW) == [], "it is said once"
     assert not desk.is_settled(SHOP)
     assert desk.is_settled(BANK)
     desk.heard(Receipt(SHOP, ME, 0, again=True), NOW)

@@ -155,7 +155,8 @@ def test_what_was_taken_of_a_parcel_counts_once_though_its_party_is_forgotten_wh
     assert receipts(place)[-1] == (3, False)
 
 
-def test_nobody_hears_that_he_was_forgotten_before_that_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgotten_ahead(monkeypatch: pytest.MonkeyPatch) -> tuple[Place, bytes, Carried]:
+    """Return a node whose environment has forgotten ANN in a block that is on its way, and what it has heard of her."""
     monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 1)
     monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
     place, identity = started()
@@ -167,6 +168,11 @@ def test_nobody_hears_that_he_was_forgotten_before_that_is_durable(monkeypatch: 
     place.hear(2, Carried(BOB, identity, 1, items(Add(0))))  # For whom ANN is forgotten, in a block on its way.
     late = Carried(ANN, identity, 2, items(Add(10)), settled=1, age_ns=PARTY_KEPT_NS)
     place.hear(1, late)
+    return place, identity, late
+
+
+def test_nobody_hears_that_he_was_forgotten_before_that_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    place, identity, late = forgotten_ahead(monkeypatch)
     place.now_ns += AGAIN_NS
     place.hear(1, late)
     assert refusals(place) == []
@@ -179,17 +185,7 @@ def test_nobody_hears_that_he_was_forgotten_before_that_is_durable(monkeypatch: 
 
 
 def test_nobody_hears_that_he_was_forgotten_by_what_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atoll.env.asking.PARTIES_MAX", 1)
-    monkeypatch.setattr("atoll.env.environment.LIVED_STEP_NS", PARTY_KEPT_NS)
-    place, identity = started()
-    place.attach()
-    place.attach(BOB, 2)
-    place.send(identity, 1, Add(1))
-    place.now_ns += PARTY_KEPT_NS
-    place.is_slow = True
-    place.hear(2, Carried(BOB, identity, 1, items(Add(0))))
-    late = Carried(ANN, identity, 2, items(Add(10)), settled=1, age_ns=PARTY_KEPT_NS)
-    place.hear(1, late)
+    place, identity, late = forgotten_ahead(monkeypatch)
     again = Place()
     again.now_ns = place.now_ns
     again.attach()

@@ -69,7 +69,8 @@ class GivenUp:
 
     Attributes:
         party: To whom.
-        failure: Why: FORGOTTEN, and it is not known whether they took effect; or TOO_LARGE, and they never did.
+        failure: Why: FORGOTTEN, and it is not known whether they took effect; or TOO_LARGE, TOO_DEEP or ``unknown``,
+            and they never did.
     """
 
     party: bytes
@@ -255,7 +256,7 @@ class Correspondent:
         failure = Failure(message.code, message.text)
         calls = [item.ask for item in items if self._calls.pop(item.ask, None) is not None]
         news: list[News] = [Lost(call, failure) for call in calls]
-        if is_too_large and (count := sum(not item.ask and item != _VOID for item in items)):
+        if is_lost and (count := sum(not item.ask and item != _VOID for item in items)):
             text = f"{count} tuples that were sent never took effect: {message.text}"
             news.append(GivenUp(message.source, Failure(message.code, text)))
         return news

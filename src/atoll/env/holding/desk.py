@@ -95,13 +95,11 @@ class Desk:
         elif reign.plan is not None and reign.plan.asked == "holders":
             self.effects.append(HoldersFailed("the ownership was lost"))
 
-    def entrust(self, plan: Plan, awaited: Awaited) -> None:
+    def entrust(self, awaited: Awaited) -> None:
         """Own it no more, and vote for the one that shall; it is told when that is on the disk."""
         reign = self.state.reign
         assert reign is not None, "what is handed over is owned"
-        reign.plan = None
-        if plan.asked == "holders":
-            self.effects.append(HoldersFailed("the ownership was lost"))
+        reign.plan = None  # What comes of it is awaited.
         self.adopt(self.state.promise.epoch + 1, awaited.target)
         self.state.awaited = awaited
 

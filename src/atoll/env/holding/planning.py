@@ -172,7 +172,7 @@ class Planning:
             sign = Store(state.promise.epoch, last, state.ledger.last_epoch, (), state.committed, 0, counted=True)
             until_ns, asked = state.now_ns + HAND_OVER_NS, plan.asked == "move"
             back = self._back(plan)
-            desk.entrust(plan, Awaited(handing.target, message, sign, until_ns, asked=asked, back=back))
+            desk.entrust(Awaited(handing.target, message, sign, until_ns, asked=asked, back=back))
 
     def _is_prepared(self, plan: Plan, target: bytes) -> bool:
         """Return whether the target is ready to run it; ask it to be, and give up when it is not in time."""
