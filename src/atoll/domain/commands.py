@@ -575,9 +575,7 @@ class Commands:
         notice = self._named(name)
         hosted, barred = self._server.steward.hosted.get(notice.id), self._server.steward.graves.barred(notice.id)
         if barred is not None and not notice.owner:
-            raise UserError(
-                "A611", f"{name} does not run now", where=_unusable(barred), fix=_barred_fix(barred, notice)
-            )
+            raise UserError("A611", f"{name} does not run now", where=barred.reason, fix=_barred_fix(barred, notice))
         if hosted is None or hosted.runner is None:
             where = self._server.name_of(NodeId(notice.owner))
             if hosted is not None and (hosted.failed or where == self._server.name):
@@ -609,10 +607,6 @@ class Commands:
             barred="" if barred is None else barred.why,
             fix="; ".join(filter(None, fixes)),
         )
-
-
-def _unusable(barred: Barred) -> str:
-    return f"its journal on this node cannot be used: {barred.why}"
 
 
 def _barred_fix(barred: Barred, notice: Notice) -> str:

@@ -86,9 +86,8 @@ class Begun:
 def unusable(barred: Barred) -> UserError:
     """Return what to say to who wants the name of an environment whose journal here cannot be used."""
     name = barred.name
-    where, fix = f"its journal on this node cannot be used: {barred.why}", "choose another: --name NAME"
-    fix += f"; see what is wrong: atoll audit verify {name}; or end it: atoll env stop {name}"
-    return UserError("A606", f"there is an environment called {name!r}", where=where, fix=fix)
+    fix = f"choose another: --name NAME; see what is wrong: atoll audit verify {name}; or end it: atoll env stop {name}"
+    return UserError("A606", f"there is an environment called {name!r}", where=barred.reason, fix=fix)
 
 
 def taken(name: str, stuck: Stuck | None) -> UserError:

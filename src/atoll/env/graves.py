@@ -25,6 +25,11 @@ class Barred:
     name: str
     why: str
 
+    @property
+    def reason(self) -> str:
+        """Why it cannot run here."""
+        return f"its journal on this node cannot be used: {self.why}"
+
 
 @final
 class Graves:
